@@ -1,0 +1,187 @@
+//! Guests: what one shall be, and what it is.
+
+use base::{FlavorId, HostName, ImageId, NetworkId, PortId, ProjectId, ServerId, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A guest as it shall be. `generation` rises with every change of it; an agent refuses a lower one than it has seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuestSpec {
+    pub id: ServerId,
+    pub generation: u64,
+    pub power: DesiredPower,
+    /// How many reboots have been asked for, ever. The agent performs the difference to its ledger, once.
+    pub soft_reboots: u64,
+    pub hard_reboots: u64,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub root: RootDisk,
+    pub nics: Vec<Nic>,
+    pub on_crash: OnCrash,
+    /// Attach a config drive (ISO 9660, label `config-2`, as virtio-blk).
+    pub config_drive: bool,
+    pub metadata: InstanceMetadata,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DesiredPower {
+    Running,
+    Stopped,
+    Paused,
+    /// Memory saved to disk, process gone.
+    Suspended,
+    /// Guest, disks and files removed; answered by an observation of [`ObservedPower::Absent`].
+    Absent,
+}
+
+/// What happens to a guest whose process ends without having been asked to (extra spec `nubo:on_crash`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCrash {
+    #[default]
+    Stop,
+    Restart,
+}
+
+/// A root disk: a qcow2 overlay over an image, as large as the flavor says (0: as large as the image).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RootDisk {
+    pub image: ImageId,
+    pub format: DiskFormat,
+    /// SHA-512 of the image's bytes, hex: the content address under which a host keeps it.
+    pub sha512: String,
+    /// Bytes of the image file.
+    pub image_bytes: u64,
+    pub size_gib: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    Raw,
+    Qcow2,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nic {
+    pub port: PortId,
+    pub network: NetworkId,
+    pub mac: String,
+    pub mtu: u16,
+}
+
+/// What the metadata service and the config drive tell a guest. The host renders both forms (OpenStack, EC2).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InstanceMetadata {
+    pub uuid: ServerId,
+    pub name: String,
+    pub hostname: String,
+    pub project_id: ProjectId,
+    pub user_id: UserId,
+    pub availability_zone: String,
+    pub flavor: String,
+    pub flavor_id: FlavorId,
+    pub image: ImageId,
+    pub launch_index: u32,
+    pub reservation_id: String,
+    /// An integer of the cloud's own, from which EC2's `i-xxxxxxxx` is made.
+    pub ec2_number: u32,
+    pub meta: BTreeMap<String, String>,
+    /// Key pair name to public key, in OpenSSH's form.
+    pub public_keys: BTreeMap<String, String>,
+    /// Base64, as the user gave it.
+    pub user_data: Option<String>,
+    pub security_groups: Vec<String>,
+    /// The addresses that the host needs for `meta_data` and `network_data.json`; in the order of the NICs.
+    pub networks: Vec<MetadataNetwork>,
+    /// A floating address, shown by EC2's `public-ipv4`.
+    pub public_ipv4: Option<String>,
+    pub admin_pass: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetadataNetwork {
+    pub port: PortId,
+    pub network: NetworkId,
+    pub mac: String,
+    pub mtu: u16,
+    pub addresses: Vec<MetadataAddress>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetadataAddress {
+    pub address: String,
+    pub prefix_len: u8,
+    pub gateway: Option<String>,
+    pub dns: Vec<String>,
+    pub dhcp: bool,
+}
+
+/// A guest as it is. Reported when it changes, and for every guest at the start of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuestObserved {
+    pub id: ServerId,
+    /// The generation of the spec that this observation has reached; 0 when the ledger knows none.
+    pub generation: u64,
+    pub power: ObservedPower,
+    /// Reboots performed so far, in the counting of the spec.
+    pub soft_reboots: u64,
+    pub hard_reboots: u64,
+    /// Why the guest stopped although nobody asked: `guest` (powered itself off), `killed: signal 9`, `host reboot`.
+    pub stopped_by_itself: Option<String>,
+    /// The agent could not do what the spec asks.
+    pub fault: Option<AgentFault>,
+    /// When the guest was last started.
+    pub started_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservedPower {
+    Absent,
+    Stopped,
+    /// QMP says running (or the container runs) and every port is wired.
+    Running,
+    Paused,
+    Suspended,
+    /// On its way; never a resting state.
+    Building,
+}
+
+/// Why a host could not do something.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentFault {
+    /// Says cause and cure, and may be shown to the owner: no host paths, no other project's names.
+    pub message: String,
+    /// For administrators and the log.
+    pub detail: String,
+    /// True: the agent goes on trying with backoff. False: it has given up until the generation rises.
+    pub retried: bool,
+}
+
+/// What a simulated or real host can carry, and what it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostInventory {
+    pub name: HostName,
+    /// Drawn anew at each start of the agent: two sessions of one host never mix.
+    pub session: String,
+    /// The kernel's boot id: tells a reboot from a restart of the agent.
+    pub boot_id: String,
+    pub version: String,
+    pub arch: String,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+    /// `QEMU` or `simulated`.
+    pub hypervisor_type: String,
+    /// Major * 1,000,000 + minor * 1,000 + patch.
+    pub hypervisor_version: u64,
+    /// `kvm`, `tcg` or `simulated`.
+    pub accel: String,
+    pub cpu_model: String,
+    /// An address by which other hosts reach it.
+    pub address: String,
+    /// What the host lacks or warns of, for `nubo status`: short sentences.
+    pub warnings: Vec<String>,
+}
