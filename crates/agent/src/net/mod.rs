@@ -1,0 +1,1 @@
+//! Networks on this host: namespaces, bridges, taps, routers and their rules.
