@@ -1,1 +1,16 @@
+//! How services use each other inside one transaction.
+//!
+//! A service never depends on another service: it depends on the small traits here, which `control` fills in. Methods
+//! that take `&mut Tx` change documents of the service that implements them, in the caller's transaction; methods that
+//! take `&mut Reader` only look. None of them may wait for anything, and none may do anything outside the store.
 
+pub mod hosts;
+pub mod images;
+pub mod ports;
+pub mod projector;
+
+pub use hosts::*;
+pub use images::*;
+pub use ports::*;
+pub use projector::*;
+pub use rest::{Caller, Tokens};

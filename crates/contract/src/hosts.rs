@@ -1,0 +1,18 @@
+//! Hosts as services see them. Leases live in the memory of the control process that holds the sessions.
+
+use base::{HostName, ServerId};
+
+pub trait Hosts: Send + Sync {
+    /// The hosts whose sessions are alive, in the order of their names.
+    fn alive(&self) -> Vec<HostName>;
+    fn is_alive(&self, host: &HostName) -> bool;
+}
+
+/// Asks a host for something that must be answered at once. Filled in by `control`.
+#[async_trait::async_trait]
+pub trait Consoles: Send + Sync {
+    /// The last `bytes` bytes of a server's console log.
+    async fn console_log(&self, host: &HostName, server: &ServerId, bytes: u64) -> base::Result<Vec<u8>>;
+    /// Opens a stream to the server's VNC, or to its serial console.
+    async fn console(&self, host: &HostName, server: &ServerId, serial: bool) -> base::Result<agent_api::BoxStream>;
+}

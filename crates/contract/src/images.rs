@@ -1,0 +1,32 @@
+//! What others may know of images.
+
+use crate::Caller;
+use agent_api::DiskFormat;
+use base::{ImageId, Result};
+use std::collections::BTreeMap;
+use store::Reader;
+
+/// An image that can be booted, or why it cannot.
+#[derive(Clone, Debug)]
+pub struct ImageInfo {
+    pub id: ImageId,
+    pub name: String,
+    pub active: bool,
+    pub disk_format: Option<DiskFormat>,
+    /// Bytes of the file, and bytes of the disk that a guest sees.
+    pub size_bytes: u64,
+    pub virtual_size_bytes: u64,
+    pub sha512: String,
+    pub min_disk_gib: u64,
+    pub min_ram_mib: u64,
+    /// The inspection refused the bytes but enforcement is off: a server from it goes to ERROR with this reason.
+    pub quarantined: Option<String>,
+    pub properties: BTreeMap<String, String>,
+}
+
+pub trait Images: Send + Sync {
+    /// An image that the caller may use. NotFound otherwise, also for an image of another project.
+    fn locate(&self, reader: &mut Reader, caller: &Caller, id: &ImageId) -> Result<ImageInfo>;
+    /// The same without asking who asks: for rebuilding a view from what a server already holds.
+    fn describe(&self, reader: &mut Reader, id: &ImageId) -> Result<Option<ImageInfo>>;
+}
