@@ -1,0 +1,138 @@
+//! One guest of the ledger.
+
+use agent_api::{AgentFault, DesiredPower, GuestObserved, GuestSpec, ObservedPower, OnCrash};
+use base::Timestamp;
+
+/// The most bytes of console text kept for a guest.
+const LOG_BYTES: usize = 64 << 10;
+
+/// A guest as the ledger knows it: the newest spec accepted, and what has become of it.
+pub struct Guest {
+    pub spec: GuestSpec,
+    pub power: ObservedPower,
+    /// The generation that `power` has reached.
+    pub reached: u64,
+    pub soft_reboots: u64,
+    pub hard_reboots: u64,
+    pub stopped_by_itself: Option<String>,
+    pub fault: Option<AgentFault>,
+    pub started_at: Option<Timestamp>,
+    /// When the change under way is done.
+    pub due: Option<Timestamp>,
+    pub log: String,
+}
+
+impl Guest {
+    /// A guest that the host has never seen: reboots asked for before now concern nobody.
+    pub fn new(spec: GuestSpec) -> Guest {
+        Guest {
+            power: ObservedPower::Stopped,
+            reached: 0,
+            soft_reboots: spec.soft_reboots,
+            hard_reboots: spec.hard_reboots,
+            stopped_by_itself: None,
+            fault: None,
+            started_at: None,
+            due: None,
+            log: String::new(),
+            spec,
+        }
+    }
+
+    pub fn observed(&self) -> GuestObserved {
+        GuestObserved {
+            id: self.spec.id.clone(),
+            generation: self.reached,
+            power: self.power,
+            soft_reboots: self.soft_reboots,
+            hard_reboots: self.hard_reboots,
+            stopped_by_itself: self.stopped_by_itself.clone(),
+            fault: self.fault.clone(),
+            started_at: self.started_at,
+        }
+    }
+
+    /// True while the guest is not what its spec says and somebody is expected to change that.
+    pub fn has_work(&self) -> bool {
+        let gave_up = self.fault.as_ref().is_some_and(|fault| !fault.retried);
+        !gave_up && self.reached < self.spec.generation
+    }
+
+    pub fn is_wired(&self) -> bool {
+        matches!(self.power, ObservedPower::Running | ObservedPower::Paused)
+    }
+
+    pub fn reboots_wanted(&self) -> bool {
+        self.spec.soft_reboots > self.soft_reboots || self.spec.hard_reboots > self.hard_reboots
+    }
+
+    /// True where reaching the spec means starting a process.
+    pub fn needs_start(&self) -> bool {
+        let wanted = matches!(self.spec.power, DesiredPower::Running | DesiredPower::Paused);
+        let process = matches!(self.power, ObservedPower::Running | ObservedPower::Paused);
+        wanted && (!process || self.spec.hard_reboots > self.hard_reboots)
+    }
+
+    /// Reaches the spec.
+    pub fn reach(&mut self, now: Timestamp) {
+        let started = self.needs_start() || self.reboots_wanted();
+        self.power = match self.spec.power {
+            DesiredPower::Running => ObservedPower::Running,
+            DesiredPower::Stopped => ObservedPower::Stopped,
+            DesiredPower::Paused => ObservedPower::Paused,
+            DesiredPower::Suspended => ObservedPower::Suspended,
+            DesiredPower::Absent => ObservedPower::Absent,
+        };
+        if self.is_wired() && started {
+            self.boot(now);
+        }
+        self.soft_reboots = self.soft_reboots.max(self.spec.soft_reboots);
+        self.hard_reboots = self.hard_reboots.max(self.spec.hard_reboots);
+        self.reached = self.spec.generation;
+        self.stopped_by_itself = None;
+        self.fault = None;
+        self.due = None;
+    }
+
+    pub fn fail(&mut self, fault: AgentFault) {
+        if !fault.retried {
+            self.reached = self.spec.generation;
+        }
+        self.power = ObservedPower::Stopped;
+        self.fault = Some(fault);
+        self.due = None;
+    }
+
+    /// The process ended by itself; a guest whose flavor says so is started again.
+    pub fn crash(&mut self, reason: &str, now: Timestamp) {
+        self.say(&format!("the guest ended: {reason}"));
+        if self.spec.on_crash == OnCrash::Restart {
+            self.boot(now);
+            return;
+        }
+        self.power = ObservedPower::Stopped;
+        self.stopped_by_itself = Some(reason.to_owned());
+        self.started_at = None;
+    }
+
+    pub fn boot(&mut self, now: Timestamp) {
+        self.started_at = Some(now);
+        self.say(&format!("Linux simulated: {} started at {}", self.spec.metadata.name, now.iso_seconds()));
+        for (name, _) in self.spec.metadata.public_keys.clone() {
+            self.say(&format!("authorized the key {name}"));
+        }
+        self.say(&format!("{} login:", self.spec.metadata.hostname));
+    }
+
+    fn say(&mut self, line: &str) {
+        self.log.push_str(line);
+        self.log.push('\n');
+        if self.log.len() > LOG_BYTES {
+            let mut cut = self.log.len() - LOG_BYTES / 2;
+            while !self.log.is_char_boundary(cut) {
+                cut += 1;
+            }
+            self.log.drain(..cut);
+        }
+    }
+}

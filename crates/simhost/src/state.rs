@@ -1,0 +1,217 @@
+//! The host as a value: pure steps, ordered maps, no waiting.
+
+use crate::guest::Guest;
+use agent_api::{
+    AgentFault, GuestObserved, GuestSpec, ObservedPower, PortObserved, Report, RouterObserved, ViewDelta, ViewKind,
+    ViewObject,
+};
+use base::{Env, HostName, PortId, RouterId, ServerId, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a start fails.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    pub message: String,
+    /// True: the next [`crate::SimHost::tick`] tries again. False: given up until the generation rises.
+    pub retried: bool,
+}
+
+pub struct State {
+    pub session: String,
+    pub boot_id: String,
+    pub delay_ms: u64,
+    guests: BTreeMap<ServerId, Guest>,
+    /// The view without its guests.
+    view: BTreeMap<(ViewKind, String), ViewObject>,
+    failing_starts: u32,
+    trouble: Option<Trouble>,
+    reported_guests: BTreeMap<ServerId, GuestObserved>,
+    reported_ports: BTreeMap<PortId, PortObserved>,
+    reported_routers: BTreeMap<RouterId, RouterObserved>,
+}
+
+impl State {
+    pub fn new(env: &Env, delay_ms: u64) -> State {
+        State {
+            session: env.uuid(),
+            boot_id: env.uuid(),
+            delay_ms,
+            guests: BTreeMap::new(),
+            view: BTreeMap::new(),
+            failing_starts: 0,
+            trouble: None,
+            reported_guests: BTreeMap::new(),
+            reported_ports: BTreeMap::new(),
+            reported_routers: BTreeMap::new(),
+        }
+    }
+
+    pub fn fail_starts(&mut self, count: u32, trouble: Trouble) {
+        self.failing_starts = count;
+        self.trouble = Some(trouble);
+    }
+
+    pub fn apply(&mut self, delta: ViewDelta, now: Timestamp) {
+        if delta.whole {
+            self.view.clear();
+        }
+        for object in delta.put {
+            match object {
+                ViewObject::Guest(spec) => self.put_guest(spec, now),
+                other => {
+                    let (kind, id) = other.key();
+                    self.view.insert((kind, id.to_owned()), other);
+                }
+            }
+        }
+        for (kind, id) in delta.remove {
+            if kind == ViewKind::Guest {
+                self.forget_if_absent(&ServerId::new(id));
+            } else {
+                self.view.remove(&(kind, id));
+            }
+        }
+    }
+
+    fn put_guest(&mut self, spec: GuestSpec, now: Timestamp) {
+        let id = spec.id.clone();
+        let guest = match self.guests.get_mut(&id) {
+            // An older spec comes from a control process that has been overtaken.
+            Some(guest) if spec.generation < guest.spec.generation => return,
+            Some(guest) => guest,
+            None => self.guests.entry(id).or_insert_with(|| Guest::new(spec.clone())),
+        };
+        let risen = spec.generation > guest.spec.generation;
+        guest.spec = spec;
+        if risen {
+            guest.fault = None;
+        }
+        if guest.has_work() && (risen || guest.due.is_none()) {
+            guest.due = Some(now.plus_ms(i64::try_from(self.delay_ms).unwrap_or(i64::MAX)));
+            if guest.needs_start() && guest.power == ObservedPower::Stopped && self.delay_ms > 0 {
+                guest.power = ObservedPower::Building;
+            }
+        }
+    }
+
+    /// A guest that is missing from a view is left as it is, unless it has already gone.
+    fn forget_if_absent(&mut self, id: &ServerId) {
+        if self.guests.get(id).is_some_and(|guest| guest.power == ObservedPower::Absent) {
+            self.guests.remove(id);
+            self.reported_guests.remove(id);
+        }
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, now: Timestamp) {
+        for guest in self.guests.values_mut() {
+            let retries = guest.fault.as_ref().is_some_and(|fault| fault.retried);
+            let due = guest.due.is_some_and(|due| due <= now) || (retries && guest.due.is_none());
+            if !guest.has_work() || !due {
+                continue;
+            }
+            let fails = guest.needs_start() && self.failing_starts > 0;
+            match self.trouble.as_ref().filter(|_| fails) {
+                Some(trouble) => {
+                    self.failing_starts -= 1;
+                    let detail = format!("simulated: {}", trouble.message);
+                    guest.fail(AgentFault { message: trouble.message.clone(), detail, retried: trouble.retried });
+                }
+                None => guest.reach(now),
+            }
+        }
+    }
+
+    pub fn crash(&mut self, id: &ServerId, reason: &str, now: Timestamp) -> bool {
+        let Some(guest) = self.guests.get_mut(id).filter(|guest| guest.is_wired()) else { return false };
+        guest.crash(reason, now);
+        true
+    }
+
+    pub fn lose(&mut self, id: &ServerId) -> bool {
+        self.guests.remove(id).is_some()
+    }
+
+    pub fn reboot(&mut self, env: &Env) {
+        self.session = env.uuid();
+        self.boot_id = env.uuid();
+        let now = env.now();
+        self.guests.values_mut().filter(|guest| guest.is_wired()).for_each(|guest| guest.boot(now));
+    }
+
+    pub fn runs(&self, id: &ServerId) -> bool {
+        self.guests.get(id).is_some_and(Guest::is_wired)
+    }
+
+    pub fn console_log(&self, id: &ServerId) -> Option<&str> {
+        self.guests.get(id).map(|guest| guest.log.as_str())
+    }
+
+    pub fn all_guests(&self) -> Vec<GuestObserved> {
+        self.guests.values().map(Guest::observed).collect()
+    }
+
+    pub fn objects(&self) -> Vec<(ViewKind, String)> {
+        self.view.keys().cloned().collect()
+    }
+
+    fn ports(&self) -> BTreeMap<PortId, PortObserved> {
+        let specs = self.view.values().filter_map(|object| match object {
+            ViewObject::Port(port) => Some(port),
+            _ => None,
+        });
+        let observed = specs.filter_map(|port| {
+            let guest = self.guests.get(port.server.as_ref()?)?;
+            let up = guest.is_wired() && port.admin_state_up;
+            Some((port.id.clone(), PortObserved { id: port.id.clone(), up, fault: None }))
+        });
+        observed.collect()
+    }
+
+    fn routers(&self) -> BTreeMap<RouterId, RouterObserved> {
+        let specs = self.view.values().filter_map(|object| match object {
+            ViewObject::Router(router) => Some(router),
+            _ => None,
+        });
+        let observed = specs.map(|router| {
+            let floating = router.floating.iter().map(|floating| floating.id.clone()).collect();
+            let up = router.admin_state_up;
+            (router.id.clone(), RouterObserved { id: router.id.clone(), up, floating, fault: None })
+        });
+        observed.collect()
+    }
+
+    /// What differs from the last report; everything where `whole` is set.
+    pub fn report(&mut self, host: &HostName, whole: bool) -> Report {
+        let guests: BTreeMap<_, _> = self.guests.iter().map(|(id, guest)| (id.clone(), guest.observed())).collect();
+        let (ports, routers) = (self.ports(), self.routers());
+        // A guest that vanished is absent; the whole report says so by leaving it out.
+        let gone: BTreeSet<_> = self.reported_guests.keys().filter(|id| !guests.contains_key(*id)).cloned().collect();
+        let mut report = Report { host: host.clone(), session: self.session.clone(), whole, ..Report::default() };
+        report.guests = changed(&guests, &self.reported_guests, whole);
+        report.ports = changed(&ports, &self.reported_ports, whole);
+        report.routers = changed(&routers, &self.reported_routers, whole);
+        if !whole {
+            report.guests.extend(gone.into_iter().map(absent));
+        }
+        (self.reported_guests, self.reported_ports, self.reported_routers) = (guests, ports, routers);
+        report
+    }
+}
+
+fn absent(id: ServerId) -> GuestObserved {
+    GuestObserved {
+        id,
+        generation: 0,
+        power: ObservedPower::Absent,
+        soft_reboots: 0,
+        hard_reboots: 0,
+        stopped_by_itself: None,
+        fault: None,
+        started_at: None,
+    }
+}
+
+fn changed<K: Ord, V: PartialEq + Clone>(now: &BTreeMap<K, V>, before: &BTreeMap<K, V>, whole: bool) -> Vec<V> {
+    now.iter().filter(|(key, value)| whole || before.get(key) != Some(value)).map(|(_, value)| value.clone()).collect()
+}
