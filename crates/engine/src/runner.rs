@@ -59,7 +59,11 @@ async fn drive(mut watch: Watch, env: Env, reconciler: Arc<dyn Reconciler>, queu
             continue;
         }
         tokio::select! {
-            event = watch.next() => hear(event, &*reconciler, &queue, &env).await,
+            event = watch.next() => match event {
+                Some(event) => hear(event, &*reconciler, &queue, &env).await,
+                // The store is gone, and the process with it.
+                None => return,
+            },
             _ = tokio::time::sleep(next_due.min(until_reminder)) => {}
         }
     }
@@ -67,8 +71,8 @@ async fn drive(mut watch: Watch, env: Env, reconciler: Arc<dyn Reconciler>, queu
 
 async fn hear(event: Event, reconciler: &dyn Reconciler, queue: &Mutex<Queue>, env: &Env) {
     match event {
-        Event::Change(change) => {
-            if let Some(id) = reconciler.concerns(&change) {
+        Event::Revision(revision) => {
+            for id in revision.changes.iter().filter_map(|change| reconciler.concerns(change)) {
                 lock(queue).signal(id, env.now());
             }
         }

@@ -1,36 +1,47 @@
-//! A placeholder until the store lands.
-use base::*;
-pub struct Cause {
-    pub actor: String,
-    pub request_id: RequestId,
-    pub what: String,
-}
-pub struct Change {
-    pub rev: u64,
-    pub kind: String,
-    pub id: String,
-    pub project_id: String,
-    pub body: Option<std::sync::Arc<str>>,
-}
-pub enum Event {
-    Change(Change),
-    Lost,
-}
-pub struct Watch;
-impl Watch {
-    pub async fn next(&mut self) -> Event {
-        std::future::pending().await
-    }
-    pub fn try_next(&mut self) -> Option<Event> {
-        None
-    }
-}
-#[derive(Clone)]
-pub struct Store;
-impl Store {
-    pub fn watch(&self) -> Watch {
-        Watch
-    }
-}
-pub struct Reader;
-pub struct Tx;
+//! The store: typed documents with revisions, indexes, unique keys, history, a ledger, a watch, dry runs and the past.
+//!
+//! Everything that must survive is written here, in one transaction with everything that belongs to it. The tables and
+//! statements are the same on SQLite and PostgreSQL, and so is the behaviour: one writer at a time, one revision per
+//! transaction, group commit.
+//!
+//! - A [`Document`] names its kind, its indexes and its unique keys.
+//! - [`Store::write`] runs a synchronous closure in the one write transaction. It may run the closure again, so a
+//!   closure touches nothing but the [`Tx`] and what it owns.
+//! - [`Store::read`] runs a closure on one consistent snapshot.
+//! - [`Store::watch`] tells of every committed revision in order.
+//!
+//! What this crate must never do: decide anything about clouds, wait for anything but its database inside a
+//! transaction, or let a secret (see [`Document::redact`]) into history, watch or dry runs.
+
+mod buffer;
+mod conn;
+mod document;
+mod error;
+mod ledger;
+mod maintain;
+mod past;
+mod query;
+mod reader;
+mod schema;
+mod sql;
+mod sqlite;
+mod store;
+mod tx;
+mod watch;
+mod writer;
+
+pub use buffer::Difference;
+pub use document::{Document, Keys, Kind, Rev, Stored};
+pub use error::Error;
+pub use ledger::Usage;
+pub use maintain::{Info, Trimmed};
+pub use past::{AsOf, Version};
+pub use query::Query;
+pub use reader::Reader;
+pub use store::{Options, Store};
+pub use tx::Tx;
+pub use watch::{Change, Event, Revision, Watch};
+pub use writer::{Cause, Committed};
+
+/// What the methods of [`Store`] return: a fault that can be shown.
+pub type Result<T, E = base::Fault> = std::result::Result<T, E>;

@@ -1,0 +1,222 @@
+//! What keeps a store in order: tables, index versions, trimming, backup, leases, and what status shows.
+
+use crate::document::{Kind, Rev, plain};
+use crate::reader::{Reader, doc_row};
+use crate::schema;
+use crate::sql::{self, Rows, values};
+use crate::writer::Cause;
+use crate::{Error, Result, Store};
+use base::{Fault, Timestamp};
+use std::path::Path;
+
+/// Rows of history that one step of trimming deletes at most, and documents that a rebuild reads at a time.
+const STEP: i64 = 2_000;
+
+/// What `nubo status` shows of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// `sqlite` or `postgresql`.
+    pub engine: &'static str,
+    pub version: String,
+    pub size_bytes: u64,
+    pub rev: Rev,
+    /// The oldest revision that can be asked for.
+    pub oldest: Rev,
+}
+
+/// What trimming did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    pub rows: u64,
+    pub oldest: Rev,
+}
+
+/// Creates what is missing, checks the version, rebuilds index entries, and returns the newest revision.
+pub(crate) fn prepare(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<Rev, Error> {
+    for (n, kind) in kinds.iter().enumerate() {
+        if kinds[..n].iter().any(|other| other.name == kind.name && other.keys as usize != kind.keys as usize) {
+            tracing::debug!(kind = kind.name, "registered twice");
+        }
+    }
+    reader.conn.begin_write()?;
+    let prepared = prepare_inside(reader, tables, kinds);
+    match prepared {
+        Ok(rev) => reader.conn.commit().map(|()| rev),
+        Err(error) => {
+            reader.conn.rollback();
+            Err(error)
+        }
+    }
+}
+
+fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<Rev, Error> {
+    reader.conn.batch(tables)?;
+    match reader.raw_meta("schema")? {
+        Some(version) if version > schema::VERSION => {
+            let ours = schema::VERSION;
+            return Err(Error::Unsupported(format!(
+                "The store has tables of version {version}; this program knows {ours}"
+            )));
+        }
+        Some(schema::VERSION) => {}
+        _ => set_meta(reader, "schema", schema::VERSION)?,
+    }
+    for kind in kinds {
+        let name = format!("index:{}", kind.name);
+        let kept = reader.raw_meta(&name)?;
+        if kept != Some(kind.index_version.into()) {
+            let count = rebuild(reader, kind)?;
+            tracing::info!(kind = kind.name, count, from = kept, to = kind.index_version, "rebuilt index entries");
+            set_meta(reader, &name, kind.index_version.into())?;
+        }
+    }
+    Ok(Rev(reader.raw_meta("rev")?.unwrap_or(0) as u64))
+}
+
+fn set_meta(reader: &mut Reader, name: &str, value: i64) -> Result<(), Error> {
+    reader.conn.execute(&sql::META_SET, &values![name, value]).map(|_| ())
+}
+
+/// Computes the entries of a kind anew. Fails when two documents now claim one unique key.
+fn rebuild(reader: &mut Reader, kind: &Kind) -> Result<usize, Error> {
+    reader.conn.execute(&sql::DROP_INDEXES, &[kind.name.into()])?;
+    reader.conn.execute(&sql::DROP_UNIQUES, &[kind.name.into()])?;
+    let (mut created, mut id, mut count) = (i64::MIN, String::new(), 0);
+    loop {
+        let page = reader.query(&sql::LIST_ALL[0], &values![kind.name, created, &id, STEP])?;
+        let rows = page.into_iter().map(doc_row).collect::<Result<Vec<_>, _>>()?;
+        let Some(last) = rows.last() else { return Ok(count) };
+        let keys = rows.iter().map(|row| (kind.keys)(&row.body)).collect::<Result<Vec<_>, _>>()?;
+        let mut indexes = Rows { write: &sql::INDEX_INSERT, rows: Vec::new() };
+        let mut uniques = Rows { write: &sql::UNIQUE_INSERT, rows: Vec::new() };
+        for (row, keys) in rows.iter().zip(&keys) {
+            for (name, value) in &keys.indexes {
+                indexes.rows.push(values![kind.name, *name, value, row.created, &row.id]);
+            }
+            for (name, value) in &keys.uniques {
+                uniques.rows.push(values![kind.name, *name, value, &row.id]);
+            }
+        }
+        reader.conn.flush(&[indexes, uniques])?;
+        count += rows.len();
+        (created, id) = (last.created, last.id.clone());
+    }
+}
+
+impl Store {
+    /// Forgets history below `oldest`, except each document's newest row there, so that every `as_of` from `oldest` on
+    /// stays right. Runs in steps between which others write.
+    pub async fn trim_history(&self, oldest: Rev) -> Result<Trimmed> {
+        let oldest = oldest.min(self.rev());
+        let cause = || Cause::new("store", "", "history.trim");
+        let mark = self.write(cause(), move |tx| {
+            let kept = tx.oldest()?;
+            if kept < oldest {
+                let at = tx.at(oldest)?;
+                tx.buffer.meta.insert("trim".into(), oldest.0 as i64);
+                tx.buffer.meta.insert("trim_at".into(), at.0);
+            }
+            Ok(kept.max(oldest))
+        });
+        let oldest = mark.await?.value;
+        let (mut from, mut rows) = (0, 0);
+        loop {
+            let bound = crate::buffer::seq(Rev(oldest.0 + 1), 0);
+            let gone = self.write(cause(), move |tx| {
+                let found = tx.query(&sql::PAST_TRIM, &values![from, bound, STEP])?;
+                Ok(found.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()?)
+            });
+            let gone = gone.await?.value;
+            let Some(last) = gone.iter().max() else { return Ok(Trimmed { rows, oldest }) };
+            rows += gone.len() as u64;
+            from = last + 1;
+        }
+    }
+
+    /// The engine, its version and how much it holds.
+    pub async fn info(&self) -> Result<Info> {
+        let engine = self.connect().engine();
+        let (version, size) = match engine {
+            "sqlite" => (&sql::SQLITE_VERSION, &sql::SQLITE_SIZE),
+            _ => (&sql::POSTGRES_VERSION, &sql::POSTGRES_SIZE),
+        };
+        self.read(move |reader| {
+            let version = reader.query(version, &[])?.first_mut().map_or(Ok(String::new()), |row| row.text(0))?;
+            let size_bytes = reader.query(size, &[])?.first().map_or(Ok(0), |row| row.int(0))? as u64;
+            let (rev, oldest) = (reader.snapshot_rev()?, reader.oldest()?);
+            Ok(Info { engine, version, size_bytes, rev, oldest })
+        })
+        .await
+    }
+
+    /// Writes a whole, consistent copy of an SQLite store to a file that must not exist yet, readable by its owner
+    /// alone. (A copy of the live file would be a broken backup.) PostgreSQL has its own tools.
+    pub async fn vacuum_into(&self, path: &Path) -> Result<()> {
+        if self.connect().engine() != "sqlite" {
+            return Err(Error::Unsupported("A PostgreSQL store is backed up by pg_basebackup or pg_dump".into()).into());
+        }
+        let Some(text) = path.to_str().filter(|text| !text.contains('\0')) else {
+            return Err(Error::Invalid("The path of a backup must be UTF-8".into()).into());
+        };
+        new_file(path)?;
+        let statement = format!("VACUUM INTO '{}'", text.replace('\'', "''"));
+        let done = self.with_conn(move |conn| conn.batch(&statement)).await;
+        if done.is_err() {
+            // Half a backup is worse than none.
+            let _ = std::fs::remove_file(path);
+        }
+        done
+    }
+
+    /// Takes or renews a lease: true unless another owner holds it and it has not run out. Leases lie outside
+    /// documents, revisions and history, and survive a restart.
+    pub async fn lease_acquire(&self, name: &str, owner: &str, ttl_ms: i64) -> Result<bool> {
+        plain("name", name, 512)?;
+        plain("owner", owner, 512)?;
+        let (name, owner) = (name.to_owned(), owner.to_owned());
+        let taken = self.write(Cause::new(owner.clone(), "", "lease.acquire"), move |tx| {
+            let now = tx.now();
+            let until = now.plus_ms(ttl_ms);
+            Ok(tx.execute(&sql::LEASE_TAKE, &values![&name, &owner, until.0, now.0])? == 1)
+        });
+        Ok(taken.await?.value)
+    }
+
+    /// Gives a lease back; nothing happens when someone else holds it.
+    pub async fn lease_release(&self, name: &str, owner: &str) -> Result<()> {
+        plain("name", name, 512)?;
+        plain("owner", owner, 512)?;
+        let (name, owner) = (name.to_owned(), owner.to_owned());
+        let dropped = self.write(Cause::new(owner.clone(), "", "lease.release"), move |tx| {
+            Ok(tx.execute(&sql::LEASE_DROP, &values![&name, &owner])?)
+        });
+        dropped.await.map(|_| ())
+    }
+
+    /// The database file, where there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.path().map(|path| path.as_path())
+    }
+}
+
+impl Reader {
+    /// When a revision was committed; now if it left no history after it.
+    fn at(&mut self, rev: Rev) -> Result<Timestamp, Error> {
+        let rows = self.query(&sql::PAST_AT, &[crate::buffer::seq(rev, 0).into()])?;
+        rows.first().map_or(Ok(self.clock()), |row| Ok(Timestamp(row.int(1)?)))
+    }
+}
+
+/// Makes an empty file that only its owner can read; it must not exist.
+fn new_file(path: &Path) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create_new(true).write(true);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Fault::conflict(format!("{} exists already.", path.display())))
+        }
+        Err(error) => Err(Fault::unavailable(format!("{} cannot be written.", path.display())).because(error)),
+    }
+}

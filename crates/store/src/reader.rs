@@ -1,0 +1,281 @@
+//! Reading: documents, unique keys, lists, counts and the ledger, on one snapshot, or inside a transaction with what
+//! it has changed so far.
+
+use crate::buffer::{Buffer, DocRow, Entry, unique_value};
+use crate::conn::Conn;
+use crate::document::{Document, Keys, Rev, Stored, decode};
+use crate::query::{Query, Scope};
+use crate::sql::{self, Row, Sql, Value, values};
+use crate::store::Shared;
+use crate::{Error, Usage};
+use base::Timestamp;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Reads one consistent snapshot. A [`crate::Tx`] can be used wherever a `&mut Reader` is asked for, and then shows its
+/// own unwritten changes, too.
+pub struct Reader {
+    pub(crate) conn: Box<dyn Conn>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) buffer: Buffer,
+    /// Committed rows that the transaction has read; empty outside of one.
+    pub(crate) seen: HashMap<(&'static str, String), Option<DocRow>>,
+    /// The revision of the last commit that a transaction builds upon; `None` outside of one.
+    pub(crate) base: Option<Rev>,
+    /// The engine's last failure: it dooms the transaction even if the closure goes on.
+    pub(crate) failed: Option<Error>,
+}
+
+impl Reader {
+    pub(crate) fn new(conn: Box<dyn Conn>, shared: Arc<Shared>) -> Reader {
+        Reader { conn, shared, buffer: Buffer::default(), seen: HashMap::new(), base: None, failed: None }
+    }
+
+    /// The document with this id.
+    pub fn get<T: Document>(&mut self, id: &str) -> Result<Option<Stored<T>>, Error> {
+        self.know::<T>(false)?;
+        self.row(T::KIND, id)?.map(stored).transpose()
+    }
+
+    /// The document with this id, or [`Error::NotFound`].
+    pub fn need<T: Document>(&mut self, id: &str) -> Result<Stored<T>, Error> {
+        self.get(id)?.ok_or_else(|| Error::NotFound { kind: T::KIND, id: id.to_owned() })
+    }
+
+    /// The document that owns this unique key.
+    pub fn get_unique<T: Document>(
+        &mut self,
+        name: &'static str,
+        parts: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Option<Stored<T>>, Error> {
+        self.know::<T>(false)?;
+        let value = unique_value(parts);
+        if let Some(owner) = self.buffer.owners.get(&(T::KIND, name, value.clone())).cloned() {
+            return owner.map_or(Ok(None), |id| self.get(&id));
+        }
+        if no_key(&value) {
+            return Ok(None);
+        }
+        let Some(row) = self.query(&sql::GET_UNIQUE, &[T::KIND.into(), name.into(), (&value).into()])?.pop() else {
+            return Ok(None);
+        };
+        let row = doc_row(row)?;
+        // The transaction may have changed the document without having looked at its keys' owner.
+        match self.buffer.entry(T::KIND, &row.id) {
+            None => stored(row).map(Some),
+            Some(_) => Ok(None),
+        }
+    }
+
+    /// The documents that match, in the order of their creation.
+    pub fn list<T: Document>(&mut self, query: Query) -> Result<Vec<Stored<T>>, Error> {
+        self.know::<T>(false)?;
+        self.rows(T::KIND, &query)?.into_iter().map(stored).collect()
+    }
+
+    /// How many match; marker and limit are not looked at.
+    pub fn count<T: Document>(&mut self, query: Query) -> Result<usize, Error> {
+        self.know::<T>(false)?;
+        let kind = Value::Text(T::KIND);
+        let found = match &query.scope {
+            Scope::All => self.query(&sql::COUNT_ALL, &[kind])?,
+            Scope::Project(project) => self.query(&sql::COUNT_PROJECT, &[kind, project.into()])?,
+            Scope::Index(name, value) => self.query(&sql::COUNT_INDEX, &[kind, (*name).into(), value.into()])?,
+        };
+        let mut count = found.first().map_or(Ok(0), |row| row.int(0))?;
+        for Entry { before, after, .. } in self.buffer.of_kind(T::KIND) {
+            count -= before.as_ref().is_some_and(|side| matches(side, &query.scope)) as i64;
+            count += after.as_ref().is_some_and(|side| matches(side, &query.scope)) as i64;
+        }
+        Ok(count.max(0) as usize)
+    }
+
+    /// What a scope (a project, a user, a provider) uses of a resource, and its own limit. Zero and none if never used.
+    pub fn usage(&mut self, scope: &str, resource: &str) -> Result<Usage, Error> {
+        if let Some(row) = self.buffer.ledger.get(&(scope.to_owned(), resource.to_owned())) {
+            return Ok(row.after);
+        }
+        Ok(self.committed_usage(scope, resource)?.unwrap_or_default())
+    }
+
+    /// Every ledger row of a scope by resource.
+    pub fn list_usage(&mut self, scope: &str) -> Result<BTreeMap<String, Usage>, Error> {
+        let mut usages = BTreeMap::new();
+        for mut row in self.query(&sql::USAGES, &[scope.into()])? {
+            usages.insert(row.text(0)?, Usage { used: row.int(1)?, limit: row.maybe_int(2) });
+        }
+        for ((at, resource), row) in &self.buffer.ledger {
+            if at == scope {
+                usages.insert(resource.clone(), row.after);
+            }
+        }
+        Ok(usages)
+    }
+
+    /// A named number of the cloud, kept outside documents and history.
+    pub fn meta(&mut self, name: &str) -> Result<Option<i64>, Error> {
+        self.raw_meta(&format!("m:{name}"))
+    }
+
+    /// The revision that this snapshot shows; in a transaction the last commit before it.
+    pub fn snapshot_rev(&mut self) -> Result<Rev, Error> {
+        match self.base {
+            Some(rev) => Ok(rev),
+            None => Ok(Rev(self.raw_meta("rev")?.unwrap_or(0) as u64)),
+        }
+    }
+
+    /// The clock's time; a transaction's own is [`crate::Tx::now`].
+    pub fn clock(&self) -> Timestamp {
+        self.shared.env.now()
+    }
+
+    pub(crate) fn raw_meta(&mut self, name: &str) -> Result<Option<i64>, Error> {
+        if let Some(value) = self.buffer.meta.get(name) {
+            return Ok(Some(*value));
+        }
+        self.query(&sql::META, &[name.into()])?.first().map(|row| row.int(0)).transpose()
+    }
+
+    pub(crate) fn committed_usage(&mut self, scope: &str, resource: &str) -> Result<Option<Usage>, Error> {
+        let rows = self.query(&sql::USAGE, &[scope.into(), resource.into()])?;
+        rows.first().map(|row| Ok(Usage { used: row.int(0)?, limit: row.maybe_int(1) })).transpose()
+    }
+
+    pub(crate) fn query(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
+        self.conn.query(sql, values).inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    pub(crate) fn query_all(&mut self, calls: &[(&'static Sql, Vec<Value<'_>>)]) -> Result<Vec<Vec<Row>>, Error> {
+        self.conn.query_all(calls).inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// The row as this reader sees it.
+    pub(crate) fn row(&mut self, kind: &'static str, id: &str) -> Result<Option<DocRow>, Error> {
+        if let Some(entry) = self.buffer.entry(kind, id) {
+            return Ok(entry.after.as_ref().map(|(row, _)| row.clone()));
+        }
+        if no_key(id) {
+            return Ok(None);
+        }
+        if self.base.is_none() {
+            return self.query(&sql::GET, &[kind.into(), id.into()])?.pop().map(doc_row).transpose();
+        }
+        let key = (kind, id.to_owned());
+        if let Some(row) = self.seen.get(&key) {
+            return Ok(row.clone());
+        }
+        let row = self.query(&sql::GET, &[kind.into(), id.into()])?.pop().map(doc_row).transpose()?;
+        self.seen.insert(key, row.clone());
+        Ok(row)
+    }
+
+    /// Checks once per kind and process that the entries in the database were made by our `keys()`.
+    pub(crate) fn know<T: Document>(&mut self, writing: bool) -> Result<(), Error> {
+        if self.shared.knows(T::KIND) {
+            return Ok(());
+        }
+        let name = format!("index:{}", T::KIND);
+        match self.raw_meta(&name)? {
+            Some(version) if version == i64::from(T::INDEX_VERSION) => {
+                if !self.buffer.meta.contains_key(&name) {
+                    self.shared.learn(T::KIND);
+                }
+                Ok(())
+            }
+            Some(version) => Err(Error::Corrupt(format!(
+                "the index of {} has version {version}, not {}: register the kind in Options so that open rebuilds it",
+                T::KIND,
+                T::INDEX_VERSION
+            ))),
+            None if writing => {
+                self.buffer.meta.insert(name, T::INDEX_VERSION.into());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The rows of a list: the committed ones, with the transaction's own laid over them.
+    fn rows(&mut self, kind: &'static str, query: &Query) -> Result<Vec<DocRow>, Error> {
+        let start = match &query.after {
+            None => (if query.reverse { i64::MAX } else { i64::MIN }, String::new()),
+            Some(id) => match self.row(kind, id)? {
+                Some(row) => (row.created, row.id),
+                None => return Err(Error::Marker { kind, id: id.clone() }),
+            },
+        };
+        // Committed rows that the transaction changed are replaced below: ask for as many more.
+        let hidden = self.buffer.of_kind(kind).filter(|entry| entry.before.is_some()).count();
+        let most = query.limit.map_or(i64::MAX, |limit| limit.saturating_add(hidden).min(i64::MAX as usize) as i64);
+        let found = self.committed_rows(kind, query, &start, most)?;
+        let mut rows = found.into_iter().map(doc_row).collect::<Result<Vec<_>, _>>()?;
+        if self.buffer.entries.contains_key(kind) {
+            self.overlay(kind, query, &start, &mut rows);
+        }
+        rows.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(rows)
+    }
+
+    fn committed_rows(
+        &mut self,
+        kind: &'static str,
+        query: &Query,
+        start: &(i64, String),
+        most: i64,
+    ) -> Result<Vec<Row>, Error> {
+        let way = usize::from(query.reverse);
+        let (created, id) = (start.0, &start.1);
+        match &query.scope {
+            Scope::All => self.query(&sql::LIST_ALL[way], &values![kind, created, id, most]),
+            Scope::Project(project) => self.query(&sql::LIST_PROJECT[way], &values![kind, project, created, id, most]),
+            Scope::Index(name, value) => {
+                self.query(&sql::LIST_INDEX[way], &values![kind, *name, value, created, id, most])
+            }
+        }
+    }
+
+    fn overlay(&self, kind: &'static str, query: &Query, start: &(i64, String), rows: &mut Vec<DocRow>) {
+        rows.retain(|row| self.buffer.entry(kind, &row.id).is_none());
+        let own = self.buffer.of_kind(kind).filter_map(|entry| entry.after.as_ref());
+        rows.extend(own.filter(|side| matches(side, &query.scope)).map(|(row, _)| row.clone()).filter(|row| {
+            let place = (row.created, &row.id);
+            let marker = (start.0, &start.1);
+            if query.reverse { place < marker } else { place > marker }
+        }));
+        rows.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        if query.reverse {
+            rows.reverse();
+        }
+    }
+}
+
+/// True for texts that no key can be: they are found nowhere, and PostgreSQL would not even take the question.
+fn no_key(text: &str) -> bool {
+    text.contains('\0')
+}
+
+fn matches((row, keys): &(DocRow, Keys), scope: &Scope) -> bool {
+    match scope {
+        Scope::All => true,
+        Scope::Project(project) => !project.is_empty() && row.project_id == *project,
+        Scope::Index(name, value) => keys.has_index(name, value),
+    }
+}
+
+pub(crate) fn doc_row(mut row: Row) -> Result<DocRow, Error> {
+    Ok(DocRow {
+        id: row.text(0)?,
+        project_id: row.text(1)?,
+        rev: row.int(2)?,
+        created: row.int(3)?,
+        updated: row.int(4)?,
+        body: row.text(5)?,
+    })
+}
+
+pub(crate) fn stored<T: Document>(row: DocRow) -> Result<Stored<T>, Error> {
+    let doc = decode(&row.body)?;
+    let (rev, created, updated) = (Rev(row.rev as u64), Timestamp(row.created), Timestamp(row.updated));
+    Ok(Stored { doc, rev, created, updated })
+}

@@ -1,0 +1,360 @@
+//! The statements, and the values that go into and come out of them.
+//!
+//! Statements are written with `$n`, as PostgreSQL reads it. In SQLite `$2` is a *named* parameter that is numbered by
+//! its first appearance, which binds values wrongly and silently: each text is therefore translated to `?n` once.
+
+use crate::Error;
+use std::sync::OnceLock;
+
+/// A statement that means the same on both engines.
+pub(crate) struct Sql {
+    text: &'static str,
+    sqlite: OnceLock<String>,
+}
+
+impl Sql {
+    pub const fn new(text: &'static str) -> Sql {
+        Sql { text, sqlite: OnceLock::new() }
+    }
+
+    pub fn postgres(&self) -> &'static str {
+        self.text
+    }
+
+    pub fn sqlite(&self) -> &str {
+        self.sqlite.get_or_init(|| self.text.replace('$', "?"))
+    }
+}
+
+/// What a column of a multi-row statement holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Column {
+    Text,
+    Int,
+}
+
+/// A statement that writes many rows: once per row on SQLite, once with an array per column on PostgreSQL.
+pub(crate) struct Write {
+    pub sqlite: Sql,
+    pub postgres: &'static str,
+    pub columns: &'static [Column],
+    /// What it means when a row was not touched.
+    pub missed: &'static str,
+}
+
+/// Rows for one [`Write`].
+pub(crate) struct Rows<'a> {
+    pub write: &'static Write,
+    pub rows: Vec<Vec<Value<'a>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Null,
+    Int(i64),
+    Text(&'a str),
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Value::Text(text)
+    }
+}
+impl<'a> From<&'a String> for Value<'a> {
+    fn from(text: &'a String) -> Self {
+        Value::Text(text)
+    }
+}
+impl From<i64> for Value<'_> {
+    fn from(number: i64) -> Self {
+        Value::Int(number)
+    }
+}
+impl From<Option<i64>> for Value<'_> {
+    fn from(number: Option<i64>) -> Self {
+        number.map_or(Value::Null, Value::Int)
+    }
+}
+impl<'a> From<Option<&'a str>> for Value<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        text.map_or(Value::Null, Value::Text)
+    }
+}
+
+/// Builds a `Vec<Value>` from expressions that convert.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$($crate::sql::Value::from($value)),*] };
+}
+pub(crate) use values;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Null,
+    Int(i64),
+    Text(String),
+}
+
+/// A row that came back. Columns are taken by position; a surprise is [`Error::Corrupt`].
+pub(crate) struct Row(pub Vec<Cell>);
+
+impl Row {
+    pub fn int(&self, n: usize) -> Result<i64, Error> {
+        match self.0.get(n) {
+            Some(Cell::Int(number)) => Ok(*number),
+            other => Err(Error::Corrupt(format!("column {n} holds {other:?} instead of a number"))),
+        }
+    }
+
+    pub fn maybe_int(&self, n: usize) -> Option<i64> {
+        self.int(n).ok()
+    }
+
+    pub fn text(&mut self, n: usize) -> Result<String, Error> {
+        self.maybe_text(n).ok_or_else(|| Error::Corrupt(format!("column {n} holds no text")))
+    }
+
+    /// Takes the text out, if there is one.
+    pub fn maybe_text(&mut self, n: usize) -> Option<String> {
+        match self.0.get_mut(n) {
+            Some(Cell::Text(text)) => Some(std::mem::take(text)),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) static META: Sql = Sql::new("SELECT value FROM meta WHERE name = $1");
+pub(crate) static META_SET: Sql =
+    Sql::new("INSERT INTO meta(name, value) VALUES($1, $2) ON CONFLICT(name) DO UPDATE SET value = excluded.value");
+pub(crate) static REV_RAISE: Sql = Sql::new("UPDATE meta SET value = $1 WHERE name = 'rev' AND value = $2");
+
+pub(crate) static GET: Sql =
+    Sql::new("SELECT id, project_id, rev, created, updated, body FROM document WHERE kind = $1 AND id = $2");
+pub(crate) static GET_UNIQUE: Sql = Sql::new(
+    "SELECT d.id, d.project_id, d.rev, d.created, d.updated, d.body FROM unique_entry u
+     JOIN document d ON d.kind = u.kind AND d.id = u.id WHERE u.kind = $1 AND u.name = $2 AND u.value = $3",
+);
+pub(crate) static OWNER: Sql = Sql::new("SELECT id FROM unique_entry WHERE kind = $1 AND name = $2 AND value = $3");
+
+/// Forward and backward lists take (kind, [project | name, value,] created, id, limit).
+pub(crate) static LIST_ALL: [Sql; 2] = [
+    Sql::new(
+        "SELECT id, project_id, rev, created, updated, body FROM document
+         WHERE kind = $1 AND (created, id) > ($2, $3) ORDER BY created, id LIMIT $4",
+    ),
+    Sql::new(
+        "SELECT id, project_id, rev, created, updated, body FROM document
+         WHERE kind = $1 AND (created, id) < ($2, $3) ORDER BY created DESC, id DESC LIMIT $4",
+    ),
+];
+pub(crate) static LIST_PROJECT: [Sql; 2] = [
+    Sql::new(
+        "SELECT id, project_id, rev, created, updated, body FROM document
+         WHERE kind = $1 AND project_id = $2 AND project_id <> '' AND (created, id) > ($3, $4)
+         ORDER BY created, id LIMIT $5",
+    ),
+    Sql::new(
+        "SELECT id, project_id, rev, created, updated, body FROM document
+         WHERE kind = $1 AND project_id = $2 AND project_id <> '' AND (created, id) < ($3, $4)
+         ORDER BY created DESC, id DESC LIMIT $5",
+    ),
+];
+pub(crate) static LIST_INDEX: [Sql; 2] = [
+    Sql::new(
+        "SELECT d.id, d.project_id, d.rev, d.created, d.updated, d.body FROM index_entry i
+         JOIN document d ON d.kind = i.kind AND d.id = i.id
+         WHERE i.kind = $1 AND i.name = $2 AND i.value = $3 AND (i.sort, i.id) > ($4, $5)
+         ORDER BY i.sort, i.id LIMIT $6",
+    ),
+    Sql::new(
+        "SELECT d.id, d.project_id, d.rev, d.created, d.updated, d.body FROM index_entry i
+         JOIN document d ON d.kind = i.kind AND d.id = i.id
+         WHERE i.kind = $1 AND i.name = $2 AND i.value = $3 AND (i.sort, i.id) < ($4, $5)
+         ORDER BY i.sort DESC, i.id DESC LIMIT $6",
+    ),
+];
+pub(crate) static COUNT_ALL: Sql = Sql::new("SELECT count(*) FROM document WHERE kind = $1");
+pub(crate) static COUNT_PROJECT: Sql =
+    Sql::new("SELECT count(*) FROM document WHERE kind = $1 AND project_id = $2 AND project_id <> ''");
+pub(crate) static COUNT_INDEX: Sql =
+    Sql::new("SELECT count(*) FROM index_entry WHERE kind = $1 AND name = $2 AND value = $3");
+
+pub(crate) static USAGE: Sql = Sql::new("SELECT used, lim FROM ledger WHERE scope = $1 AND resource = $2");
+pub(crate) static USAGES: Sql = Sql::new("SELECT resource, used, lim FROM ledger WHERE scope = $1 ORDER BY resource");
+
+/// A delete is written with the row it replaces, so `seq` alone orders everything. See `past.rs`.
+pub(crate) static PAST_GET: Sql = Sql::new(
+    "SELECT id, project_id, seq, created, at, body FROM history
+     WHERE kind = $1 AND id = $2 AND seq < $3 ORDER BY seq DESC LIMIT 1",
+);
+pub(crate) static PAST_ALL: Sql = Sql::new(
+    "SELECT h.id, h.project_id, h.seq, h.created, h.at, h.body FROM
+     (SELECT max(seq) AS seq FROM history WHERE kind = $1 AND seq < $2 GROUP BY id) m
+     JOIN history h ON h.seq = m.seq WHERE h.body IS NOT NULL",
+);
+pub(crate) static PAST_PROJECT: Sql = Sql::new(
+    "SELECT h.id, h.project_id, h.seq, h.created, h.at, h.body FROM
+     (SELECT max(seq) AS seq FROM history WHERE kind = $1 AND project_id = $2 AND seq < $3 GROUP BY id) m
+     JOIN history h ON h.seq = m.seq WHERE h.body IS NOT NULL",
+);
+pub(crate) static PAST_OF: Sql = Sql::new(
+    "SELECT seq, actor, request_id, what, at, body FROM history
+     WHERE kind = $1 AND id = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4",
+);
+pub(crate) static PAST_SINCE: Sql = Sql::new(
+    "SELECT seq, kind, id, project_id, created, at, body FROM history WHERE seq >= $1 AND seq < $2
+     ORDER BY seq LIMIT $3",
+);
+pub(crate) static PAST_AT: Sql = Sql::new("SELECT seq, at FROM history WHERE seq >= $1 ORDER BY seq LIMIT 1");
+pub(crate) static PAST_LAST: Sql = Sql::new("SELECT seq, at FROM history ORDER BY seq DESC LIMIT 1");
+pub(crate) static PAST_REQUEST: Sql = Sql::new("SELECT request_id, at FROM history WHERE seq = $1");
+/// Deletes up to $3 rows from $1 on that lie below $2 and are not the newest of a living document there.
+pub(crate) static PAST_TRIM: Sql = Sql::new(
+    "DELETE FROM history WHERE seq IN (SELECT h.seq FROM history h WHERE h.seq >= $1 AND h.seq < $2
+       AND (h.body IS NULL OR EXISTS
+            (SELECT 1 FROM history n WHERE n.kind = h.kind AND n.id = h.id AND n.seq > h.seq AND n.seq < $2))
+       ORDER BY h.seq LIMIT $3) RETURNING seq",
+);
+
+pub(crate) static LEASE_TAKE: Sql = Sql::new(
+    "INSERT INTO lease(name, owner, until) VALUES($1, $2, $3)
+     ON CONFLICT(name) DO UPDATE SET owner = excluded.owner, until = excluded.until
+     WHERE lease.owner = excluded.owner OR lease.until <= $4",
+);
+pub(crate) static LEASE_DROP: Sql = Sql::new("DELETE FROM lease WHERE name = $1 AND owner = $2");
+
+pub(crate) static DROP_INDEXES: Sql = Sql::new("DELETE FROM index_entry WHERE kind = $1");
+pub(crate) static DROP_UNIQUES: Sql = Sql::new("DELETE FROM unique_entry WHERE kind = $1");
+
+pub(crate) static SQLITE_VERSION: Sql = Sql::new("SELECT sqlite_version()");
+pub(crate) static SQLITE_SIZE: Sql =
+    Sql::new("SELECT c.page_count * s.page_size FROM pragma_page_count() c, pragma_page_size() s");
+pub(crate) static POSTGRES_VERSION: Sql = Sql::new("SELECT current_setting('server_version')");
+pub(crate) static POSTGRES_SIZE: Sql = Sql::new("SELECT pg_database_size(current_database())");
+
+use Column::{Int, Text};
+
+pub(crate) static LEDGER_INSERT: Write = Write {
+    sqlite: Sql::new("INSERT INTO ledger(scope, resource, used, lim) VALUES($1, $2, $3, $4)"),
+    postgres: "INSERT INTO ledger(scope, resource, used, lim)
+               SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])",
+    columns: &[Text, Text, Int, Int],
+    missed: "a ledger row appeared",
+};
+pub(crate) static LEDGER_UPDATE: Write = Write {
+    sqlite: Sql::new("UPDATE ledger SET used = $3, lim = $4 WHERE scope = $1 AND resource = $2 AND used = $5"),
+    postgres: "UPDATE ledger l SET used = n.used, lim = n.lim
+               FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+                    AS n(scope, resource, used, lim, old)
+               WHERE l.scope = n.scope AND l.resource = n.resource AND l.used = n.old",
+    columns: &[Text, Text, Int, Int, Int],
+    missed: "a ledger row changed meanwhile",
+};
+pub(crate) static UNIQUE_DELETE: Write = Write {
+    sqlite: Sql::new("DELETE FROM unique_entry WHERE kind = $1 AND name = $2 AND value = $3 AND id = $4"),
+    postgres: "DELETE FROM unique_entry u USING unnest($1::text[], $2::text[], $3::text[], $4::text[])
+                    AS n(kind, name, value, id)
+               WHERE u.kind = n.kind AND u.name = n.name AND u.value = n.value AND u.id = n.id",
+    columns: &[Text, Text, Text, Text],
+    missed: "a unique entry is missing: keys() changed without INDEX_VERSION",
+};
+pub(crate) static UNIQUE_INSERT: Write = Write {
+    sqlite: Sql::new("INSERT INTO unique_entry(kind, name, value, id) VALUES($1, $2, $3, $4)"),
+    postgres: "INSERT INTO unique_entry(kind, name, value, id)
+               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])",
+    columns: &[Text, Text, Text, Text],
+    missed: "a unique entry appeared",
+};
+pub(crate) static INDEX_DELETE: Write = Write {
+    sqlite: Sql::new("DELETE FROM index_entry WHERE kind = $1 AND name = $2 AND value = $3 AND sort = $4 AND id = $5"),
+    postgres: "DELETE FROM index_entry i USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+                    AS n(kind, name, value, sort, id)
+               WHERE i.kind = n.kind AND i.name = n.name AND i.value = n.value AND i.sort = n.sort AND i.id = n.id",
+    columns: &[Text, Text, Text, Int, Text],
+    missed: "an index entry is missing: keys() changed without INDEX_VERSION",
+};
+pub(crate) static INDEX_INSERT: Write = Write {
+    sqlite: Sql::new("INSERT INTO index_entry(kind, name, value, sort, id) VALUES($1, $2, $3, $4, $5)"),
+    postgres: "INSERT INTO index_entry(kind, name, value, sort, id)
+               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])",
+    columns: &[Text, Text, Text, Int, Text],
+    missed: "an index entry appeared",
+};
+pub(crate) static DOCUMENT_DELETE: Write = Write {
+    sqlite: Sql::new("DELETE FROM document WHERE kind = $1 AND id = $2 AND rev = $3"),
+    postgres: "DELETE FROM document d USING unnest($1::text[], $2::text[], $3::bigint[]) AS n(kind, id, rev)
+               WHERE d.kind = n.kind AND d.id = n.id AND d.rev = n.rev",
+    columns: &[Text, Text, Int],
+    missed: "a document changed meanwhile",
+};
+pub(crate) static DOCUMENT_UPDATE: Write = Write {
+    sqlite: Sql::new(
+        "UPDATE document SET project_id = $3, rev = $4, created = $5, updated = $6, body = $7
+         WHERE kind = $1 AND id = $2 AND rev = $8",
+    ),
+    postgres: "UPDATE document d SET project_id = n.project_id, rev = n.rev, created = n.created,
+                      updated = n.updated, body = n.body
+               FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+                           $7::text[], $8::bigint[]) AS n(kind, id, project_id, rev, created, updated, body, old)
+               WHERE d.kind = n.kind AND d.id = n.id AND d.rev = n.old",
+    columns: &[Text, Text, Text, Int, Int, Int, Text, Int],
+    missed: "a document changed meanwhile",
+};
+pub(crate) static DOCUMENT_INSERT: Write = Write {
+    sqlite: Sql::new(
+        "INSERT INTO document(kind, id, project_id, rev, created, updated, body) VALUES($1, $2, $3, $4, $5, $6, $7)",
+    ),
+    postgres: "INSERT INTO document(kind, id, project_id, rev, created, updated, body)
+               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+                                    $7::text[])",
+    columns: &[Text, Text, Text, Int, Int, Int, Text],
+    missed: "a document appeared",
+};
+pub(crate) static HISTORY_INSERT: Write = Write {
+    sqlite: Sql::new(
+        "INSERT INTO history(seq, kind, id, project_id, created, actor, request_id, what, at, body)
+         VALUES($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    ),
+    postgres: "INSERT INTO history(seq, kind, id, project_id, created, actor, request_id, what, at, body)
+               SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[],
+                                    $7::text[], $8::text[], $9::bigint[], $10::text[])",
+    columns: &[Int, Text, Text, Text, Int, Text, Text, Text, Int, Text],
+    missed: "a history row appeared",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The trap itself: `$n` in any order but the first appearance is bound wrongly by SQLite, without an error.
+    #[test]
+    fn sqlite_binds_numbers_and_not_names() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        let sql = Sql::new("SELECT $2 || '-' || $1 || '-' || $2");
+        let row: String = conn.query_row(sql.sqlite(), ["one", "two"], |row| row.get(0)).unwrap();
+        assert_eq!(row, "two-one-two");
+        let raw: String = conn.query_row(sql.postgres(), ["one", "two"], |row| row.get(0)).unwrap();
+        assert_eq!(raw, "one-two-one", "SQLite now numbers $n as PostgreSQL does: the translation can go");
+    }
+
+    #[test]
+    fn every_multi_row_statement_has_one_array_per_column() {
+        for write in [
+            &LEDGER_INSERT,
+            &LEDGER_UPDATE,
+            &UNIQUE_DELETE,
+            &UNIQUE_INSERT,
+            &INDEX_DELETE,
+            &INDEX_INSERT,
+            &DOCUMENT_DELETE,
+            &DOCUMENT_UPDATE,
+            &DOCUMENT_INSERT,
+            &HISTORY_INSERT,
+        ] {
+            for (n, column) in write.columns.iter().enumerate() {
+                let array = format!("${}::{}[]", n + 1, if *column == Column::Text { "text" } else { "bigint" });
+                assert!(write.postgres.contains(&array), "{array} in {}", write.postgres);
+                assert!(write.sqlite.text.contains(&format!("${}", n + 1)), "${} in {}", n + 1, write.sqlite.text);
+            }
+        }
+    }
+}

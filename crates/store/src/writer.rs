@@ -1,0 +1,361 @@
+//! The one writer: runs jobs in batches, each job in a savepoint, and answers after the commit.
+//!
+//! A panic, a taken key or a refused quota in one job undoes that job alone. When the engine gives up the whole batch
+//! (disk full, connection lost, failed COMMIT), its jobs run again, one batch each: a closure is therefore `FnMut`.
+//!
+//! ```text
+//! begin ─> [savepoint ─> closure ─> flush ─> release | undo] × up to 256 or 20 ms ─> commit ─> publish ─> answer
+//!   └──────────────── the transaction is gone: every job again, alone ────────────────┘
+//! ```
+
+use crate::buffer::{Difference, seq};
+use crate::conn::Connect;
+use crate::document::plain;
+use crate::reader::Reader;
+use crate::sql::{self, values};
+use crate::store::Shared;
+use crate::tx::Tx;
+use crate::watch::{Change, Revision};
+use crate::{Error, Result, Rev};
+use base::{Fault, RequestId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// The most jobs of a batch, and how long it goes on taking them.
+const BATCH_JOBS: usize = 256;
+const BATCH_TIME: Duration = Duration::from_millis(20);
+
+/// Who changes something, in which request, and what for. Kept in history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// A user's id, or the name of a part of nubo.
+    pub actor: String,
+    pub request_id: RequestId,
+    /// The operation, such as `server.create`.
+    pub what: String,
+}
+
+impl Cause {
+    pub fn new(actor: impl Into<String>, request_id: impl Into<RequestId>, what: impl Into<String>) -> Cause {
+        Cause { actor: actor.into(), request_id: request_id.into(), what: what.into() }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        plain("actor", &self.actor, 512)?;
+        plain("request_id", &self.request_id, 512)?;
+        plain("what", &self.what, 512)
+    }
+}
+
+/// What a write returned, and its revision. A closure that changed nothing has the revision of the last commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed<R> {
+    pub value: R,
+    pub rev: Rev,
+}
+
+/// A closure on its way through the writer.
+pub(crate) trait Job: Send {
+    fn run(&mut self, tx: &mut Tx) -> Result<()>;
+    fn cause(&self) -> &Cause;
+    fn dry(&self) -> bool;
+    fn answer(self: Box<Self>, outcome: Result<Outcome>);
+}
+
+/// What became of a job.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub rev: Rev,
+    pub differences: Vec<Difference>,
+    changes: Vec<Change>,
+    changed: bool,
+}
+
+/// Where the result of a job goes.
+pub(crate) type Answer<R> = oneshot::Sender<Result<(R, Outcome)>>;
+
+pub(crate) struct Work<R, F> {
+    pub cause: Cause,
+    pub dry: bool,
+    pub closure: F,
+    pub value: Option<R>,
+    pub to: Answer<R>,
+}
+
+impl<R: Send, F: FnMut(&mut Tx) -> Result<R> + Send> Job for Work<R, F> {
+    fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        self.value = None;
+        self.value = Some((self.closure)(tx)?);
+        Ok(())
+    }
+
+    fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
+    fn dry(&self) -> bool {
+        self.dry
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<Outcome>) {
+        let Work { value, to, .. } = *self;
+        let answer = match (outcome, value) {
+            (Ok(outcome), Some(value)) => Ok((value, outcome)),
+            (Ok(_), None) => Err(Fault::bug("a job was answered without having run")),
+            (Err(fault), _) => Err(fault),
+        };
+        // Nobody listens when the caller has gone away; what was committed stands nevertheless.
+        let _ = to.send(answer);
+    }
+}
+
+type Done = (Box<dyn Job>, Result<Outcome>);
+
+/// How a batch ended.
+enum End {
+    Committed,
+    /// The transaction is gone and nothing of it was kept.
+    Gone(Error),
+    /// Nobody can say.
+    Unknown(Error),
+}
+
+pub(crate) struct Writer {
+    tx: Tx,
+    connect: Arc<dyn Connect>,
+    shared: Arc<Shared>,
+    /// The newest revision, the batch under way included.
+    rev: Rev,
+}
+
+impl Writer {
+    pub fn new(connect: Arc<dyn Connect>, shared: Arc<Shared>) -> Result<Writer, Error> {
+        let reader = Reader::new(connect.writer()?, shared.clone());
+        Ok(Writer { tx: Tx::new(reader), connect, shared, rev: Rev(0) })
+    }
+
+    /// For reads in inline mode, between batches.
+    pub fn reader(&mut self) -> &mut Reader {
+        &mut self.tx
+    }
+
+    /// Runs the job, and whatever `more` has at hand, as one commit; then answers them all.
+    pub fn batch(&mut self, first: Box<dyn Job>, mut more: impl FnMut() -> Option<Box<dyn Job>>) {
+        if let Err(error) = self.begin() {
+            return first.answer(Err(error.into()));
+        }
+        let started = Instant::now();
+        let before = self.rev;
+        let mut done: Vec<Done> = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut job) = next.take() {
+            let outcome = self.one(&mut *job);
+            done.push((job, outcome));
+            if !self.standing() {
+                return self.again(done);
+            }
+            if done.len() < BATCH_JOBS && (done.len() == 1 || started.elapsed() < BATCH_TIME) {
+                next = more();
+            }
+        }
+        match self.finish(before, &done) {
+            End::Committed => self.settle(done),
+            End::Gone(_) => self.again(done),
+            End::Unknown(error) => self.unknown(done, &error),
+        }
+    }
+
+    /// Runs the jobs of a lost batch one by one. One that loses its transaction alone is answered with the reason.
+    fn again(&mut self, jobs: Vec<Done>) {
+        tracing::warn!(jobs = jobs.len(), "a batch was lost and runs again, each job alone");
+        for (mut job, _) in jobs {
+            if let Err(error) = self.begin() {
+                job.answer(Err(error.into()));
+                continue;
+            }
+            let before = self.rev;
+            let outcome = self.one(&mut *job);
+            if !self.standing() {
+                self.tx.conn.rollback();
+                job.answer(outcome.and_then(|_| Err(Error::Unavailable("the transaction ended early".into()).into())));
+                continue;
+            }
+            let done = vec![(job, outcome)];
+            match self.finish(before, &done) {
+                End::Committed => self.settle(done),
+                End::Gone(error) => fail(done, &error),
+                End::Unknown(error) => self.unknown(done, &error),
+            }
+        }
+    }
+
+    /// Begins the transaction on a connection that works and reads the revision that it builds upon.
+    fn begin(&mut self) -> Result<(), Error> {
+        if !self.tx.conn.is_alive() {
+            self.tx.conn = self.connect.writer()?;
+        }
+        self.tx.stop();
+        let begun = self.tx.conn.begin_write().and_then(|()| self.tx.raw_meta("rev"));
+        match begun {
+            Ok(rev) => {
+                self.rev = Rev(rev.unwrap_or(0) as u64);
+                Ok(())
+            }
+            Err(error) => {
+                self.tx.conn.rollback();
+                // A connection that died while idle says so only now: once more on a new one.
+                if self.tx.conn.is_alive() {
+                    return Err(error);
+                }
+                self.tx.conn = self.connect.writer()?;
+                self.tx.conn.begin_write()?;
+                self.rev = Rev(self.tx.raw_meta("rev")?.unwrap_or(0) as u64);
+                Ok(())
+            }
+        }
+    }
+
+    fn standing(&self) -> bool {
+        self.tx.conn.is_alive() && self.tx.conn.in_transaction()
+    }
+
+    /// Runs one job inside its savepoint.
+    fn one(&mut self, job: &mut dyn Job) -> Result<Outcome> {
+        job.cause().check()?;
+        self.tx.conn.savepoint()?;
+        self.tx.start(self.rev);
+        let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut self.tx)))
+            .unwrap_or_else(|panic| Err(Fault::bug(format!("a transaction panicked: {}", message(&*panic)))));
+        let outcome = ran.and_then(|()| match self.tx.failed.take() {
+            Some(error) => Err(error.into()),
+            None => self.flush(job).map_err(Fault::from),
+        });
+        let keep = !job.dry() && outcome.is_ok();
+        self.tx.stop();
+        let ended = if keep { self.tx.conn.release() } else { self.tx.conn.undo() };
+        match (ended, outcome) {
+            (Err(error), Ok(_)) => Err(error.into()),
+            (_, outcome) => {
+                if let Ok(outcome) = &outcome
+                    && keep
+                {
+                    self.rev = outcome.rev;
+                }
+                outcome
+            }
+        }
+    }
+
+    /// Writes what the job has buffered.
+    fn flush(&mut self, job: &dyn Job) -> Result<Outcome, Error> {
+        let (rev, now) = (self.tx.rev(), self.tx.now());
+        let reader: &mut Reader = &mut self.tx;
+        let changes = reader.buffer.changes(rev, now)?;
+        let rows = reader.buffer.rows(&changes, job.cause(), now);
+        let changed = !rows.is_empty() || !reader.buffer.meta.is_empty();
+        if !rows.is_empty() {
+            reader.conn.flush(&rows)?;
+        }
+        for (name, value) in &reader.buffer.meta {
+            reader.conn.execute(&sql::META_SET, &values![name, *value])?;
+        }
+        let differences = if job.dry() { reader.buffer.differences()? } else { Vec::new() };
+        let rev = if changed { rev } else { self.rev };
+        Ok(Outcome { rev, differences, changes, changed })
+    }
+
+    /// Raises the revision and commits. A connection that is lost here leaves it open whether it happened: then the
+    /// history is asked.
+    fn finish(&mut self, before: Rev, done: &[Done]) -> End {
+        if self.rev != before {
+            let raised = self.tx.execute(&sql::REV_RAISE, &values![self.rev.0 as i64, before.0 as i64]);
+            if !matches!(raised, Ok(1)) {
+                self.tx.conn.rollback();
+                return End::Gone(raised.err().unwrap_or_else(|| Error::Corrupt("the revision moved".into())));
+            }
+        }
+        match self.tx.conn.commit() {
+            Ok(()) => End::Committed,
+            Err(error) if self.tx.conn.is_alive() => {
+                self.tx.conn.rollback();
+                End::Gone(error)
+            }
+            Err(error) => self.look(before, done, error),
+        }
+    }
+
+    /// After a connection was lost during COMMIT: finds out on a new one, under the lock, whether it happened.
+    fn look(&mut self, before: Rev, done: &[Done], error: Error) -> End {
+        let wanted = self.rev;
+        if let Err(again) = self.begin() {
+            return End::Unknown(again);
+        }
+        let now = self.rev;
+        let found = self.traces(done);
+        self.tx.conn.rollback();
+        match found {
+            _ if now == before => End::Gone(error),
+            Ok(Some(true)) => {
+                self.rev = wanted;
+                End::Committed
+            }
+            Ok(Some(false)) => End::Gone(error),
+            Ok(None) => End::Unknown(error),
+            Err(error) => End::Unknown(error),
+        }
+    }
+
+    /// Whether history shows a job of this batch in its place; `None` when no job of it leaves history.
+    fn traces(&mut self, done: &[Done]) -> Result<Option<bool>, Error> {
+        for (job, outcome) in done {
+            let Ok(outcome) = outcome else { continue };
+            if !outcome.changed || outcome.changes.is_empty() || job.dry() {
+                continue;
+            }
+            let place = seq(outcome.rev, 0);
+            if let Some(mut row) = self.tx.query(&sql::PAST_REQUEST, &[place.into()])?.pop() {
+                let same = row.text(0)? == job.cause().request_id.as_str()
+                    && outcome.changes.first().is_some_and(|change| row.int(1) == Ok(change.updated.0));
+                return Ok(Some(same));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells the watchers, in order, and then the callers.
+    fn settle(&mut self, mut done: Vec<Done>) {
+        for (job, outcome) in &mut done {
+            if let Ok(outcome) = outcome
+                && outcome.changed
+                && !job.dry()
+            {
+                let changes = std::mem::take(&mut outcome.changes);
+                self.shared.publish(Revision { rev: outcome.rev, changes });
+            }
+        }
+        for (job, outcome) in done {
+            job.answer(outcome);
+        }
+    }
+
+    /// Nobody knows whether the batch was kept: watchers must read anew, and callers must look.
+    fn unknown(&mut self, done: Vec<Done>, error: &Error) {
+        self.shared.lose();
+        fail(done, &Error::Unknown(error.to_string()));
+    }
+}
+
+/// Answers jobs whose commit failed; those that had failed by themselves keep their own reason.
+fn fail(done: Vec<Done>, error: &Error) {
+    for (job, outcome) in done {
+        job.answer(outcome.and_then(|_| Err(error.clone().into())));
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

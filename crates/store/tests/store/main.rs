@@ -1,0 +1,4 @@
+//! The store's behaviour, one body for every engine.
+
+mod bodies;
+mod things;
