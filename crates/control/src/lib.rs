@@ -1,1 +1,14 @@
+//! The control plane: services, loops and host sessions in one process.
+//!
+//! Owns what joins them: the gateway behind the public listener, the sessions of hosts with their views, the loops of
+//! the engine. Must never touch a host's engine: what a host shall do is published as its view, and what it has done
+//! comes back as a report.
 
+mod hosts;
+mod link;
+mod sessions;
+mod view;
+
+pub use hosts::serve as serve_hosts;
+pub use link::{Link, Observers, host};
+pub use sessions::{LEASE_MS, Sessions};

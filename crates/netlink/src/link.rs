@@ -49,7 +49,9 @@ pub struct NewLink {
 pub enum NewKind {
     Bridge(BridgeOptions),
     /// The other end, made straight in its own namespace: nothing shows up elsewhere in between.
-    Veth { peer: Box<VethPeer> },
+    Veth {
+        peer: Box<VethPeer>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -256,8 +258,8 @@ pub fn delete(ns: &Netns, name: &str) -> Result<()> {
 
 /// A link's index.
 pub fn index(ns: &Netns, name: &str) -> Result<u32> {
-    let message = Message::new(RTM_GETLINK, 0, &ifinfo(0, 0, 0, 0), format!("find link {name}"))
-        .text(IFLA_IFNAME, name);
+    let message =
+        Message::new(RTM_GETLINK, 0, &ifinfo(0, 0, 0, 0), format!("find link {name}")).text(IFLA_IFNAME, name);
     let answers = ns.route()?.get(message)?;
     let found = answers.first().and_then(|(_, body)| parse(body));
     found.map(|link| link.index).ok_or_else(|| Error::errno(format!("find link {name}"), libc::ENODEV))

@@ -125,7 +125,9 @@ fn compatible(old: &Table, new: &Table) -> bool {
     (old.family, &old.name) == (new.family, &new.name)
         && old.chains.iter().all(|(name, chain)| new.chains.get(name).is_none_or(|it| it.hook == chain.hook))
         && old.sets.iter().all(|(name, set)| {
-            new.sets.get(name).is_none_or(|it| (&it.kind, it.interval, it.dynamic) == (&set.kind, set.interval, set.dynamic))
+            new.sets
+                .get(name)
+                .is_none_or(|it| (&it.kind, it.interval, it.dynamic) == (&set.kind, set.interval, set.dynamic))
         })
         && old.maps.iter().all(|(name, map)| new.maps.get(name).is_none_or(|it| it.kind == map.kind))
 }

@@ -110,8 +110,7 @@ fn route_message(ns: &Netns, kind: u16, flags: u16, route: &Route) -> Result<Mes
     const TYPE_UNICAST: u8 = 1;
     let net = route.to.network();
     let scope = if route.via.is_none() && net.is_ipv4() { SCOPE_LINK } else { 0 };
-    let mut header =
-        vec![family_of(net), route.to.prefix_len(), 0, 0, TABLE_MAIN, PROTO_STATIC, scope, TYPE_UNICAST];
+    let mut header = vec![family_of(net), route.to.prefix_len(), 0, 0, TABLE_MAIN, PROTO_STATIC, scope, TYPE_UNICAST];
     header.extend_from_slice(&0u32.to_ne_bytes());
     let verb = if kind == RTM_NEWROUTE { "add" } else { "remove" };
     let mut message = Message::new(kind, flags, &header, format!("{verb} route {}", route.to));

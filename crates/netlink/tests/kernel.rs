@@ -85,7 +85,8 @@ fn links_addresses_routes_and_forwarding_entries_read_back_as_they_were_set() {
     let address = Address { link: "br0".into(), address: "10.0.0.2/24".parse().unwrap() };
     route::change_addresses(&a, &[], std::slice::from_ref(&address)).unwrap();
     assert!(route::addresses(&a).unwrap().contains(&address));
-    let way = Route { to: "0.0.0.0/0".parse().unwrap(), via: Some("10.0.0.1".parse().unwrap()), link: Some("br0".into()) };
+    let way =
+        Route { to: "0.0.0.0/0".parse().unwrap(), via: Some("10.0.0.1".parse().unwrap()), link: Some("br0".into()) };
     route::change_routes(&a, &[], std::slice::from_ref(&way)).unwrap();
     assert_eq!(route::routes(&a, false).unwrap().into_iter().collect::<Vec<_>>(), vec![way.clone()]);
     assert_eq!(route::routes(&a, true).unwrap().len(), 2);

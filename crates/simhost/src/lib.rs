@@ -178,7 +178,8 @@ impl HostAgent for SimHost {
             return Err(format!("Server {server} is not running on this host."));
         }
         let (ours, theirs) = tokio::io::duplex(4096);
-        let greeting = if serial { format!("simulated serial console of {server}\r\n") } else { "RFB 003.008\n".into() };
+        let greeting =
+            if serial { format!("simulated serial console of {server}\r\n") } else { "RFB 003.008\n".into() };
         tokio::spawn(async move {
             let (mut read, mut write) = tokio::io::split(ours);
             if write.write_all(greeting.as_bytes()).await.is_ok() {

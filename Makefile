@@ -1,0 +1,38 @@
+# Two commands matter: `make up` and `make test`. See README.md.
+
+SHELL := /bin/bash
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+NUBO := $(CARGO_TARGET_DIR)/release/nubo
+# sudo only where it is needed, keeping our own settings.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=$$(env | grep -o '^NUBO_[A-Z_]*' | paste -sd, -))
+
+.PHONY: up down purge build test conformance bench tidy packages
+
+up:
+	@scripts/toolchain
+	@scripts/packages up
+	@$(MAKE) --no-print-directory build
+	@$(AS_ROOT) $(NUBO) up
+
+down:
+	@if [ -x $(NUBO) ]; then $(AS_ROOT) $(NUBO) down $(if $(filter stop,$(GUESTS)),--guests stop); else echo "nothing is built here, so nothing of this checkout runs"; fi
+
+purge:
+	@if [ ! -x $(NUBO) ]; then scripts/toolchain && $(MAKE) --no-print-directory build; fi
+	@$(AS_ROOT) $(NUBO) purge
+
+build:
+	@echo "building the release program"
+	@cargo build --release --locked --package nubo
+
+test:
+	@scripts/test
+
+conformance:
+	@tests/conformance/run $(or $(SUITE),identity)
+
+bench:
+	@cargo xtask bench
+
+tidy:
+	@cargo xtask tidy

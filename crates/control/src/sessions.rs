@@ -1,0 +1,396 @@
+//! The hosts that talk to this process: their leases, their views, their orders.
+//!
+//! A session lives in memory only. What a host has been told is projected from the store, so a restart of control
+//! loses nothing: the next poll brings a whole view. A host counts as alive while a poll of it is open or ended less
+//! than [`LEASE_MS`] ago.
+
+use crate::view::View;
+use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest};
+use base::{Env, Fault, HostName, Result, ServerId, Timestamp};
+use contract::{Consoles, Hosts, Projector, Touched, Where};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+use store::{Change, Event, Store};
+use tokio::sync::{Notify, oneshot};
+
+/// How long a host counts as alive after its last poll.
+pub const LEASE_MS: i64 = 15_000;
+/// How long a poll stays open when nothing happens.
+const POLL: Duration = Duration::from_secs(20);
+/// How long an order may wait for its answer.
+const ORDER: Duration = Duration::from_secs(10);
+/// The most orders that wait for one host.
+const ORDERS: usize = 64;
+/// The most hosts that one process serves.
+const HOSTS: usize = 16_384;
+
+struct Session {
+    inventory: HostInventory,
+    view: Option<View>,
+    polls: u32,
+    seen: Timestamp,
+    orders: VecDeque<Order>,
+    changed: Arc<Notify>,
+}
+
+enum Answer {
+    Bytes(Vec<u8>),
+    Stream(BoxStream),
+}
+
+struct Waiting {
+    host: HostName,
+    answer: oneshot::Sender<Result<Answer, String>>,
+}
+
+/// All sessions of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    store: Store,
+    hosts: Mutex<BTreeMap<HostName, Session>>,
+    orders: Mutex<HashMap<String, Waiting>>,
+    projectors: OnceLock<Vec<Arc<dyn Projector>>>,
+    /// A session without a view wakes the projection.
+    wanted: Notify,
+}
+
+impl Sessions {
+    pub fn new(store: Store, env: Env) -> Sessions {
+        Sessions(Arc::new(Inner {
+            env,
+            store,
+            hosts: Mutex::default(),
+            orders: Mutex::default(),
+            projectors: OnceLock::new(),
+            wanted: Notify::new(),
+        }))
+    }
+
+    /// Set once, after the services stand (they need the sessions first).
+    pub fn set_projectors(&self, projectors: Vec<Arc<dyn Projector>>) {
+        if self.0.projectors.set(projectors).is_err() {
+            tracing::error!("projectors were set twice");
+        }
+    }
+
+    /// Enters a poll. Returns true where the host is new here or has changed what it is.
+    pub fn enter(&self, inventory: &HostInventory) -> Result<bool, LinkError> {
+        check_inventory(inventory)?;
+        let now = self.0.env.now();
+        let mut hosts = self.hosts();
+        if !hosts.contains_key(&inventory.name) && hosts.len() >= HOSTS {
+            return Err(LinkError(format!("this control process serves {HOSTS} hosts already")));
+        }
+        let session = hosts.entry(inventory.name.clone()).or_insert_with(|| Session {
+            inventory: inventory.clone(),
+            view: None,
+            polls: 0,
+            seen: Timestamp(0),
+            orders: VecDeque::new(),
+            changed: Arc::new(Notify::new()),
+        });
+        let first = session.seen.0 == 0;
+        let changed = first || session.inventory != *inventory;
+        if session.inventory.session != inventory.session {
+            session.view = None;
+            session.orders.clear();
+        }
+        session.inventory = inventory.clone();
+        session.seen = now;
+        Ok(changed)
+    }
+
+    /// Waits for a change of the view after `request.version`, or for an order; empty after a while.
+    pub async fn poll(&self, request: &PollRequest) -> Result<PollAnswer, LinkError> {
+        let name = &request.inventory.name;
+        let _open = self.open(name);
+        let deadline = tokio::time::Instant::now() + POLL;
+        loop {
+            let (answer, changed) = self.look(request)?;
+            if answer.delta.is_some() || !answer.orders.is_empty() {
+                return Ok(answer);
+            }
+            tokio::select! {
+                _ = changed => {}
+                _ = tokio::time::sleep_until(deadline) => return Ok(PollAnswer::default()),
+            }
+        }
+    }
+
+    fn look(&self, request: &PollRequest) -> Result<(PollAnswer, tokio::sync::futures::OwnedNotified), LinkError> {
+        let mut hosts = self.hosts();
+        let session = hosts.get_mut(&request.inventory.name).ok_or_else(|| LinkError("no session".into()))?;
+        if session.inventory.session != request.inventory.session {
+            return Err(LinkError("a newer session of this host has taken over".into()));
+        }
+        // A waiter hears every `notify_waiters` from its making on, also before it is first awaited.
+        let changed = session.changed.clone().notified_owned();
+        let delta = match &session.view {
+            Some(view) => view.delta(request.version),
+            None => {
+                self.0.wanted.notify_one();
+                None
+            }
+        };
+        let orders = session.orders.drain(..).collect();
+        Ok((PollAnswer { delta, orders }, changed))
+    }
+
+    fn open(&self, name: &HostName) -> OpenPoll {
+        if let Some(session) = self.hosts().get_mut(name) {
+            session.polls += 1;
+        }
+        OpenPoll { sessions: self.clone(), name: name.clone() }
+    }
+
+    /// True when the session is the host's current one: reports of an older one are refused.
+    pub fn is_current(&self, host: &HostName, session: &str) -> bool {
+        self.hosts().get(host).is_some_and(|known| known.inventory.session == session)
+    }
+
+    pub fn inventories(&self) -> Vec<HostInventory> {
+        self.hosts().values().map(|session| session.inventory.clone()).collect()
+    }
+
+    /// Follows the store and keeps every session's view up to date. Returns when the store is gone.
+    pub async fn project(&self) {
+        let mut watch = self.0.store.watch();
+        loop {
+            let mut changes = Vec::new();
+            let mut lost = false;
+            tokio::select! {
+                event = watch.next() => match event {
+                    Some(event) => take(event, &mut changes, &mut lost),
+                    None => return,
+                },
+                _ = self.0.wanted.notified() => {}
+            }
+            while let Some(event) = watch.try_next() {
+                take(event, &mut changes, &mut lost);
+            }
+            while let Err(fault) = self.project_once(&changes, lost).await {
+                tracing::error!("cannot project the views of hosts: {}", fault.chain());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                lost = true;
+            }
+        }
+    }
+
+    async fn project_once(&self, changes: &[Change], lost: bool) -> Result<()> {
+        let names: Vec<(HostName, bool)> =
+            self.hosts().iter().map(|(name, session)| (name.clone(), session.view.is_none())).collect();
+        let projected: Vec<HostName> = names.iter().filter(|(_, new)| !new && !lost).map(|(n, _)| n.clone()).collect();
+        if !changes.is_empty() && !projected.is_empty() {
+            self.project_touched(changes.to_vec(), projected).await?;
+        }
+        for (name, _) in names.into_iter().filter(|(_, new)| *new || lost) {
+            self.project_whole(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn project_touched(&self, changes: Vec<Change>, hosts: Vec<HostName>) -> Result<()> {
+        let projectors = self.projectors();
+        let objects = self.0.store.read(move |reader| {
+            let mut touched = Touched::default();
+            for change in &changes {
+                for projector in &projectors {
+                    projector.touched(reader, change, &mut touched)?;
+                }
+            }
+            let mut wanted = BTreeSet::new();
+            for (place, kind, id) in touched.0 {
+                match place {
+                    Where::On(host) if hosts.contains(&host) => drop(wanted.insert((host, kind, id))),
+                    Where::On(_) => {}
+                    Where::Anywhere => wanted.extend(hosts.iter().map(|host| (host.clone(), kind, id.clone()))),
+                }
+            }
+            let mut objects = Vec::with_capacity(wanted.len());
+            for (host, kind, id) in wanted {
+                let mut object = None;
+                for projector in &projectors {
+                    object = object.or(projector.one(reader, &host, kind, &id)?);
+                }
+                objects.push((host, (kind, id), object));
+            }
+            Ok(objects)
+        });
+        for (host, key, object) in objects.await? {
+            let mut hosts = self.hosts();
+            if let Some(session) = hosts.get_mut(&host)
+                && session.view.as_mut().is_some_and(|view| view.set(key, object))
+            {
+                session.changed.notify_waiters();
+            }
+        }
+        Ok(())
+    }
+
+    async fn project_whole(&self, name: HostName) -> Result<()> {
+        let projectors = self.projectors();
+        let host = name.clone();
+        let objects = self.0.store.read(move |reader| {
+            let mut objects = Vec::new();
+            for projector in &projectors {
+                objects.extend(projector.whole(reader, &host)?);
+            }
+            Ok(objects)
+        });
+        let objects = objects.await?;
+        if let Some(session) = self.hosts().get_mut(&name) {
+            let new = session.view.is_none();
+            if session.view.get_or_insert_default().replace(objects) || new {
+                session.changed.notify_waiters();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a host an order and waits for its answer.
+    async fn order(&self, host: &HostName, what: OrderKind) -> Result<Answer> {
+        let id = self.0.env.secret_hex(16);
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut hosts = self.hosts();
+            let session = hosts.get_mut(host).ok_or_else(|| gone(host))?;
+            if session.orders.len() >= ORDERS {
+                return Err(Fault::unavailable(format!("Host {host} has {ORDERS} unanswered requests; try again.")));
+            }
+            session.orders.push_back(Order { id: id.clone(), what });
+            lock(&self.0.orders).insert(id.clone(), Waiting { host: host.clone(), answer: sender });
+            session.changed.notify_waiters();
+        }
+        let _forget = Forget { sessions: self.clone(), id };
+        match tokio::time::timeout(ORDER, receiver).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(message))) => Err(Fault::conflict(message)),
+            Ok(Err(_)) | Err(_) => Err(gone(host)),
+        }
+    }
+
+    fn answer(&self, host: &HostName, order: &str, answer: Result<Answer, String>) -> Result<(), LinkError> {
+        let mut orders = lock(&self.0.orders);
+        if orders.get(order).is_none_or(|waiting| waiting.host != *host) {
+            return Err(LinkError("nobody waits for this order".into()));
+        }
+        let sent = orders.remove(order).is_some_and(|waiting| waiting.answer.send(answer).is_ok());
+        if sent { Ok(()) } else { Err(LinkError("nobody waits for this order any more".into())) }
+    }
+
+    pub fn answer_bytes(&self, host: &HostName, order: &str, answer: Result<Vec<u8>, String>) -> Result<(), LinkError> {
+        self.answer(host, order, answer.map(Answer::Bytes))
+    }
+
+    pub fn answer_stream(
+        &self,
+        host: &HostName,
+        order: &str,
+        answer: Result<BoxStream, String>,
+    ) -> Result<(), LinkError> {
+        self.answer(host, order, answer.map(Answer::Stream))
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, BTreeMap<HostName, Session>> {
+        lock(&self.0.hosts)
+    }
+
+    fn projectors(&self) -> Vec<Arc<dyn Projector>> {
+        self.0.projectors.get().cloned().unwrap_or_default()
+    }
+}
+
+impl Hosts for Sessions {
+    fn alive(&self) -> Vec<HostName> {
+        let now = self.0.env.now();
+        self.hosts().iter().filter(|(_, session)| session.alive(now)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn is_alive(&self, host: &HostName) -> bool {
+        let now = self.0.env.now();
+        self.hosts().get(host).is_some_and(|session| session.alive(now))
+    }
+}
+
+#[async_trait::async_trait]
+impl Consoles for Sessions {
+    async fn console_log(&self, host: &HostName, server: &ServerId, bytes: u64) -> Result<Vec<u8>> {
+        match self.order(host, OrderKind::ConsoleLog { server: server.clone(), bytes }).await? {
+            Answer::Bytes(bytes) => Ok(bytes),
+            Answer::Stream(_) => Err(Fault::bug("a host answered with a stream where bytes were asked for")),
+        }
+    }
+
+    async fn console(&self, host: &HostName, server: &ServerId, serial: bool) -> Result<BoxStream> {
+        let server = server.clone();
+        let order = if serial { OrderKind::Serial { server } } else { OrderKind::Vnc { server } };
+        match self.order(host, order).await? {
+            Answer::Stream(stream) => Ok(stream),
+            Answer::Bytes(_) => Err(Fault::bug("a host answered with bytes where a stream was asked for")),
+        }
+    }
+}
+
+impl Session {
+    fn alive(&self, now: Timestamp) -> bool {
+        self.polls > 0 || now.ms_since(self.seen) < LEASE_MS
+    }
+}
+
+/// Counts an open poll; the end of the poll, also a broken one, is the beginning of the lease's last stretch.
+struct OpenPoll {
+    sessions: Sessions,
+    name: HostName,
+}
+
+impl Drop for OpenPoll {
+    fn drop(&mut self) {
+        let now = self.sessions.0.env.now();
+        if let Some(session) = self.sessions.hosts().get_mut(&self.name) {
+            session.polls = session.polls.saturating_sub(1);
+            session.seen = now;
+        }
+    }
+}
+
+struct Forget {
+    sessions: Sessions,
+    id: String,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        lock(&self.sessions.0.orders).remove(&self.id);
+    }
+}
+
+fn take(event: Event, changes: &mut Vec<Change>, lost: &mut bool) {
+    match event {
+        Event::Revision(revision) => changes.extend(revision.changes.iter().cloned()),
+        Event::Lost => *lost = true,
+    }
+}
+
+fn gone(host: &HostName) -> Fault {
+    Fault::unavailable(format!("Host {host} does not answer at the moment; try again."))
+}
+
+fn check_inventory(inventory: &HostInventory) -> Result<(), LinkError> {
+    let name = inventory.name.as_str();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
+        return Err(LinkError("a host's name has 1 to 63 characters of a-z, 0-9, '-' and '.'".into()));
+    }
+    if inventory.session.is_empty() || inventory.session.len() > 64 || inventory.warnings.len() > 64 {
+        return Err(LinkError("the inventory is not of its form".into()));
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

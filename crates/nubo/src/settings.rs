@@ -1,0 +1,170 @@
+//! Settings: flag, then environment, then `$NUBO_STATE/nubo.toml`, then default.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Flags that every command takes. Each has an environment variable of the name in its help.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Flags {
+    /// Where the cloud keeps everything (NUBO_STATE, default /var/lib/nubo)
+    #[arg(long, global = true)]
+    pub state: Option<PathBuf>,
+    /// Address and port of the API (NUBO_LISTEN, default 127.0.0.1:8774; port 0: any free one)
+    #[arg(long, global = true)]
+    pub listen: Option<String>,
+    /// What the catalog says (NUBO_PUBLIC_URL, default: the bound address)
+    #[arg(long, global = true)]
+    pub public_url: Option<String>,
+    /// auto, kvm or tcg (NUBO_ACCEL)
+    #[arg(long, global = true)]
+    pub accel: Option<String>,
+    /// sqlite or postgres://… (NUBO_STORE)
+    #[arg(long, global = true)]
+    pub store: Option<String>,
+    /// Network of the floating addresses (NUBO_EXTERNAL_CIDR, default 172.24.4.0/24)
+    #[arg(long, global = true)]
+    pub external_cidr: Option<String>,
+    /// Masquerade outward through this interface (NUBO_UPLINK; unset: not at all)
+    #[arg(long, global = true)]
+    pub uplink: Option<String>,
+    /// Network namespace in which the cloud lives (NUBO_NETNS)
+    #[arg(long, global = true)]
+    pub netns: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    public_url: Option<String>,
+    accel: Option<String>,
+    store: Option<String>,
+    external_cidr: Option<String>,
+    uplink: Option<String>,
+    netns: Option<String>,
+    bcrypt_rounds: Option<u32>,
+    image_format_enforcement: Option<bool>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub state: PathBuf,
+    pub listen: SocketAddr,
+    pub public_url: Option<String>,
+    pub accel: String,
+    /// `sqlite` or a `postgres://` address.
+    pub store: String,
+    pub external_cidr: ipnet::Ipv4Net,
+    pub uplink: Option<String>,
+    pub netns: Option<String>,
+    pub bcrypt_rounds: u32,
+    pub image_format_enforcement: bool,
+}
+
+impl Settings {
+    pub fn load(flags: &Flags) -> Result<Settings> {
+        let state = pick(&flags.state.as_ref().map(|p| p.display().to_string()), "NUBO_STATE", &None);
+        let state = std::path::absolute(PathBuf::from(state.unwrap_or_else(|| "/var/lib/nubo".into())))?;
+        let file = File::load(&state.join("nubo.toml"))?;
+        let listen = pick(&flags.listen, "NUBO_LISTEN", &file.listen).unwrap_or_else(|| "127.0.0.1:8774".into());
+        let cidr = pick(&flags.external_cidr, "NUBO_EXTERNAL_CIDR", &file.external_cidr);
+        let cidr = cidr.unwrap_or_else(|| "172.24.4.0/24".into());
+        let settings = Settings {
+            state,
+            listen: listen.parse().with_context(|| format!("NUBO_LISTEN: {listen} is not ADDRESS:PORT"))?,
+            public_url: pick(&flags.public_url, "NUBO_PUBLIC_URL", &file.public_url)
+                .map(|url| url.trim_end_matches('/').to_owned()),
+            accel: pick(&flags.accel, "NUBO_ACCEL", &file.accel).unwrap_or_else(|| "auto".into()),
+            store: pick(&flags.store, "NUBO_STORE", &file.store).unwrap_or_else(|| "sqlite".into()),
+            external_cidr: cidr.parse().with_context(|| format!("NUBO_EXTERNAL_CIDR: {cidr} is not an IPv4 network"))?,
+            uplink: pick(&flags.uplink, "NUBO_UPLINK", &file.uplink),
+            netns: pick(&flags.netns, "NUBO_NETNS", &file.netns),
+            bcrypt_rounds: number("NUBO_BCRYPT_ROUNDS", file.bcrypt_rounds, 12)?,
+            image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<()> {
+        if !matches!(self.accel.as_str(), "auto" | "kvm" | "tcg") {
+            bail!("NUBO_ACCEL: '{}' is none of auto, kvm, tcg", self.accel);
+        }
+        let postgres = self.store.starts_with("postgres://") || self.store.starts_with("postgresql://");
+        if self.store != "sqlite" && !postgres {
+            bail!("NUBO_STORE: '{}' is neither sqlite nor postgres://…", self.store);
+        }
+        if self.external_cidr.prefix_len() > 29 {
+            bail!("NUBO_EXTERNAL_CIDR: {} is too small: a /29 is the smallest that works", self.external_cidr);
+        }
+        if let Some(name) = &self.netns {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
+                bail!("NUBO_NETNS: '{name}' is no name of a network namespace");
+            }
+        }
+        if !(4..=16).contains(&self.bcrypt_rounds) {
+            bail!("NUBO_BCRYPT_ROUNDS: {} lies outside 4 to 16", self.bcrypt_rounds);
+        }
+        Ok(())
+    }
+
+    pub fn store_url(&self) -> String {
+        match self.store.as_str() {
+            "sqlite" => format!("sqlite:{}", self.state.join("control/nubo.db").display()),
+            postgres => postgres.to_owned(),
+        }
+    }
+
+    pub fn run(&self) -> PathBuf {
+        self.state.join("run")
+    }
+
+    /// The environment that makes a child process read the same settings.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut all = vec![
+            ("NUBO_STATE", self.state.display().to_string()),
+            ("NUBO_LISTEN", self.listen.to_string()),
+            ("NUBO_ACCEL", self.accel.clone()),
+            ("NUBO_STORE", self.store.clone()),
+            ("NUBO_EXTERNAL_CIDR", self.external_cidr.to_string()),
+            ("NUBO_BCRYPT_ROUNDS", self.bcrypt_rounds.to_string()),
+        ];
+        let optional = [
+            ("NUBO_PUBLIC_URL", &self.public_url),
+            ("NUBO_UPLINK", &self.uplink),
+            ("NUBO_NETNS", &self.netns),
+        ];
+        all.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        all
+    }
+
+    /// What stands before a command that a person shall type.
+    pub fn command_prefix(&self) -> String {
+        self.netns.as_ref().map_or(String::new(), |name| format!("ip netns exec {name} "))
+    }
+}
+
+impl File {
+    fn load(path: &Path) -> Result<File> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(File::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+}
+
+fn pick(flag: &Option<String>, variable: &str, file: &Option<String>) -> Option<String> {
+    let variable = || std::env::var(variable).ok().filter(|text| !text.is_empty());
+    flag.clone().or_else(variable).or_else(|| file.clone())
+}
+
+fn number(variable: &str, file: Option<u32>, default: u32) -> Result<u32> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().with_context(|| format!("{variable}: '{text}' is not a number")),
+        Err(_) => Ok(file.unwrap_or(default)),
+    }
+}

@@ -1,0 +1,107 @@
+//! `nubo down` and `nubo purge`.
+
+use crate::netns;
+use crate::process;
+use crate::settings::Settings;
+use crate::setup::{Accounts, Setup};
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a guest may take to shut down when asked to.
+const GUEST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Stops the cloud's processes. Guests keep running unless `stop_guests`.
+pub fn down(settings: &Settings, stop_guests: bool) -> Result<()> {
+    let Some(setup) = Setup::load(&settings.state)? else {
+        println!("no cloud in {}: nothing to stop", settings.state.display());
+        return Ok(());
+    };
+    need_root("down")?;
+    enter(settings)?;
+    stop_processes(settings)?;
+    if stop_guests {
+        let stopped = agent::stop_guests(&settings.state, &setup.cloud_id, GUEST_PATIENCE)?;
+        println!("stopped {stopped} guests");
+    }
+    println!("cloud {} is down{}", setup.cloud_id, if stop_guests { "" } else { "; guests keep running" });
+    Ok(())
+}
+
+/// Removes everything that bears the cloud's id, and the state directory.
+pub fn purge(settings: &Settings) -> Result<()> {
+    let state = &settings.state;
+    let Some(setup) = Setup::load(state)? else {
+        if state.exists() && std::fs::read_dir(state)?.next().is_some() {
+            bail!("{} holds no cloud (no setup.json), so purge does not touch it", state.display());
+        }
+        println!("no cloud in {}: nothing to remove", state.display());
+        return Ok(());
+    };
+    need_root("purge")?;
+    let inside = settings.netns.as_deref().is_none_or(netns::exists);
+    if inside {
+        enter(settings)?;
+    }
+    stop_processes(settings)?;
+    agent::kill_guests(state, &setup.cloud_id)?;
+    if inside {
+        agent::net::purge(&setup.cloud_id)?;
+    }
+    agent::remove_cgroups(&setup.cloud_id)?;
+    if let Some(name) = &setup.made_netns {
+        netns::remove(name)?;
+    }
+    Accounts::remove(&setup.cloud_id)?;
+    remove_state(state)?;
+    println!("cloud {} is gone: its processes, networks, cgroups, accounts and {}", setup.cloud_id, state.display());
+    println!("apt packages that nubo installed stay");
+    Ok(())
+}
+
+/// The state goes last and its setup.json last of all, so that a purge that was cut off can be run again.
+fn remove_state(state: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(state)? {
+        let path = entry?.path();
+        if path == Setup::path(state) {
+            continue;
+        }
+        if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)?;
+        } else {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    std::fs::remove_file(Setup::path(state))?;
+    // The directory itself may be a mount or stand in a place that is not ours to change.
+    let _ = std::fs::remove_dir(state);
+    Ok(())
+}
+
+fn stop_processes(settings: &Settings) -> Result<()> {
+    for (file, subcommand) in
+        [("supervisor.pid", "supervise"), ("agent.pid", "agent"), ("control.pid", "control"), ("netd.pid", "netd")]
+    {
+        let path = settings.run().join(file);
+        if let Some(found) = process::find(&path, subcommand, &settings.state) {
+            found.stop(PATIENCE)?;
+        }
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+fn need_root(command: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("`nubo {command}` stops processes of other accounts, so it needs root: sudo nubo {command}")
+}
+
+fn enter(settings: &Settings) -> Result<()> {
+    match &settings.netns {
+        Some(name) if netns::exists(name) => netns::enter(name),
+        _ => Ok(()),
+    }
+}
