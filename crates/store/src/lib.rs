@@ -20,6 +20,7 @@ mod error;
 mod ledger;
 mod maintain;
 mod past;
+mod postgres;
 mod query;
 mod reader;
 mod schema;

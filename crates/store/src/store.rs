@@ -7,6 +7,7 @@
 use crate::conn::{Conn, Connect};
 use crate::document::{Document, Kind, Rev, Stored};
 use crate::past::{AsOf, Version};
+use crate::postgres::Postgres;
 use crate::query::Query;
 use crate::reader::Reader;
 use crate::sqlite::Sqlite;
@@ -403,6 +404,12 @@ fn connect(options: &Options) -> Result<(Arc<dyn Connect>, Option<PathBuf>), Err
     if let Some(path) = options.url.strip_prefix("sqlite:") {
         let path = (path != ":memory:").then(|| PathBuf::from(path));
         return Ok((Arc::new(Sqlite { path: path.clone() }), path));
+    }
+    if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
+        if options.inline {
+            return Err(Error::Unsupported("PostgreSQL has no inline mode: it has to be waited for".into()));
+        }
+        return Ok((Arc::new(Postgres::new(&options.url)?), None));
     }
     Err(Error::Invalid("A store's URL begins with sqlite: or postgres://".into()))
 }

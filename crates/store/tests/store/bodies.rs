@@ -1,18 +1,11 @@
 //! The bodies. Each gets an empty store.
 
+use crate::Place;
 use crate::things::*;
-use store::{Error, Options, Query, Rev, Store};
+use store::{Error, Query, Rev};
 
-#[tokio::test]
-async fn smoke() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = Options::new(format!("sqlite:{}/a.db", dir.path().display()));
-    for options in [Options::memory(), file.clone(), Options { url: format!("{}x", file.url), ..file }.inline()] {
-        creates(Store::open(options, env()).await.unwrap()).await;
-    }
-}
-
-async fn creates(store: Store) {
+pub async fn creates_and_finds_again(place: Place) {
+    let store = place.open().await;
     let created = write(&store, "create", |tx| {
         tx.create(&Port::new("a", "p", "one"))?;
         let taken = tx.create(&Port::new("b", "p", "one")).unwrap_err();

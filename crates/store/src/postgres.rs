@@ -1,0 +1,332 @@
+//! PostgreSQL: connections that block, each driven by a runtime of its own on whatever thread uses it.
+//!
+//! The connection's task makes progress only while a call waits, on the same thread: a statement costs no switch of
+//! threads. Statements without an answer (BEGIN, SAVEPOINT, RELEASE) wait in `pending` and travel in front of the next
+//! one. Writers exclude each other, in whatever process, by an advisory lock under READ COMMITTED.
+
+use crate::Error;
+use crate::conn::{Conn, Connect};
+use crate::sql::{Cell, Column, Row, Rows, Sql, Value, Write};
+use futures::future::join_all;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, NoTls, Statement};
+
+/// The server ends a statement after 30 s and a transaction that does nothing after 60 s.
+const OPTIONS: &str =
+    "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c client_min_messages=warning";
+/// A server that has not answered by then is taken for dead.
+const PATIENCE: Duration = Duration::from_secs(45);
+const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(7);";
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;";
+
+/// Where the server is.
+pub(crate) struct Postgres {
+    config: Config,
+}
+
+impl Postgres {
+    pub fn new(url: &str) -> Result<Postgres, Error> {
+        // The URL may hold a password: it is not repeated.
+        let mut config: Config =
+            url.parse().map_err(|error| Error::Invalid(format!("The store's PostgreSQL URL is wrong: {error}")))?;
+        let options = [config.get_options().unwrap_or(""), OPTIONS].join(" ");
+        config.options(options.trim()).application_name("nubo").connect_timeout(Duration::from_secs(10));
+        Ok(Postgres { config })
+    }
+
+    fn connect(&self) -> Result<Box<dyn Conn>, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::Unavailable(format!("no runtime for PostgreSQL: {error}")))?;
+        let (client, connection) = runtime.block_on(self.config.connect(NoTls)).map_err(failed)?;
+        runtime.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(%error, "a PostgreSQL connection ended");
+            }
+        });
+        let runtime = Some(runtime);
+        Ok(Box::new(PostgresConn {
+            runtime,
+            client,
+            statements: HashMap::new(),
+            pending: String::new(),
+            begun: false,
+            dead: false,
+        }))
+    }
+}
+
+impl Connect for Postgres {
+    fn writer(&self) -> Result<Box<dyn Conn>, Error> {
+        self.connect()
+    }
+
+    fn reader(&self) -> Result<Box<dyn Conn>, Error> {
+        self.connect()
+    }
+
+    fn schema(&self) -> String {
+        crate::schema::postgres()
+    }
+
+    fn engine(&self) -> &'static str {
+        "postgresql"
+    }
+}
+
+struct PostgresConn {
+    /// Always there until drop.
+    runtime: Option<Runtime>,
+    client: Client,
+    statements: HashMap<&'static str, Statement>,
+    /// What has to be said before the next statement.
+    pending: String,
+    begun: bool,
+    dead: bool,
+}
+
+impl Drop for PostgresConn {
+    fn drop(&mut self) {
+        // A runtime dropped on an async thread would panic; this one has nothing to wait for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl PostgresConn {
+    /// Waits for an answer, with whatever is pending said first in the same round trip.
+    fn wait<T>(&mut self, call: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>) -> Result<T, Error> {
+        let pending = std::mem::take(&mut self.pending);
+        let Some(runtime) = &self.runtime else { return Err(Error::Unavailable("the connection is closed".into())) };
+        let client = &self.client;
+        let both = async {
+            if pending.is_empty() {
+                return call(client).await;
+            }
+            // Requests are sent in the order in which they are first polled.
+            let (said, answer) = futures::join!(client.batch_execute(&pending), call(client));
+            said.and(answer)
+        };
+        let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, both).await });
+        let answer = match answer {
+            Ok(answer) => answer.map_err(failed),
+            Err(_) => {
+                self.dead = true;
+                Err(Error::Unavailable("PostgreSQL does not answer".into()))
+            }
+        };
+        if self.client.is_closed() {
+            self.dead = true;
+        }
+        answer
+    }
+
+    fn statement(&mut self, text: &'static str) -> Result<Statement, Error> {
+        if let Some(statement) = self.statements.get(text) {
+            return Ok(statement.clone());
+        }
+        let statement = self.wait(async |client| client.prepare(text).await)?;
+        self.statements.insert(text, statement.clone());
+        Ok(statement)
+    }
+
+    fn say(&mut self, text: &str) {
+        self.pending.push_str(text);
+    }
+
+    /// Sends what is pending now.
+    fn said(&mut self) -> Result<(), Error> {
+        if self.pending.is_empty() { Ok(()) } else { self.wait(async |_| Ok(())) }
+    }
+}
+
+impl Conn for PostgresConn {
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    fn query(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
+        let statement = self.statement(sql.postgres())?;
+        let values = parameters(values);
+        let rows = self.wait(async |client| client.query(&statement, &values).await)?;
+        rows.iter().map(row).collect()
+    }
+
+    fn query_all(&mut self, calls: &[(&'static Sql, Vec<Value<'_>>)]) -> Result<Vec<Vec<Row>>, Error> {
+        let mut ready = Vec::with_capacity(calls.len());
+        for (sql, values) in calls {
+            ready.push((self.statement(sql.postgres())?, parameters(values)));
+        }
+        let answers = self.wait(async |client| {
+            let all = join_all(ready.iter().map(|(statement, values)| client.query(statement, values))).await;
+            all.into_iter().collect::<Result<Vec<_>, _>>()
+        })?;
+        answers.iter().map(|rows| rows.iter().map(row).collect()).collect()
+    }
+
+    fn execute(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<u64, Error> {
+        let statement = self.statement(sql.postgres())?;
+        let values = parameters(values);
+        self.wait(async |client| client.execute(&statement, &values).await)
+    }
+
+    fn flush(&mut self, writes: &[Rows<'_>]) -> Result<(), Error> {
+        let mut ready = Vec::with_capacity(writes.len());
+        for Rows { write, rows } in writes.iter().filter(|write| !write.rows.is_empty()) {
+            ready.push((self.statement(write.postgres)?, arrays(write, rows), *write, rows.len() as u64));
+        }
+        let touched = self.wait(async |client| {
+            let calls = ready.iter().map(|(statement, arrays, ..)| {
+                let arrays: Vec<_> = arrays.iter().map(Array::parameter).collect();
+                async move { client.execute(statement, &arrays).await }
+            });
+            join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()
+        })?;
+        for (touched, (_, _, write, wanted)) in touched.into_iter().zip(ready) {
+            if touched != wanted {
+                return Err(Error::Corrupt(format!("{}: {touched} rows instead of {wanted}", write.missed)));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_write(&mut self) -> Result<(), Error> {
+        self.begun = true;
+        self.say(BEGIN_WRITE);
+        Ok(())
+    }
+
+    fn savepoint(&mut self) -> Result<(), Error> {
+        self.say("SAVEPOINT job;");
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        self.say("RELEASE SAVEPOINT job;");
+        Ok(())
+    }
+
+    fn undo(&mut self) -> Result<(), Error> {
+        self.say("ROLLBACK TO SAVEPOINT job; RELEASE SAVEPOINT job;");
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        self.say("COMMIT;");
+        self.said()?;
+        self.begun = false;
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        self.pending.clear();
+        if !std::mem::take(&mut self.begun) || self.dead {
+            return;
+        }
+        self.say("ROLLBACK;");
+        if let Err(error) = self.said() {
+            tracing::warn!(%error, "rolling back failed");
+            self.dead = true;
+        }
+    }
+
+    fn begin_read(&mut self) -> Result<(), Error> {
+        self.begun = true;
+        self.say(BEGIN_READ);
+        Ok(())
+    }
+
+    fn end_read(&mut self) {
+        if self.pending.is_empty() {
+            self.rollback();
+        } else {
+            // Nothing was asked: the transaction was never begun.
+            self.pending.clear();
+            self.begun = false;
+        }
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.begun && !self.dead
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.dead && !self.client.is_closed()
+    }
+
+    fn batch(&mut self, text: &str) -> Result<(), Error> {
+        self.wait(async |client| client.batch_execute(text).await)
+    }
+}
+
+type Parameter<'a> = &'a (dyn ToSql + Sync);
+
+fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<Parameter<'a>> {
+    let parameter = |value: &'a Value<'a>| -> Parameter<'a> {
+        match value {
+            Value::Null => &None::<&str>,
+            Value::Int(number) => number,
+            Value::Text(text) => text,
+        }
+    };
+    values.iter().map(parameter).collect()
+}
+
+/// A column of a multi-row statement.
+enum Array<'a> {
+    Text(Vec<Option<&'a str>>),
+    Int(Vec<Option<i64>>),
+}
+
+impl Array<'_> {
+    fn parameter(&self) -> Parameter<'_> {
+        match self {
+            Array::Text(texts) => texts,
+            Array::Int(numbers) => numbers,
+        }
+    }
+}
+
+fn arrays<'a>(write: &Write, rows: &[Vec<Value<'a>>]) -> Vec<Array<'a>> {
+    let column = |(n, column): (usize, &Column)| match column {
+        Column::Text => Array::Text(
+            rows.iter().map(|row| if let Some(Value::Text(text)) = row.get(n) { Some(*text) } else { None }).collect(),
+        ),
+        Column::Int => Array::Int(
+            rows.iter()
+                .map(|row| if let Some(Value::Int(number)) = row.get(n) { Some(*number) } else { None })
+                .collect(),
+        ),
+    };
+    write.columns.iter().enumerate().map(column).collect()
+}
+
+fn row(row: &tokio_postgres::Row) -> Result<Row, Error> {
+    let mut cells = Vec::with_capacity(row.len());
+    for (n, column) in row.columns().iter().enumerate() {
+        cells.push(match *column.type_() {
+            Type::INT8 => row.try_get::<_, Option<i64>>(n).map_err(failed)?.map_or(Cell::Null, Cell::Int),
+            Type::TEXT => row.try_get::<_, Option<String>>(n).map_err(failed)?.map_or(Cell::Null, Cell::Text),
+            ref other => return Err(Error::Corrupt(format!("a column has the type {other}"))),
+        });
+    }
+    Ok(Row(cells))
+}
+
+/// What an engine's error means for us: data, constraint and syntax errors are ours, everything else may pass.
+fn failed(error: tokio_postgres::Error) -> Error {
+    let text = match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            format!("{error}{cause}")
+        }
+    };
+    match error.code().map(|code| &code.code()[..2]) {
+        Some("22" | "23" | "42" | "54") => Error::Corrupt(text),
+        _ => Error::Unavailable(text),
+    }
+}
