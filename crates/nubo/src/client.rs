@@ -83,6 +83,15 @@ impl Client {
         self.call(Method::GET, service, path, None).await
     }
 
+    /// GET of a whole address: nubo's own service stands in no catalog.
+    pub async fn get_url(&self, url: &str) -> Result<Value> {
+        let answer = send(Method::GET, url, &[("x-auth-token", &self.token)], None, self.ca.as_deref()).await?;
+        if answer.status != 200 {
+            bail!("{url}: {}", answer.fault());
+        }
+        answer.json()
+    }
+
     pub async fn post(&self, service: &str, path: &str, body: Value) -> Result<Value> {
         self.call(Method::POST, service, path, Some(body)).await
     }

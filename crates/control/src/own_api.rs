@@ -1,0 +1,128 @@
+//! nubo's own service: health, metrics, status, and who owns what on a host.
+
+use crate::Sessions;
+use base::{Fault, HostName, Result};
+use contract::Projector;
+use policy::{Policy, Rule, Scope, Target};
+use rest::{Access, Call, Envelope, Method, Reply, Route, Service};
+use serde::Serialize;
+use serde_json::json;
+use std::sync::{Arc, OnceLock};
+use store::{Reader, Store};
+
+const RULES: &[Rule] = &[
+    Rule::new("nubo:status", "role:admin", &[Scope::System, Scope::Project], "See every part of the cloud."),
+    Rule::new("nubo:owners", "role:admin", &[Scope::System, Scope::Project], "See what each host shall hold."),
+];
+
+/// What the status needs of the rest of the process; set once the cloud stands.
+pub(crate) struct Own {
+    pub store: Store,
+    pub sessions: Sessions,
+    pub projectors: Vec<Arc<dyn Projector>>,
+    pub images: Box<dyn Fn(&mut Reader) -> Result<Vec<String>> + Send + Sync>,
+    pub loops: OnceLock<engine::Handle>,
+    pub services: OnceLock<Vec<&'static str>>,
+    pub gateway: OnceLock<rest::Gateway>,
+}
+
+/// One part of the cloud, as `nubo status` shows it.
+#[derive(Debug, Serialize)]
+struct Part {
+    name: String,
+    version: String,
+    healthy: bool,
+    /// Why it is not healthy, or what is worth knowing.
+    detail: String,
+}
+
+pub(crate) fn service(own: &Arc<Own>) -> Result<Service> {
+    let admin = |rule| Access::Rule(rule);
+    Ok(Service {
+        name: "nubo",
+        prefix: "",
+        envelope: Envelope::Nubo,
+        microversions: None,
+        policy: Arc::new(Policy::new(RULES, None)?),
+        routes: vec![
+            Route::new(own, Method::GET, "/healthcheck", "nubo:health", Access::Open, 200, health),
+            Route::new(own, Method::GET, "/metrics", "nubo:metrics", Access::Open, 200, metrics),
+            Route::new(own, Method::GET, "/nubo/v1/status", "nubo:status", admin("nubo:status"), 200, status),
+            Route::new(own, Method::GET, "/nubo/v1/owners", "nubo:owners", admin("nubo:owners"), 200, owners),
+        ],
+    })
+}
+
+/// Answers once the store does.
+async fn health(own: Arc<Own>, _call: Call) -> Result<Reply> {
+    own.store.read_few(|reader| reader.meta("bootstrap").map_err(Fault::from)).await?;
+    Ok(Reply::text(200, "OK"))
+}
+
+async fn metrics(own: Arc<Own>, _call: Call) -> Result<Reply> {
+    let mut text = own.gateway.get().map(|gateway| gateway.metrics().render()).unwrap_or_default();
+    let unsettled = own.loops.get().map_or(0, |loops| loops.unsettled().len());
+    text.push_str(&format!("# TYPE nubo_unsettled gauge\nnubo_unsettled {unsettled}\n"));
+    text.push_str(&format!("# TYPE nubo_store_revision counter\nnubo_store_revision {}\n", own.store.rev().0));
+    Ok(Reply::text(200, text))
+}
+
+async fn status(own: Arc<Own>, call: Call) -> Result<Reply> {
+    call.enforce(&Target::default())?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let mut parts = vec![Part { name: "control".into(), version: version.clone(), healthy: true, detail: String::new() }];
+    let info = own.store.info().await;
+    parts.push(match info {
+        Ok(info) => Part { name: "store".into(), version: info.version, healthy: true, detail: info.engine.to_string() },
+        Err(fault) => Part { name: "store".into(), version: String::new(), healthy: false, detail: fault.message },
+    });
+    for service in own.services.get().into_iter().flatten() {
+        parts.push(Part { name: (*service).to_owned(), version: version.clone(), healthy: true, detail: String::new() });
+    }
+    let unsettled = own.loops.get().map(|loops| loops.unsettled()).unwrap_or_default();
+    let worst = unsettled.iter().max_by_key(|item| item.attempts);
+    parts.push(Part {
+        name: "loops".into(),
+        version: version.clone(),
+        healthy: unsettled.is_empty(),
+        detail: worst.map_or(String::new(), |item| {
+            let (count, attempts) = (unsettled.len(), item.attempts);
+            format!("{count} unsettled; {} {} after {attempts} attempts: {}", item.reconciler, item.id, item.last_error)
+        }),
+    });
+    for host in own.sessions.inventories() {
+        let alive = contract::Hosts::is_alive(&own.sessions, &host.name);
+        let mut detail = vec![format!("{} {}", host.hypervisor_type, host.accel)];
+        detail.extend((!alive).then(|| "does not poll".to_owned()));
+        detail.extend(host.warnings);
+        parts.push(Part {
+            name: format!("host {}", host.name),
+            version: host.version,
+            healthy: alive,
+            detail: detail.join("; "),
+        });
+    }
+    call.reply(200, &json!({"parts": parts, "unsettled": unsettled}))
+}
+
+/// Everything that each host shall hold, by kind and id, and the images that files belong to.
+async fn owners(own: Arc<Own>, call: Call) -> Result<Reply> {
+    call.enforce(&Target::default())?;
+    let hosts: Vec<HostName> = own.sessions.inventories().into_iter().map(|host| host.name).collect();
+    let held = own.clone();
+    let answer = own.store.read(move |reader| {
+        let mut by_host = serde_json::Map::new();
+        for host in &hosts {
+            let mut objects = Vec::new();
+            for projector in &held.projectors {
+                for object in projector.whole(reader, host)? {
+                    let (kind, id) = object.key();
+                    objects.push(json!({"kind": kind, "id": id}));
+                }
+            }
+            by_host.insert(host.to_string(), objects.into());
+        }
+        Ok(json!({"hosts": by_host, "images": (held.images)(reader)?}))
+    });
+    call.reply(200, &answer.await?)
+}
