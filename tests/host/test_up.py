@@ -1,0 +1,113 @@
+"""`make up` and what a person does next."""
+
+import json
+import re
+import stat
+
+import lib
+import real
+
+
+def test_up_ends_with_lines_that_work(cloud):
+    assert re.search(r"^ip netns exec \S+ ssh -i \S+/demo\.key .* nubo@172\.24\.4\.\d+$", cloud.output, re.M)
+    assert re.search(r"^API: http://127\.0\.0\.1:8774$", cloud.output, re.M)
+    assert "OS_CLIENT_CONFIG_FILE=" in cloud.output
+    ssh = next(line for line in cloud.output.splitlines() if " ssh -i " in line)
+    import subprocess
+    done = subprocess.run([*ssh.split(), "hostname"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "demo", done.stderr
+
+
+def test_up_again_changes_nothing(cloud):
+    guests, pids = cloud.guests(), [cloud.pid(n) for n in ("control", "agent", "supervisor")]
+    cloud.make("up")
+    assert "nothing was changed" in cloud.output
+    assert cloud.guests() == guests
+    assert [cloud.pid(n) for n in ("control", "agent", "supervisor")] == pids
+
+
+def test_secrets_are_private(cloud):
+    for name in ("clouds.yaml", "openrc", "demo.key", "setup.json"):
+        assert stat.S_IMODE((cloud.state / name).stat().st_mode) == 0o600, name
+
+
+def test_control_and_guests_run_without_root(cloud):
+    def uid(pid):
+        return int(re.search(r"^Uid:\s+(\d+)", open(f"/proc/{pid}/status").read(), re.M).group(1))
+
+    assert uid(cloud.pid("control")) != 0
+    assert uid(cloud.pid("agent")) == 0
+    for pid, _ in cloud.guests().values():
+        assert uid(pid) not in (0, uid(cloud.pid("control")))
+
+
+def test_the_demo_is_what_the_contract_says(cloud):
+    api = cloud.api
+    assert api.json("server", "show", "demo", cloud="demo")["status"] == "ACTIVE"
+    assert api.json("image", "show", "tiny", cloud="demo")["status"] == "active"
+    assert (cloud.state / "tiny.qcow2").stat().st_size < 25 << 20
+    for kind, name in [("network", "public"), ("network", "demo-net"), ("router", "demo-router")]:
+        assert api.json(kind, "show", name, cloud="demo")["status"] == "ACTIVE", name
+    assert api.json("keypair", "show", "demo", cloud="demo")["name"] == "demo"
+    assert api.json("flavor", "show", "m1.tiny", cloud="demo")["name"] == "m1.tiny"
+
+
+def test_status_names_every_part(cloud):
+    status = json.loads(cloud.nubo("status", "--json").stdout)
+    assert status["healthy"], status
+    names = {part["name"] for part in status["parts"]}
+    assert {"supervisor", "control", "agent", "store", "identity", "image", "network", "compute"} <= names
+
+
+def test_nothing_is_orphaned(cloud):
+    assert cloud.fsck() == []
+
+
+def test_the_guest_knows_its_metadata(cloud):
+    address = cloud.demo_address()
+    got = json.loads(cloud.ssh(address, "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json").stdout)
+    server = cloud.api.json("server", "show", "demo", cloud="demo")
+    assert got["uuid"] == server["id"] and got["name"] == "demo"
+    ec2 = cloud.ssh(address, "wget -q -O - http://169.254.169.254/latest/meta-data/hostname").stdout
+    assert ec2.split(".")[0] == "demo"
+
+
+def test_the_console_log_shows_the_boot(cloud):
+    log = cloud.api.run("console", "log", "show", "demo", cloud="demo").stdout
+    assert "login:" in log
+
+
+def test_down_keeps_guests_and_up_finds_them(cloud):
+    guests = cloud.guests()
+    assert guests
+    cloud.make("down")
+    assert cloud.guests() == guests
+    assert not any(lib.pathlib.Path(f"/proc/{p}").exists() for n in ("control", "agent", "supervisor")
+                   if (p := cloud.pid(n)))
+    cloud.make("up")
+    assert cloud.guests() == guests, "the guests were touched"
+    cloud.ssh(cloud.demo_address(), "true")
+
+
+def test_a_dead_supervisor_is_replaced_and_adopts_what_runs(cloud):
+    pids = [cloud.pid(n) for n in ("control", "agent")]
+    cloud.kill("supervisor")
+    cloud.make("up")
+    assert [cloud.pid(n) for n in ("control", "agent")] == pids
+    old = cloud.kill("control")
+    cloud.wait_back("control", old)
+    lib.wait_for("the API answers", lambda: cloud.api.run("token", "issue", check=False).returncode == 0)
+
+
+def test_two_clouds_side_by_side(cloud):
+    guests = cloud.guests()
+    other = real.Real("b")
+    try:
+        other.make("up")
+        assert other.cloud_id() != cloud.cloud_id()
+        other.ssh(other.demo_address(), "true")
+    finally:
+        other.make("purge")
+    assert cloud.guests() == guests
+    assert cloud.fsck() == []
+    cloud.ssh(cloud.demo_address(), "true")
