@@ -58,6 +58,13 @@ impl Query {
         })
     }
 
+    /// The same query without `name`, encoded: for `first` links.
+    pub fn without(&self, name: &str) -> String {
+        let mut text = form_urlencoded::Serializer::new(String::new());
+        text.extend_pairs(self.0.iter().filter(|pair| pair.0 != name));
+        text.finish()
+    }
+
     /// The same query with `name` set to `value`, encoded: for `next` links.
     pub fn with(&self, name: &str, value: &str) -> String {
         let mut text = form_urlencoded::Serializer::new(String::new());
