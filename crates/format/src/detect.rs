@@ -95,7 +95,7 @@ pub enum Layout {
 }
 
 /// What [`examine`] found in a whole file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Findings {
     /// Every format whose mark the file bears; never empty. More than one is a file that means different things to
     /// different readers.

@@ -211,7 +211,7 @@ fn tables(header: &Header, source: &dyn Source) -> std::io::Result<Vec<String>> 
         if length == 0 {
             continue;
         }
-        if offset % cluster != 0 || offset == 0 {
+        if !offset.is_multiple_of(cluster) || offset == 0 {
             problems.push(format!("is corrupt: its {what} at {offset:#x} does not begin at a cluster"));
         } else if offset.checked_add(length).is_none_or(|last| last > end) {
             problems.push(truncated(what, end));
@@ -239,7 +239,7 @@ fn clusters(header: &Header, source: &dyn Source) -> std::io::Result<Option<Stri
     l2_tables.sort_unstable();
     l2_tables.dedup();
     for offset in l2_tables {
-        if offset % cluster != 0 {
+        if !offset.is_multiple_of(cluster) {
             return Ok(Some(format!("is corrupt: an L2 table at {offset:#x} does not begin at a cluster")));
         }
         if offset.checked_add(cluster).is_none_or(|last| last > end) {
@@ -263,7 +263,7 @@ fn bad_entry(header: &Header, entry: u64, end: u64) -> Option<String> {
         entry & ((1 << offset_bits) - 1)
     } else {
         let offset = entry & OFFSET;
-        if offset % header.cluster_bytes() != 0 {
+        if !offset.is_multiple_of(header.cluster_bytes()) {
             return Some(format!("is corrupt: a cluster at {offset:#x} does not begin at a multiple of its size"));
         }
         offset

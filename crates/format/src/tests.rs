@@ -1,3 +1,5 @@
+//! Formats accepted and refused: built by hand, written by qemu-img, and mutated at random.
+
 use super::*;
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -18,8 +20,8 @@ fn qcow2() -> Vec<u8> {
     put(96, &4u32.to_be_bytes());
     put(100, &112u32.to_be_bytes());
     put(CLUSTER, &(2 * CLUSTER as u64).to_be_bytes());
-    put(3 * CLUSTER, &(4 * CLUSTER as u64 | 1 << 63).to_be_bytes());
-    put(4 * CLUSTER, &(5 * CLUSTER as u64 | 1 << 63).to_be_bytes());
+    put(3 * CLUSTER, &((4 * CLUSTER as u64) | (1 << 63)).to_be_bytes());
+    put(4 * CLUSTER, &((5 * CLUSTER as u64) | (1 << 63)).to_be_bytes());
     file
 }
 

@@ -1,1 +1,140 @@
+//! The image service: Glance's API v2 over a folder of files.
+//!
+//! Owns the documents `image` and `image_member` and the folder with the bytes. Must never hand bytes to any program
+//! that its inspection has not accepted, and never hold a transaction while bytes move. The life of an image is drawn
+//! at [`document::Image`].
 
+pub mod data;
+pub mod document;
+pub mod images;
+mod locate;
+mod members;
+mod policy_rules;
+pub mod quota;
+mod schemas;
+mod versions;
+
+#[cfg(test)]
+mod tests;
+
+pub use data::Sweeper;
+pub use document::{Image, Member};
+pub use policy_rules::RULES;
+
+use base::{Env, ImageId, Result};
+use data::Files;
+use policy::Policy;
+use rest::{Access, Envelope, Method, Route};
+use std::path::PathBuf;
+use std::sync::Arc;
+use store::Store;
+use tokio::sync::Semaphore;
+
+/// Uploads that are taken in at a time; more wait. Each uses three blocking threads.
+const UPLOADS: usize = 32;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the bytes are kept.
+    pub folder: PathBuf,
+    /// Refuse bytes that are not what the image says. Off: they are stored and quarantined.
+    pub format_enforcement: bool,
+    /// Most bytes of an image's file (Glance's `image_size_cap`).
+    pub size_limit_bytes: u64,
+    pub format_limits: format::Limits,
+    pub quota: quota::Defaults,
+}
+
+impl Options {
+    pub fn new(folder: impl Into<PathBuf>) -> Options {
+        Options {
+            folder: folder.into(),
+            format_enforcement: true,
+            size_limit_bytes: 1 << 40,
+            format_limits: format::Limits::default(),
+            quota: quota::Defaults::default(),
+        }
+    }
+}
+
+/// The service. What others need of it: [`contract::Images`], [`Service::open_file`], [`Service::rest`], [`Sweeper`].
+pub struct Service {
+    store: Store,
+    env: Env,
+    options: Options,
+    files: Files,
+    uploads: Semaphore,
+}
+
+impl Service {
+    /// # Errors
+    /// Unavailable when the folder cannot be made.
+    pub fn new(store: Store, env: Env, options: Options) -> Result<Arc<Service>> {
+        let files = Files::open(&options.folder)?;
+        Ok(Arc::new(Service { store, env, options, files, uploads: Semaphore::new(UPLOADS) }))
+    }
+
+    /// The image's bytes, for an agent. NotFound for an image without bytes or in quarantine.
+    ///
+    /// # Errors
+    /// NotFound, or what the store says.
+    pub async fn open_file(&self, id: &ImageId) -> Result<std::fs::File> {
+        let image = self.store.get::<Image>(id).await?;
+        let contents = image.and_then(|image| image.doc.contents).filter(|contents| contents.quarantined.is_none());
+        let contents = contents.ok_or_else(|| base::Fault::not_found(format!("Image {id} has no usable bytes.")))?;
+        self.files.read(&contents.file)
+    }
+
+    /// The service as the gateway takes it.
+    pub fn rest(self: &Arc<Self>, policy: Arc<Policy>) -> rest::Service {
+        rest::Service {
+            name: "image",
+            prefix: "/image",
+            envelope: Envelope::Image,
+            microversions: None,
+            policy,
+            routes: self.routes(),
+        }
+    }
+
+    fn routes(self: &Arc<Self>) -> Vec<Route> {
+        use Access::{Open, Rule};
+        use Method as M;
+        use {data, images::ops, members, schemas, versions};
+        macro_rules! table {
+            ($($method:expr, $path:literal, $operation:literal, $access:expr, $success:literal, $handler:path;)*) => {
+                vec![$(Route::new(self, $method, $path, $operation, $access, $success, $handler)),*]
+            };
+        }
+        table! {
+            M::GET, "", "versions:choices", Open, 300, versions::choices;
+            M::GET, "/versions", "versions:list", Open, 200, versions::list;
+            M::GET, "/v2", "versions:v2", Open, 300, versions::choices;
+            M::GET, "/v2/info/import", "info:import", Rule("get_images"), 200, versions::import_methods;
+            M::GET, "/v2/info/stores", "info:stores", Rule("get_images"), 200, versions::stores;
+            M::GET, "/v2/schemas/image", "schemas:image", Rule("get_images"), 200, schemas::image;
+            M::GET, "/v2/schemas/images", "schemas:images", Rule("get_images"), 200, schemas::images;
+            M::GET, "/v2/schemas/member", "schemas:member", Rule("get_images"), 200, schemas::member;
+            M::GET, "/v2/schemas/members", "schemas:members", Rule("get_images"), 200, schemas::members;
+            M::POST, "/v2/images", "images:create", Rule("add_image"), 201, ops::create;
+            M::GET, "/v2/images", "images:list", Rule("get_images"), 200, ops::list;
+            M::GET, "/v2/images/{image_id}", "images:show", Rule("get_image"), 200, ops::show;
+            M::PATCH, "/v2/images/{image_id}", "images:update", Rule("modify_image"), 200, ops::update;
+            M::DELETE, "/v2/images/{image_id}", "images:delete", Rule("delete_image"), 204, ops::delete;
+            M::PUT, "/v2/images/{image_id}/file", "images:upload", Rule("upload_image"), 204, data::upload;
+            M::GET, "/v2/images/{image_id}/file", "images:download", Rule("download_image"), 200, data::download;
+            M::PUT, "/v2/images/{image_id}/stage", "images:stage", Rule("modify_image"), 204, data::stage;
+            M::POST, "/v2/images/{image_id}/import", "images:import", Rule("modify_image"), 202, data::import;
+            M::GET, "/v2/images/{image_id}/tasks", "images:tasks", Rule("get_image"), 200, ops::tasks;
+            M::POST, "/v2/images/{image_id}/actions/deactivate", "images:deactivate", Rule("deactivate"), 204, ops::deactivate;
+            M::POST, "/v2/images/{image_id}/actions/reactivate", "images:reactivate", Rule("reactivate"), 204, ops::reactivate;
+            M::PUT, "/v2/images/{image_id}/tags/{tag}", "tags:create", Rule("modify_image"), 204, ops::add_tag;
+            M::DELETE, "/v2/images/{image_id}/tags/{tag}", "tags:delete", Rule("modify_image"), 204, ops::remove_tag;
+            M::POST, "/v2/images/{image_id}/members", "members:create", Rule("add_member"), 200, members::create;
+            M::GET, "/v2/images/{image_id}/members", "members:list", Rule("get_members"), 200, members::list;
+            M::GET, "/v2/images/{image_id}/members/{member_id}", "members:show", Rule("get_member"), 200, members::show;
+            M::PUT, "/v2/images/{image_id}/members/{member_id}", "members:update", Rule("modify_member"), 200, members::update;
+            M::DELETE, "/v2/images/{image_id}/members/{member_id}", "members:delete", Rule("delete_member"), 204, members::delete;
+        }
+    }
+}

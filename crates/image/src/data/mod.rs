@@ -1,0 +1,16 @@
+//! The bytes of images: taken in, checked, kept, given out, removed.
+//!
+//! An upload is a file of its own until it is whole, on disk and accepted; only then does one commit make the image
+//! active. Whatever breaks before leaves the image `queued` and no bytes: the handler removes them, or, where the
+//! process died, the sweeper. Nothing here opens an image with anything but [`format`].
+
+mod download;
+mod files;
+mod receive;
+mod sweep;
+mod transfer;
+
+pub use download::download;
+pub use files::Files;
+pub use sweep::Sweeper;
+pub use transfer::{import, stage, upload};

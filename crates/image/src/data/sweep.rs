@@ -1,0 +1,89 @@
+//! Ending transfers whose process died, and removing bytes that belong to nobody.
+
+use super::transfer::requeue;
+use crate::Service;
+use crate::document::Image;
+use async_trait::async_trait;
+use base::{ImageId, Result};
+use engine::{Outcome, Reconciler};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use store::{Cause, Change, Query};
+
+/// A transfer that runs is looked at again after so long.
+const AGAIN_MS: u64 = 5_000;
+
+/// The loop that brings the folder to what the documents say.
+pub struct Sweeper(pub Arc<Service>);
+
+#[async_trait]
+impl Reconciler for Sweeper {
+    fn name(&self) -> &'static str {
+        "images"
+    }
+
+    fn concerns(&self, change: &Change) -> Option<String> {
+        (change.kind == <Image as store::Document>::KIND).then(|| change.id.to_string())
+    }
+
+    async fn pending(&self) -> Result<Vec<String>> {
+        self.0.untidy().await
+    }
+
+    async fn reconcile(&self, id: &str) -> Result<Outcome> {
+        Ok(match self.0.tidy(&ImageId::from(id)).await? {
+            true => Outcome::Settled,
+            false => Outcome::Again { after_ms: AGAIN_MS },
+        })
+    }
+}
+
+impl Service {
+    /// Images with a transfer, and images that files are named after.
+    async fn untidy(&self) -> Result<Vec<String>> {
+        let transfers = self.store.read(|reader| Ok(reader.list::<Image>(Query::index("transfer", "yes"))?)).await?;
+        let mut ids: BTreeSet<String> = transfers.into_iter().map(|image| image.doc.id.to_string()).collect();
+        ids.extend(self.list_files().await?.into_iter().map(|found| found.image.to_string()));
+        Ok(ids.into_iter().collect())
+    }
+
+    /// Brings one image's document and files in accord. False while a transfer of it runs.
+    pub async fn tidy(&self, id: &ImageId) -> Result<bool> {
+        // The folder is read before the document: a file that a commit names in between is seen as named.
+        let files = self.list_files().await?;
+        let mut image = self.store.get::<Image>(id).await?;
+        if let Some(nonce) = image.as_ref().and_then(|image| image.transfer.clone()) {
+            if self.files.is_held(id, &nonce) {
+                return Ok(false);
+            }
+            tracing::info!(image = %id, "a transfer died with its process; the image is queued again");
+            requeue(self, Cause::new("nubo", "", "images:sweep"), id.clone(), nonce).await?;
+            image = self.store.get::<Image>(id).await?;
+        }
+        let named: BTreeSet<&str> = image.iter().flat_map(|image| image.files()).collect();
+        for found in files.iter().filter(|found| found.image == *id && !named.contains(found.name.as_str())) {
+            // A transfer that ended since the document was read has named its file and let go of it.
+            let now = self.store.get::<Image>(id).await?;
+            if now.iter().flat_map(|image| image.files()).any(|name| name == found.name) {
+                continue;
+            }
+            if !self.files.remove_unheld(&found.name)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes the bytes of an image that is gone. A failure is left to the loop.
+    pub async fn reclaim(&self, id: &ImageId) {
+        if let Err(fault) = self.tidy(id).await {
+            tracing::warn!(image = %id, "an image's files are left to the sweeper: {}", fault.chain());
+        }
+    }
+
+    async fn list_files(&self) -> Result<Vec<super::files::Found>> {
+        let files = self.files.clone();
+        let listed = tokio::task::spawn_blocking(move || files.list()).await;
+        listed.map_err(|error| base::Fault::bug("listing the image folder ended badly").because(error))?
+    }
+}

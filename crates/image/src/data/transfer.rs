@@ -1,0 +1,338 @@
+//! Uploading, staging and importing: three commits around a stream.
+//!
+//! 1. `queued` becomes `saving` (or `uploading`) and names the transfer, whose file exists and is locked.
+//! 2. The stream comes in. No transaction is open meanwhile.
+//! 3. The file has its whole name, and one commit names it and makes the image `active` (or keeps it staged), only if
+//!    the image still waits for this very transfer. Otherwise the image goes back to `queued` and the file is removed.
+//!
+//! The work runs in a task of its own: a client that goes away does not stop the third step.
+
+use super::files::Files;
+use super::receive::{self, Expected, Received};
+use crate::document::{Contents, Image, Staged, Status};
+use crate::images::find;
+use crate::{Options, Service, quota, versions};
+use base::{Fault, ImageId, Result, is_uuid};
+use format::{Decision, Findings, decide};
+use rest::{Body, Call, Reply};
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::sync::Arc;
+use store::{Cause, Tx};
+
+/// A transfer that has been announced.
+struct Transfer {
+    image: ImageId,
+    nonce: String,
+    /// Locked as long as this lives.
+    file: File,
+    status: Status,
+    cause: Cause,
+    expected: Expected,
+    digests: Digests,
+    /// The image as the first commit left it. Its formats cannot change while a transfer runs.
+    as_announced: Image,
+}
+
+pub async fn upload(service: Arc<Service>, call: Call) -> Result<Reply> {
+    run(service, call, Status::Saving).await
+}
+
+pub async fn stage(service: Arc<Service>, call: Call) -> Result<Reply> {
+    run(service, call, Status::Uploading).await
+}
+
+async fn run(service: Arc<Service>, mut call: Call, status: Status) -> Result<Reply> {
+    let content_type = call.header("content-type").unwrap_or("").split(';').next().unwrap_or("").trim();
+    if !content_type.eq_ignore_ascii_case("application/octet-stream") {
+        return Err(Fault::unsupported_media("Image data are uploaded as application/octet-stream."));
+    }
+    let body = call.body();
+    let work = tokio::spawn(async move {
+        let _permit = service.uploads.acquire().await;
+        let transfer = match begin(&service, call, status).await {
+            Ok(transfer) => transfer,
+            Err(fault) => {
+                receive::drain(body, &fault).await;
+                return Err(fault);
+            }
+        };
+        let done = carry(&service, &transfer, body).await;
+        if done.is_err() {
+            abandon(&service, &transfer).await;
+        }
+        done
+    });
+    work.await.map_err(|error| Fault::bug("an upload's task ended badly").because(error))??;
+    Ok(Reply::empty(204))
+}
+
+/// The first commit. The file exists and is locked before it.
+async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Transfer> {
+    let size_bytes = announced(&call)?;
+    let digests = Digests::read(&call)?;
+    let most_bytes = service.options.size_limit_bytes;
+    if size_bytes.is_some_and(|size| size > most_bytes) {
+        return Err(Fault::too_large(format!(
+            "The incoming image is too large: at most {most_bytes} bytes are allowed."
+        )));
+    }
+    let id = ImageId::new(call.param("image_id"));
+    if id.len() != 36 || !is_uuid(&id) {
+        // The id becomes part of a file's name.
+        return Err(Fault::not_found(format!("No image found with ID {id}")));
+    }
+    let nonce = service.env.secret_hex(8);
+    let cause = call.cause();
+    let (quota, wanted) = (service.options.quota.clone(), nonce.clone());
+    let file = service.files.begin(&id, &nonce)?;
+    let announcing = service.store.write(cause.clone(), move |tx| {
+        let mut image = find(tx, &call, call.param("image_id"), call.rule)?.doc;
+        may_begin(&image, status)?;
+        quota::precheck(tx, &quota, &image, size_bytes.unwrap_or(0))?;
+        image.status = status;
+        image.transfer = Some(wanted.clone());
+        tx.update(&image)?;
+        Ok(image)
+    });
+    let as_announced = match announcing.await {
+        Ok(committed) => committed.value,
+        Err(fault) => {
+            service.files.remove(&Files::partial(&id, &nonce))?;
+            return Err(fault);
+        }
+    };
+    // What is staged is judged when it is imported, since its formats may still change.
+    let enforced = service.options.format_enforcement && status == Status::Saving;
+    let expected = Expected {
+        disk_format: as_announced.disk_format.clone().unwrap_or_default(),
+        container_format: as_announced.container_format.clone().unwrap_or_default(),
+        enforced: enforced.then(|| service.options.format_limits.clone()),
+        most_bytes,
+        size_bytes,
+    };
+    Ok(Transfer { image: id, nonce, file, status, cause, expected, digests, as_announced })
+}
+
+fn may_begin(image: &Image, status: Status) -> Result<()> {
+    if image.status != Status::Queued {
+        return Err(Fault::conflict(format!(
+            "Image status transition from {} to {} is not allowed",
+            image.status.as_str(),
+            status.as_str()
+        )));
+    }
+    if status == Status::Saving {
+        formats_are_set(image)?;
+    }
+    Ok(())
+}
+
+fn formats_are_set(image: &Image) -> Result<()> {
+    let formats = [("disk_format", &image.disk_format), ("container_format", &image.container_format)];
+    let missing: Vec<&str> = formats.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Fault::invalid(format!("Property {one} must be set prior to saving data."))),
+        many => Err(Fault::invalid(format!("Properties {} must be set prior to saving data.", many.join(", ")))),
+    }
+}
+
+/// Stream, rename, commit.
+async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Body) -> Result<()> {
+    let received = receive::receive(body, &transfer.file, &transfer.expected).await?;
+    transfer.digests.check(&received)?;
+    let mut contents = Contents {
+        file: Files::whole(&transfer.image, &transfer.nonce),
+        size_bytes: received.size_bytes,
+        virtual_size_bytes: None,
+        md5: hex(&received.md5),
+        sha512: hex(&received.sha512),
+        quarantined: None,
+    };
+    let (id, nonce, status) = (transfer.image.clone(), transfer.nonce.clone(), transfer.status);
+    if status == Status::Saving {
+        let judged = judge(&transfer.as_announced, &received.findings, &service.options)?;
+        (contents.virtual_size_bytes, contents.quarantined) = judged;
+    }
+    service.files.finish(&transfer.image, &transfer.nonce)?;
+    let quota = service.options.quota.clone();
+    let findings = received.findings;
+    let committing = service.store.write(transfer.cause.clone(), move |tx| {
+        let mut image = awaited(tx, &id, &nonce)?;
+        image.transfer = None;
+        if status == Status::Saving {
+            image.contents = Some(contents.clone());
+            image.status = Status::Active;
+            quota::charge_size(tx, &quota, &image)?;
+        } else {
+            image.staged = Some(Staged { contents: contents.clone(), findings: findings.clone() });
+        }
+        tx.update(&image)?;
+        Ok(())
+    });
+    committing.await.map(|_| ())
+}
+
+/// The image, if it still waits for this transfer. Gone where it was deleted or taken back meanwhile.
+fn awaited(tx: &mut Tx, id: &ImageId, nonce: &str) -> Result<Image> {
+    let image = tx.get::<Image>(id)?.filter(|image| image.transfer.as_deref() == Some(nonce));
+    image.map(|image| image.doc).ok_or_else(|| {
+        Fault::gone(format!(
+            "Image {id} could not be found after upload. The image may have been deleted during the upload, cleaning \
+             up the chunks uploaded."
+        ))
+    })
+}
+
+/// Back to `queued`, and no bytes left. The document first: should this process die in between, the sweeper finds a
+/// file that nobody names.
+async fn abandon(service: &Arc<Service>, transfer: &Transfer) {
+    let (id, nonce) = (transfer.image.clone(), transfer.nonce.clone());
+    if let Err(fault) = requeue(service, transfer.cause.clone(), id, nonce).await {
+        tracing::warn!(image = %transfer.image, "a broken upload is left to the sweeper: {}", fault.chain());
+        return;
+    }
+    let (image, nonce) = (&transfer.image, &transfer.nonce);
+    for name in [Files::partial(image, nonce), Files::whole(image, nonce)] {
+        if let Err(fault) = service.files.remove(&name) {
+            tracing::warn!(%image, "a broken upload's file is left to the sweeper: {}", fault.chain());
+        }
+    }
+}
+
+/// Ends a transfer that came to nothing. Does nothing to an image that no longer waits for it.
+pub(super) async fn requeue(service: &Service, cause: Cause, id: ImageId, nonce: String) -> Result<()> {
+    let written = service.store.write(cause, move |tx| {
+        let image = tx.get::<Image>(&id)?.filter(|image| image.transfer.as_ref() == Some(&nonce));
+        let Some(mut image) = image.map(|image| image.doc) else { return Ok(()) };
+        image.transfer = None;
+        image.status = Status::Queued;
+        tx.update(&image)?;
+        Ok(())
+    });
+    written.await.map(|_| ())
+}
+
+/// Makes staged bytes the image's own. All was read and hashed while they were staged, so this is one look at the
+/// tables of the file and one commit.
+pub async fn import(service: Arc<Service>, mut call: Call) -> Result<Reply> {
+    let body: Map<String, Value> = call.json().await?;
+    let method = body.get("method").ok_or_else(|| Fault::invalid("Import request requires a 'method' field."))?;
+    let name = method.get("name").ok_or_else(|| Fault::invalid("Import request requires a 'name' field."))?;
+    let name = name.as_str().unwrap_or("");
+    if !versions::IMPORT_METHODS.contains(&name) {
+        return Err(Fault::invalid(format!("Unknown import method name '{name}'.")));
+    }
+    let (options, cause) = (service.options.clone(), call.cause());
+    let id = ImageId::new(call.param("image_id"));
+    let written = service.store.write(cause, move |tx| {
+        let mut image = find(tx, &call, call.param("image_id"), call.rule)?.doc;
+        let staged = may_import(&image)?;
+        image.staged = None;
+        let outcome = judge(&image, &staged.findings, &options);
+        if let Ok((virtual_size_bytes, quarantined)) = &outcome {
+            let (virtual_size_bytes, quarantined) = (*virtual_size_bytes, quarantined.clone());
+            image.contents = Some(Contents { virtual_size_bytes, quarantined, ..staged.contents });
+            image.status = Status::Active;
+            quota::charge_size(tx, &options.quota, &image)?;
+        } else {
+            // Back to queued, so that other bytes can be staged.
+            image.status = Status::Queued;
+        }
+        tx.update(&image)?;
+        Ok(outcome.map(|_| ()))
+    });
+    let outcome = written.await?.value;
+    if outcome.is_err() {
+        service.reclaim(&id).await;
+    }
+    outcome.map(|()| Reply::empty(202))
+}
+
+/// The virtual size and, without enforcement, the reason for quarantine. UnsupportedMedia for a refusal.
+fn judge(image: &Image, findings: &Findings, options: &Options) -> Result<(Option<u64>, Option<String>)> {
+    let disk_format = image.disk_format.as_deref().unwrap_or_default();
+    let container_format = image.container_format.as_deref().unwrap_or_default();
+    match decide(disk_format, container_format, findings, &options.format_limits) {
+        Decision::Accept(accepted) => Ok((accepted.virtual_size, None)),
+        Decision::Refuse(reason) if options.format_enforcement => Err(Fault::unsupported_media(reason)),
+        Decision::Refuse(reason) => Ok((None, Some(reason))),
+    }
+}
+
+fn may_import(image: &Image) -> Result<Staged> {
+    if matches!(image.status, Status::Active | Status::Deactivated) {
+        return Err(Fault::conflict("Image with status active cannot be target for import"));
+    }
+    for (name, value) in [("container_format", &image.container_format), ("disk_format", &image.disk_format)] {
+        if value.is_none() {
+            return Err(Fault::conflict(format!("'{name}' needs to be set before import")));
+        }
+    }
+    let staged = image.staged.clone().filter(|_| image.status == Status::Uploading && image.transfer.is_none());
+    staged.ok_or_else(|| Fault::conflict("Image needs to be staged before 'glance-direct' method can be used"))
+}
+
+/// The size that the client announces.
+fn announced(call: &Call) -> Result<Option<u64>> {
+    let header = call.header("x-openstack-image-size").or(call.header("content-length"));
+    let Some(text) = header else { return Ok(None) };
+    let number = text.trim().parse().map_err(|_| Fault::invalid("Invalid or missing image size in request headers."));
+    number.map(Some)
+}
+
+/// Checksums that the client announces: `Content-MD5` (RFC 1864) and `Content-Digest` (RFC 9530) with `sha-512`.
+#[derive(Default)]
+struct Digests {
+    md5: Option<[u8; 16]>,
+    sha512: Option<[u8; 64]>,
+}
+
+impl Digests {
+    fn read(call: &Call) -> Result<Digests> {
+        let mut digests = Digests::default();
+        if let Some(text) = call.header("content-md5") {
+            digests.md5 = Some(digest("Content-MD5", text)?);
+        }
+        let digest_header = call.header("content-digest").unwrap_or("");
+        for part in digest_header.split(',') {
+            if let Some(text) = part.trim().strip_prefix("sha-512=") {
+                digests.sha512 = Some(digest("Content-Digest", text.trim_matches(':'))?);
+            }
+        }
+        Ok(digests)
+    }
+
+    fn check(&self, received: &Received) -> Result<()> {
+        let wrong = |what: &str, announced: &[u8], found: &[u8]| {
+            Err(Fault::invalid(format!(
+                "The {what} of the uploaded data is {}, but {} was announced: the upload was damaged on its way.",
+                hex(found),
+                hex(announced)
+            )))
+        };
+        match (&self.md5, &self.sha512) {
+            (Some(md5), _) if *md5 != received.md5 => wrong("MD5", md5, &received.md5),
+            (_, Some(sha512)) if *sha512 != received.sha512 => wrong("SHA-512", sha512, &received.sha512),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A digest in base64, as the standards say, or in hex, as people write them.
+fn digest<const N: usize>(header: &str, text: &str) -> Result<[u8; N]> {
+    use base64::Engine;
+    let text = text.trim();
+    let unhex = || {
+        let bytes = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        bytes.collect::<Option<Vec<u8>>>()
+    };
+    let bytes = if text.len() == 2 * N { unhex() } else { base64::prelude::BASE64_STANDARD.decode(text).ok() };
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| Fault::invalid(format!("The header {header} does not hold a digest of {N} bytes.")))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,205 @@
+//! What the store keeps of images and of their members.
+
+use base::{ImageId, ProjectId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use store::{Document, Keys};
+
+/// An image. Its bytes are a file in the service's folder, named by [`Contents::file`].
+///
+/// ```text
+///             PUT file                    bytes accepted
+///   queued ------------> saving ------------------------------> active <----> deactivated
+///     ^  |                 |                                      ^
+///     |  | PUT stage       | broken, refused, or its process died | POST import
+///     |  +--------> uploading ------------------------------------+
+///     +---------------------+
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    pub id: ImageId,
+    /// None for an image that an administrator gave to nobody.
+    pub owner: Option<ProjectId>,
+    pub name: Option<String>,
+    pub status: Status,
+    pub visibility: Visibility,
+    pub protected: bool,
+    pub hidden: bool,
+    pub container_format: Option<String>,
+    pub disk_format: Option<String>,
+    pub min_disk_gib: u64,
+    pub min_ram_mib: u64,
+    pub tags: BTreeSet<String>,
+    pub properties: BTreeMap<String, String>,
+    /// The bytes, once they are accepted.
+    pub contents: Option<Contents>,
+    /// Bytes that were staged and wait for an import.
+    pub staged: Option<Staged>,
+    /// The transfer that runs, by its nonce. Its process holds a lock on the transfer's file; a transfer whose file is
+    /// not locked is dead, and the sweeper puts the image back to `queued`.
+    pub transfer: Option<String>,
+}
+
+/// Bytes at rest, and what was found out about them while they came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The name of the file in the service's folder.
+    pub file: String,
+    pub size_bytes: u64,
+    pub virtual_size_bytes: Option<u64>,
+    /// MD5 in hex: Glance's `checksum`.
+    pub md5: String,
+    /// SHA-512 in hex: Glance's `os_hash_value`.
+    pub sha512: String,
+    /// Why the inspection refused the bytes, where they were kept all the same: no program may open them.
+    pub quarantined: Option<String>,
+}
+
+/// Staged bytes with what they were found to be: the formats that they are held against may still change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Staged {
+    pub contents: Contents,
+    pub findings: format::Findings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Queued,
+    Saving,
+    Uploading,
+    Active,
+    Deactivated,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Queued => "queued",
+            Status::Saving => "saving",
+            Status::Uploading => "uploading",
+            Status::Active => "active",
+            Status::Deactivated => "deactivated",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    Public,
+    Community,
+    Shared,
+    Private,
+}
+
+impl Visibility {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Visibility::Public => "public",
+            Visibility::Community => "community",
+            Visibility::Shared => "shared",
+            Visibility::Private => "private",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Visibility> {
+        use Visibility::*;
+        [Public, Community, Shared, Private].into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+impl Image {
+    /// Mebibytes that the image counts towards `image_size_total`.
+    pub fn quota_mib(&self) -> i64 {
+        let bytes = self.contents.as_ref().map_or(0, |contents| contents.size_bytes);
+        i64::try_from(bytes.div_ceil(1 << 20)).unwrap_or(i64::MAX)
+    }
+
+    /// Every file that belongs to the image and is finished.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let staged = self.staged.as_ref().map(|staged| &staged.contents);
+        self.contents.iter().chain(staged).map(|contents| contents.file.as_str())
+    }
+}
+
+impl Document for Image {
+    const KIND: &'static str = "image";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn project_id(&self) -> &str {
+        self.owner.as_deref().unwrap_or("")
+    }
+
+    fn keys(&self, keys: &mut Keys) {
+        // What a project sees beside its own: a list must not read every private image of the cloud.
+        if matches!(self.visibility, Visibility::Public | Visibility::Community) || self.owner.is_none() {
+            keys.index("open", "yes");
+        }
+        if self.transfer.is_some() {
+            keys.index("transfer", "yes");
+        }
+    }
+}
+
+/// A project with which an image is shared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    id: String,
+    pub image: ImageId,
+    pub project: ProjectId,
+    pub status: MemberStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberStatus {
+    Pending,
+    Accepted,
+    Rejected,
+}
+
+impl MemberStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MemberStatus::Pending => "pending",
+            MemberStatus::Accepted => "accepted",
+            MemberStatus::Rejected => "rejected",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<MemberStatus> {
+        use MemberStatus::*;
+        [Pending, Accepted, Rejected].into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+impl Member {
+    pub fn new(image: ImageId, project: ProjectId) -> Member {
+        Member { id: Member::key(&image, &project), image, project, status: MemberStatus::Pending }
+    }
+
+    /// The document's id: one membership a pair.
+    pub fn key(image: &ImageId, project: &str) -> String {
+        format!("{image}/{project}")
+    }
+}
+
+impl Document for Member {
+    const KIND: &'static str = "image_member";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn project_id(&self) -> &str {
+        &self.project
+    }
+
+    fn keys(&self, keys: &mut Keys) {
+        keys.index("image", self.image.as_str());
+    }
+}

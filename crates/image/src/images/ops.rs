@@ -1,0 +1,297 @@
+//! The operations on images. Each is one transaction.
+
+use super::list::Wanted;
+use super::patch::{self, Change, Dialect};
+use super::wire;
+use crate::document::{Image, Member, MemberStatus, Status, Visibility};
+use crate::{Service, quota, versions};
+use base::{Fault, FaultKind, ImageId, ProjectId, Result, is_uuid};
+use contract::Caller;
+use policy::Target;
+use rest::{Call, HeaderName, Reply, header};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use store::{Query, Reader, Stored};
+
+/// True for who sees everything.
+pub fn is_admin(caller: &Caller) -> bool {
+    caller.has_role("admin")
+}
+
+/// The membership through which the caller's project shares the image, if the image is shared at all.
+fn membership(reader: &mut Reader, caller: &Caller, image: &Image) -> Result<Option<ProjectId>> {
+    let Some(project) = caller.project_id().filter(|_| image.visibility == Visibility::Shared) else { return Ok(None) };
+    Ok(reader.get::<Member>(&Member::key(&image.id, &project))?.map(|_| project))
+}
+
+/// Whether the image exists for the caller at all.
+pub fn visible(reader: &mut Reader, caller: &Caller, image: &Image) -> Result<bool> {
+    let open = matches!(image.visibility, Visibility::Public | Visibility::Community) || image.owner.is_none();
+    let own = caller.project_id().is_some_and(|project| image.owner == Some(project));
+    Ok(is_admin(caller) || open || own || membership(reader, caller, image)?.is_some())
+}
+
+/// What the rules look at.
+pub fn target<'a>(image: &'a Image, member: Option<&'a ProjectId>) -> Target<'a> {
+    let owner = image.owner.as_deref();
+    Target::new()
+        .with("project_id", owner)
+        .with("owner", owner)
+        .with("visibility", image.visibility.as_str())
+        .with("member_id", member.map(|project| project.as_str()))
+}
+
+/// An image that the caller may see and do `rule` to. NotFound for one that it may not see, Forbidden otherwise.
+pub fn find(reader: &mut Reader, call: &Call, id: &str, rule: &str) -> Result<Stored<Image>> {
+    let missing = || Fault::not_found(format!("No image found with ID {id}"));
+    let image = reader.get::<Image>(id)?.ok_or_else(missing)?;
+    if !visible(reader, &call.caller, &image)? {
+        return Err(missing());
+    }
+    let member = membership(reader, &call.caller, &image)?;
+    let target = target(&image, member.as_ref());
+    if !call.may("get_image", &target) {
+        return Err(missing());
+    }
+    call.enforce_rule(rule, &target)?;
+    Ok(image)
+}
+
+/// Making an image public or a community image has a rule of its own.
+fn may_have_visibility(call: &Call, image: &Image, visibility: Visibility) -> Result<()> {
+    match visibility {
+        Visibility::Public => call.enforce_rule("publicize_image", &target(image, None)),
+        Visibility::Community => call.enforce_rule("communitize_image", &target(image, None)),
+        Visibility::Shared | Visibility::Private => Ok(()),
+    }
+}
+
+pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
+    let body: Map<String, Value> = call.json().await?;
+    let id = match body.get("id") {
+        None => service.env.uuid(),
+        Some(Value::String(id)) if id.len() == 36 && is_uuid(id) => id.clone(),
+        Some(other) => {
+            return Err(Fault::invalid(format!(
+                "Provided object does not match schema 'image': {other} is not a UUID. Failed validating 'id'."
+            )));
+        }
+    };
+    let image = new_image(&call, ImageId::new(id), &body)?;
+    call.enforce(&target(&image, None)).map_err(|fault| match &image.owner {
+        Some(owner) if Some(owner) != call.caller.project_id().as_ref() => {
+            Fault::forbidden(format!("You are not permitted to create images owned by '{owner}'"))
+        }
+        _ => fault,
+    })?;
+    may_have_visibility(&call, &image, image.visibility)?;
+    let quota = service.options.quota.clone();
+    let stored = service.store.write(call.cause(), move |tx| {
+        if tx.get::<Image>(&image.id)?.is_some() {
+            return Err(Fault::conflict(format!("Image ID {} already exists!", image.id)));
+        }
+        quota::charge(tx, &quota, &image, 1)?;
+        Ok(tx.create(&image)?)
+    });
+    let stored = stored.await?.value;
+    let reply = Reply::json(201, &wire::view(&stored))?
+        .header(header::LOCATION, call.link(&format!("/v2/images/{}", stored.id)))
+        .header(HeaderName::from_static("openstack-image-import-methods"), versions::IMPORT_METHODS.join(","));
+    Ok(reply)
+}
+
+fn new_image(call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<Image> {
+    let mut image = Image {
+        id,
+        owner: call.caller.project_id(),
+        name: None,
+        status: Status::Queued,
+        visibility: Visibility::Shared,
+        protected: false,
+        hidden: false,
+        container_format: None,
+        disk_format: None,
+        min_disk_gib: 0,
+        min_ram_mib: 0,
+        tags: BTreeSet::new(),
+        properties: BTreeMap::new(),
+        contents: None,
+        staged: None,
+        transfer: None,
+    };
+    for (name, value) in body {
+        if wire::DISALLOWED.contains(&name.as_str()) || (name != "id" && wire::READ_ONLY.contains(&name.as_str())) {
+            return Err(Fault::forbidden(format!("Attribute '{name}' is read-only.")));
+        }
+        if wire::is_reserved(name) || name == "locations" {
+            return Err(Fault::forbidden(format!("Attribute '{name}' is reserved.")));
+        }
+        if name != "id" {
+            wire::set(&mut image, name, value)?;
+        }
+    }
+    Ok(image)
+}
+
+pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
+    let image = service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
+    Reply::json(200, &wire::view(&image))
+}
+
+pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
+    let wanted = Wanted::read(&call.query)?;
+    let own = call.caller.project_id();
+    call.enforce(&Target::project(own.as_deref()))?;
+    let (caller, member_status) = (call.caller.clone(), wanted.member_status);
+    let seen = service.store.read(move |reader| all_visible(reader, &caller, member_status)).await?;
+    let (images, full) = wanted.page(seen, own.as_deref())?;
+    let mut body = json!({
+        "images": images.iter().map(wire::view).collect::<Vec<_>>(),
+        "first": link(&call.query.without("marker")),
+        "schema": "/v2/schemas/images",
+    });
+    if let Some(last) = images.last().filter(|_| full) {
+        body["next"] = json!(link(&call.query.with("marker", &last.id)));
+    }
+    Reply::json(200, &body)
+}
+
+fn link(query: &str) -> String {
+    if query.is_empty() { "/v2/images".to_owned() } else { format!("/v2/images?{query}") }
+}
+
+/// Everything that the caller may list, in no order: an administrator all, others the open images, their own, and what
+/// is shared with them.
+fn all_visible(reader: &mut Reader, caller: &Caller, status: Option<MemberStatus>) -> Result<Vec<Stored<Image>>> {
+    if is_admin(caller) {
+        return Ok(reader.list::<Image>(Query::all())?);
+    }
+    let mut images: BTreeMap<String, Stored<Image>> = BTreeMap::new();
+    let mut found = reader.list::<Image>(Query::index("open", "yes"))?;
+    if let Some(project) = caller.project_id() {
+        found.extend(reader.list::<Image>(Query::project(project.as_str()))?);
+        for member in reader.list::<Member>(Query::project(project.as_str()))? {
+            let fits = status.is_none_or(|status| status == member.status);
+            let image = if fits { reader.get::<Image>(&member.image)? } else { None };
+            found.extend(image.filter(|image| image.visibility == Visibility::Shared));
+        }
+    }
+    for image in found {
+        images.insert(image.id.to_string(), image);
+    }
+    Ok(images.into_values().collect())
+}
+
+pub async fn update(service: Arc<Service>, mut call: Call) -> Result<Reply> {
+    let dialect = Dialect::of(call.header("content-type"))?;
+    let body: Value = call.json().await?;
+    let changes = patch::read(dialect, &body)?;
+    let (quota, cause) = (service.options.quota.clone(), call.cause());
+    let written = service.store.write(cause, move |tx| {
+        let before = find(tx, &call, call.param("image_id"), call.rule)?;
+        let mut image = before.doc.clone();
+        for change in &changes {
+            if matches!(change, Change::Replace { name, .. } | Change::Add { name, .. } if name == "owner")
+                && !is_admin(&call.caller)
+            {
+                return Err(Fault::forbidden("Owner can't be updated by non admin."));
+            }
+            if let Some(visibility) = change.visibility() {
+                may_have_visibility(&call, &before, visibility)?;
+            }
+            patch::apply(&mut image, change)?;
+        }
+        if image.owner != before.owner {
+            quota::charge(tx, &quota, &before, -1)?;
+            quota::charge(tx, &quota, &image, 1)?;
+        }
+        tx.update(&image)?;
+        Ok(tx.need::<Image>(&image.id)?)
+    });
+    Reply::json(200, &wire::view(&written.await?.value))
+}
+
+/// The bytes are removed after the commit: a crash between leaves files without a document, which the sweeper finds.
+pub async fn delete(service: Arc<Service>, call: Call) -> Result<Reply> {
+    let (quota, cause) = (service.options.quota.clone(), call.cause());
+    let deleted = service.store.write(cause, move |tx| {
+        let image = find(tx, &call, call.param("image_id"), call.rule)?;
+        if image.protected {
+            let message = format!("Image {} is protected and cannot be deleted.", image.id);
+            return Err(Fault::forbidden(message));
+        }
+        for member in tx.list::<Member>(Query::index("image", image.id.as_str()))? {
+            tx.delete::<Member>(store::Document::id(&member.doc))?;
+        }
+        quota::charge(tx, &quota, &image, -1)?;
+        Ok(tx.delete::<Image>(&image.id)?)
+    });
+    let image = deleted.await?.value;
+    service.reclaim(&image.id).await;
+    Ok(Reply::empty(204))
+}
+
+pub async fn deactivate(service: Arc<Service>, call: Call) -> Result<Reply> {
+    switch(service, call, Status::Active, Status::Deactivated).await
+}
+
+pub async fn reactivate(service: Arc<Service>, call: Call) -> Result<Reply> {
+    switch(service, call, Status::Deactivated, Status::Active).await
+}
+
+async fn switch(service: Arc<Service>, call: Call, from: Status, to: Status) -> Result<Reply> {
+    let cause = call.cause();
+    let done = service.store.write(cause, move |tx| {
+        let mut image = find(tx, &call, call.param("image_id"), call.rule)?.doc;
+        if image.status != from && image.status != to {
+            let message = format!("Not allowed to {} image in status '{}'", call.rule, image.status.as_str());
+            return Err(Fault::new(FaultKind::Forbidden, message));
+        }
+        image.status = to;
+        tx.update(&image)?;
+        Ok(())
+    });
+    done.await?;
+    Ok(Reply::empty(204))
+}
+
+pub async fn add_tag(service: Arc<Service>, call: Call) -> Result<Reply> {
+    let tag = wire::tag(&json!(call.param("tag")))?;
+    change_tags(service, call, move |image| {
+        image.tags.insert(tag.clone());
+        wire::within_limits(image)
+    })
+    .await
+}
+
+pub async fn remove_tag(service: Arc<Service>, call: Call) -> Result<Reply> {
+    let tag = call.param("tag").to_owned();
+    change_tags(service, call, move |image| match image.tags.remove(&tag) {
+        true => Ok(()),
+        false => Err(Fault::not_found(format!("The image has no tag '{tag}'."))),
+    })
+    .await
+}
+
+async fn change_tags(
+    service: Arc<Service>,
+    call: Call,
+    change: impl Fn(&mut Image) -> Result<()> + Send + Sync + 'static,
+) -> Result<Reply> {
+    let cause = call.cause();
+    let done = service.store.write(cause, move |tx| {
+        let mut image = find(tx, &call, call.param("image_id"), call.rule)?.doc;
+        change(&mut image)?;
+        tx.update(&image)?;
+        Ok(())
+    });
+    done.await?;
+    Ok(Reply::empty(204))
+}
+
+/// Imports run to their end inside the call that asks for them, so there is never a task to show.
+pub async fn tasks(service: Arc<Service>, call: Call) -> Result<Reply> {
+    service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
+    Reply::json(200, &json!({"tasks": []}))
+}
