@@ -5,9 +5,24 @@
 //! stops a guest because the agent stops. It never reaches the store or a service; all it knows comes through
 //! [`agent_api::ControlLink`] and is treated as hostile.
 
+pub mod agent;
+mod board;
+mod cgroup;
+mod fault;
+mod files;
+mod guest;
+mod images;
+pub mod inventory;
+mod iso;
+mod ledger;
+pub mod link;
 pub mod metadata;
 pub mod net;
 pub mod netd;
+pub mod run;
 pub mod wiring;
 
+pub use agent::{Agent, Options};
+pub use link::HttpLink;
+pub use run::run;
 pub use wiring::{NoWiring, Wiring};

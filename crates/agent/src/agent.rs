@@ -1,0 +1,342 @@
+//! The agent as control sees it: takes the view, answers orders, says what it observes.
+
+use crate::board::Board;
+use crate::cgroup::Cgroups;
+use crate::fault;
+use crate::files::{self, Layout};
+use crate::guest::{self, Guest, check};
+use crate::images::{self, Images};
+use crate::inventory;
+use crate::ledger::LedgerFile;
+use crate::wiring::Wiring;
+use agent_api::{
+    BoxStream, ControlLink, DesiredPower, GuestObserved, GuestSpec, HostAgent, HostInventory, ObservedPower, Report,
+    ViewDelta, ViewKind, ViewObject,
+};
+use async_trait::async_trait;
+use base::{CloudId, Env, HostName, ServerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How an agent is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The state directory: the agent keeps to `hosts/` below it.
+    pub state: PathBuf,
+    pub cloud: CloudId,
+    pub host: HostName,
+    /// An address by which other hosts reach this one.
+    pub address: String,
+    /// The program's version.
+    pub version: String,
+    /// `auto`, `kvm` or `tcg`.
+    pub accel: String,
+    /// The unprivileged user and group of guests; none: the agent's own (tests without root).
+    pub guest_user: Option<(u32, u32)>,
+    pub qemu: PathBuf,
+    /// The kernel's boot id, from [`inventory::boot_id`].
+    pub boot_id: String,
+    /// How long a guest may take to switch itself off before its process is ended.
+    pub soft_deadline: Duration,
+}
+
+impl Options {
+    /// The usual options of a host.
+    pub fn new(state: PathBuf, cloud: CloudId, host: HostName) -> Options {
+        Options {
+            state,
+            cloud,
+            host,
+            address: "127.0.0.1".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            accel: "auto".into(),
+            guest_user: None,
+            qemu: "qemu-system-x86_64".into(),
+            boot_id: inventory::boot_id(),
+            soft_deadline: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What all actors share.
+pub struct Host {
+    pub options: Options,
+    pub env: Env,
+    pub layout: Layout,
+    pub accel: qemu::Accel,
+    /// Groups that guests need besides their own: that of /dev/kvm.
+    pub guest_groups: Vec<u32>,
+    pub wiring: Arc<dyn Wiring>,
+    pub images: Images,
+    pub cgroups: Cgroups,
+    pub board: Board,
+}
+
+/// The real [`HostAgent`].
+pub struct Agent {
+    host: Arc<Host>,
+    inventory: HostInventory,
+    guests: Mutex<BTreeMap<ServerId, Arc<Guest>>>,
+    /// One step of the view at a time.
+    applying: tokio::sync::Mutex<()>,
+}
+
+impl Agent {
+    /// Reads the ledgers and sets an actor over each: guests that run are adopted, guests of a rebooted host come
+    /// back. The error says what an operator must change before an agent can run here.
+    pub async fn start(
+        options: Options,
+        env: Env,
+        wiring: Arc<dyn Wiring>,
+        link: Arc<dyn ControlLink>,
+    ) -> Result<Agent, String> {
+        let name_fits =
+            |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(&it));
+        if !name_fits(&options.cloud) || !name_fits(&options.host) {
+            return Err(format!("{:?} and {:?} cannot name processes and groups", options.cloud, options.host));
+        }
+        let choice = qemu::accel::choose(&options.accel)?;
+        let layout = Layout::new(&options.state);
+        layout.make().map_err(|error| format!("{}: {error}", layout.guests.display()))?;
+        let inventory = inventory::take(&options, &env, &choice).await;
+        for warning in &inventory.warnings {
+            tracing::warn!("{warning}");
+        }
+        let host = Arc::new(Host {
+            images: Images::new(layout.images.clone(), options.host.clone(), link),
+            cgroups: Cgroups::detect(&options.cloud),
+            guest_groups: inventory::kvm_group(choice.accel),
+            accel: choice.accel,
+            board: Board::default(),
+            layout,
+            options,
+            env,
+            wiring,
+        });
+        let agent = Agent { host, inventory, guests: Mutex::default(), applying: tokio::sync::Mutex::default() };
+        agent.load().map_err(|error| format!("the ledgers of guests cannot be read: {error}"))?;
+        Ok(agent)
+    }
+
+    fn guests(&self) -> std::sync::MutexGuard<'_, BTreeMap<ServerId, Arc<Guest>>> {
+        self.guests.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    fn guest(&self, id: &ServerId) -> Result<Arc<Guest>, String> {
+        self.guests().get(id).cloned().ok_or_else(|| format!("Server {id} is not on this host."))
+    }
+
+    fn load(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.host.layout.guests)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !check::id(&name) {
+                continue;
+            }
+            let id = ServerId::new(name);
+            let files = self.host.layout.guest(&id);
+            match LedgerFile::load(files.clone()) {
+                Ok(ledger) => {
+                    self.host.board.expect(id.clone());
+                    let guest = Guest::run(self.host.clone(), id.clone(), ledger);
+                    self.guests().insert(id, Arc::new(guest));
+                }
+                // A folder whose ledger was not written yet, or was already removed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => files::remove(&files.folder)?,
+                Err(error) => {
+                    // Left alone, whatever runs there: someone has to look.
+                    tracing::error!(%error, server = %id, "a guest's ledger cannot be read; the guest is left alone");
+                    self.host.board.publish(unreadable(&id, &error));
+                }
+            }
+        }
+        let known = |id: &ServerId| self.host.layout.guest(id).folder.exists();
+        guest::end_orphans(&self.host, known);
+        self.sweep_images();
+        Ok(())
+    }
+
+    fn sweep_images(&self) {
+        let guests = self.guests();
+        let used: BTreeSet<String> =
+            guests.values().map(|guest| images::file_name(&guest.ledger.read().spec.root)).collect();
+        drop(guests);
+        self.host.images.sweep(&used);
+    }
+
+    async fn put(&self, spec: GuestSpec) -> Result<(), String> {
+        if !check::id(&spec.id) {
+            tracing::error!(id = %spec.id, "a spec with an id that is no UUID was refused");
+            return Ok(());
+        }
+        let id = spec.id.clone();
+        let known = self.guests().get(&id).cloned();
+        if let Some(guest) = known {
+            let new = spec.clone();
+            match guest.ledger.update(move |ledger| rise(ledger, new)).await {
+                Ok(true) => return Ok(guest.wake()),
+                Ok(false) => return Ok(()),
+                Err(_) if guest.ledger.is_gone() => {}
+                Err(error) => return Err(fault::disk("ledger", &error).message),
+            }
+        }
+        self.guests().remove(&id);
+        let files = self.host.layout.guest(&id);
+        if spec.power == DesiredPower::Absent && !files.folder.exists() {
+            self.host.board.publish(GuestObserved {
+                generation: spec.generation,
+                soft_reboots: spec.soft_reboots,
+                hard_reboots: spec.hard_reboots,
+                ..blank(&id, ObservedPower::Absent)
+            });
+            return Ok(());
+        }
+        let ledger = match LedgerFile::create(files, spec).await {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                let fault = fault::disk("ledger", &error);
+                let message = fault.message.clone();
+                self.host.board.publish(GuestObserved { fault: Some(fault), ..blank(&id, ObservedPower::Building) });
+                return Err(message);
+            }
+        };
+        let guest = Guest::run(self.host.clone(), id.clone(), ledger);
+        self.guests().insert(id, Arc::new(guest));
+        Ok(())
+    }
+
+    /// Dropped from the view: a guest that still exists is left as it is, what was said of a removed one is forgotten.
+    fn dropped(&self, id: &ServerId) {
+        let ended = self.guests().get(id).is_none_or(|guest| guest.ledger.is_gone());
+        if ended {
+            self.guests().remove(id);
+            self.host.board.forget(id);
+        }
+    }
+
+    /// Forgets actors that have removed their guest.
+    fn prune(&self) {
+        self.guests().retain(|_, guest| !guest.ledger.is_gone());
+    }
+}
+
+/// Takes over a spec of a higher generation.
+fn rise(ledger: &mut crate::ledger::Ledger, spec: GuestSpec) -> bool {
+    if spec.generation <= ledger.spec.generation {
+        if spec.generation < ledger.spec.generation {
+            tracing::warn!(
+                server = %spec.id,
+                generation = spec.generation,
+                known = ledger.spec.generation,
+                "refused a spec of a lower generation"
+            );
+        }
+        return false;
+    }
+    for nic in &ledger.spec.nics {
+        if !spec.nics.iter().any(|new| new.port == nic.port) && !ledger.done.ports.contains(&nic.port) {
+            ledger.done.ports.push(nic.port.clone());
+        }
+    }
+    ledger.spec = spec;
+    true
+}
+
+fn blank(id: &ServerId, power: ObservedPower) -> GuestObserved {
+    GuestObserved {
+        id: id.clone(),
+        generation: 0,
+        power,
+        soft_reboots: 0,
+        hard_reboots: 0,
+        stopped_by_itself: None,
+        fault: None,
+        started_at: None,
+    }
+}
+
+fn unreadable(id: &ServerId, error: &io::Error) -> GuestObserved {
+    let fault = agent_api::AgentFault {
+        message: "The host's record of this server is damaged. The operator must repair or remove it.".into(),
+        detail: error.to_string(),
+        retried: false,
+    };
+    GuestObserved { fault: Some(fault), ..blank(id, ObservedPower::Stopped) }
+}
+
+#[async_trait]
+impl HostAgent for Agent {
+    fn inventory(&self) -> HostInventory {
+        self.inventory.clone()
+    }
+
+    async fn apply(&self, delta: ViewDelta) -> Result<(), String> {
+        let _alone = self.applying.lock().await;
+        self.prune();
+        // Ports before the guests that stand on them.
+        self.host.wiring.apply(&delta).await;
+        let mut failed = None;
+        for object in delta.put {
+            if let ViewObject::Guest(spec) = object
+                && let Err(error) = self.put(spec).await
+            {
+                // The others need not wait for a disk that is full for this one.
+                failed = Some(error);
+            }
+        }
+        for (kind, id) in delta.remove {
+            if kind == ViewKind::Guest {
+                self.dropped(&ServerId::new(id));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn observe(&self, whole: bool) -> Report {
+        let mut report = Report {
+            host: self.inventory.name.clone(),
+            session: self.inventory.session.clone(),
+            whole,
+            ..Report::default()
+        };
+        let wiring = &self.host.wiring;
+        if whole {
+            let patience = Duration::from_secs(15);
+            let guests = tokio::time::timeout(patience, self.host.board.whole()).await;
+            report.guests = guests.unwrap_or_else(|_| self.host.board.all());
+            (report.ports, report.routers) = wiring.observe(true).await;
+            return report;
+        }
+        tokio::select! {
+            guests = self.host.board.fresh() => report.guests = guests,
+            (ports, routers) = wiring.observe(false) => {
+                (report.ports, report.routers) = (ports, routers);
+                report.guests = self.host.board.take();
+            }
+        }
+        report
+    }
+
+    async fn console_log(&self, server: &ServerId, bytes: u64) -> Result<Vec<u8>, String> {
+        self.guest(server)?;
+        let files = self.host.layout.guest(server);
+        let log = crate::ledger::blocking(move || guest::tail(&files, bytes)).await;
+        log.map_err(|error| fault::disk("console log", &error).message)
+    }
+
+    async fn console(&self, server: &ServerId, serial: bool) -> Result<BoxStream, String> {
+        let guest = self.guest(server)?;
+        let socket = if serial {
+            guest.serial().map_err(|error| {
+                tracing::debug!(%error, %server, "no serial console");
+                format!("Server {server} has no serial console now: it is not running.")
+            })?
+        } else {
+            guest.screen().await?
+        };
+        let ready = socket.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(socket));
+        Ok(Box::pin(ready.map_err(|error| error.to_string())?))
+    }
+}

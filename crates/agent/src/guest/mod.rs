@@ -1,0 +1,344 @@
+//! One actor per guest: one task, one inbox, and the only hand on the guest's process and files.
+//!
+//! ```text
+//!                      Start            Wire, Continue
+//!   (nothing) ──► disks, process ──► prelaunch ──► RUNNING ◄──────────────┐
+//!       ▲               ▲                │           │ │ ▲                │
+//!       │               │ memory         │     Pause │ │ │ Continue       │ SoftRebooted
+//!       │               │                └──────► PAUSED                  │
+//!       │               │                            │ Save         PressPower ──► shut down
+//!       │           SUSPENDED ◄──── End ◄──── memory saved                │
+//!       │                                                                 │ End
+//!       └── Remove ◄── STOPPED ◄────────── End, Ended, Crashed ◄──────────┘
+//! ```
+//!
+//! The arrows are [`plan::Step`]s. [`plan::next`] chooses one from the spec, the ledger and the state of the process;
+//! the actor performs it and looks again. It may be killed at each point: the next actor finds the process by the lock
+//! that it holds and goes on from what it sees. A process is never started while that lock is held, so that no disk
+//! ever has two writers.
+//!
+//! The actor never stops a guest because the agent stops.
+
+pub mod check;
+mod console;
+mod hold;
+pub mod plan;
+mod start;
+mod steps;
+
+pub use console::tail;
+pub use hold::end_orphans;
+
+use crate::agent::Host;
+use crate::fault;
+use crate::files::GuestFiles;
+use crate::ledger::{Ledger, LedgerFile};
+use agent_api::{AgentFault, GuestObserved, ObservedPower};
+use base::ServerId;
+use base::backoff::Backoff;
+use hold::Held;
+use plan::{Step, World};
+use qemu::RunState;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+const RETRY: Backoff = Backoff { first_ms: 500, most_ms: 60_000 };
+/// How often a guest at rest is looked after: its logs are kept small.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// What others ask of an actor.
+enum Request {
+    /// Show the screen to whoever sits at the other end.
+    Viewer { socket: UnixStream, answer: oneshot::Sender<Result<(), String>> },
+}
+
+/// A guest's actor as others see it. Dropping it stops the actor, not the guest.
+pub struct Guest {
+    pub ledger: LedgerFile,
+    files: GuestFiles,
+    wake: watch::Sender<u64>,
+    requests: mpsc::Sender<Request>,
+    /// The serial port has one user at a time; the newest wins.
+    serial: Mutex<Option<UnixStream>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Guest {
+    pub fn run(host: Arc<Host>, id: ServerId, ledger: LedgerFile) -> Guest {
+        let files = host.layout.guest(&id);
+        let (wake, woken) = watch::channel(0);
+        let (requests, inbox) = mpsc::channel(16);
+        let actor = Actor {
+            host,
+            id,
+            files: files.clone(),
+            ledger: ledger.clone(),
+            woken,
+            inbox,
+            held: None,
+            wired: false,
+            failures: 0,
+            given_up: None,
+            pressed: None,
+        };
+        let task = tokio::spawn(actor.run());
+        Guest { ledger, files, wake, requests, serial: Mutex::new(None), task }
+    }
+
+    /// Says that the ledger's spec has changed.
+    pub fn wake(&self) {
+        self.wake.send_modify(|count| *count += 1);
+    }
+
+    /// A connection to the serial port. Whoever had one loses it.
+    pub fn serial(&self) -> io::Result<UnixStream> {
+        let mut user = self.serial.lock().unwrap_or_else(|broken| broken.into_inner());
+        if let Some(old) = user.take() {
+            let _ = old.shutdown(std::net::Shutdown::Both);
+        }
+        let socket = unixfd::connect(&self.files.serial())?;
+        *user = Some(socket.try_clone()?);
+        Ok(socket)
+    }
+
+    /// A connection to the screen, speaking RFB.
+    pub async fn screen(&self) -> Result<UnixStream, String> {
+        let (here, there) = UnixStream::pair().map_err(|error| error.to_string())?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Viewer { socket: there, answer };
+        let asked = async {
+            self.requests.send(request).await.map_err(|_| "the server is being removed".to_owned())?;
+            answered.await.map_err(|_| "the server is being removed".to_owned())?
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(15), asked).await;
+        asked.unwrap_or_else(|_| Err("the server is busy starting or stopping; try again".into()))?;
+        Ok(here)
+    }
+}
+
+struct Actor {
+    host: Arc<Host>,
+    id: ServerId,
+    files: GuestFiles,
+    ledger: LedgerFile,
+    woken: watch::Receiver<u64>,
+    inbox: mpsc::Receiver<Request>,
+    held: Option<Held>,
+    wired: bool,
+    /// Fruitless attempts since the last success.
+    failures: u32,
+    /// The generation that cannot be reached, and why.
+    given_up: Option<(u64, AgentFault)>,
+    /// When the power button was last pressed by this actor.
+    pressed: Option<Instant>,
+}
+
+/// How a step went.
+enum Flow {
+    Next,
+    Gone,
+}
+
+impl Actor {
+    async fn run(mut self) {
+        loop {
+            self.woken.borrow_and_update();
+            match self.pass().await {
+                Ok(Flow::Next) => {}
+                Ok(Flow::Gone) => return,
+                Err(fault) => self.failed(fault).await,
+            }
+        }
+    }
+
+    /// Looks, decides, and performs one step.
+    async fn pass(&mut self) -> Result<Flow, AgentFault> {
+        let ledger = self.ledger.read();
+        let absent = ledger.spec.power == agent_api::DesiredPower::Absent;
+        if self.held.is_none() {
+            self.held = self.adopt().await?;
+        }
+        let run = self.run_state().await?;
+        if let Some((generation, fault)) = self.given_up.clone().filter(|_| !absent) {
+            if generation == ledger.spec.generation {
+                let power = if run.is_some() { ObservedPower::Running } else { ObservedPower::Stopped };
+                self.publish(&ledger, Some(power), Some(fault));
+                self.wait(HOUSEKEEPING).await;
+                return Ok(Flow::Next);
+            }
+            self.given_up = None;
+        }
+        if !absent {
+            check::spec(&ledger.spec)?;
+        }
+        let step = plan::next(&World {
+            spec: &ledger.spec,
+            done: &ledger.done,
+            run,
+            wired: self.wired,
+            boot_id: &self.host.options.boot_id,
+            now: self.host.env.now(),
+            soft_deadline_ms: self.host.options.soft_deadline.as_millis() as i64,
+        });
+        if !matches!(step, Step::Rest(_) | Step::Wait) {
+            tracing::debug!(server = %self.id, generation = ledger.spec.generation, ?run, ?step, "step");
+        }
+        self.announce(&ledger, run, step);
+        self.perform(&ledger, run, step).await
+    }
+
+    /// The state of the process; none when there is none.
+    async fn run_state(&mut self) -> Result<Option<RunState>, AgentFault> {
+        let Some(held) = &mut self.held else { return Ok(None) };
+        // Before asking: an event after this wakes the next wait.
+        held.changes.borrow_and_update();
+        if held.process.has_ended() {
+            return Ok(None);
+        }
+        match held.monitor.state().await {
+            Ok(state) => Ok(Some(state)),
+            Err(_) if held.process.has_ended() => Ok(None),
+            Err(error) => {
+                // Adopted anew at the next pass; its process lives on.
+                self.held = None;
+                Err(fault::qemu("be asked for the server's state", &error))
+            }
+        }
+    }
+
+    /// Shows what a step means to those who watch.
+    fn announce(&self, ledger: &Ledger, run: Option<RunState>, step: Step) {
+        let building = match step {
+            Step::Start | Step::Crashed => true,
+            // A guest that is adopted runs already: nothing to show until it has been looked at wholly.
+            Step::Wire | Step::Continue | Step::Wait => ledger.done.alive.is_none() && run != Some(RunState::Running),
+            _ => false,
+        };
+        if building {
+            self.publish(ledger, Some(ObservedPower::Building), None);
+        }
+    }
+
+    fn publish(&self, ledger: &Ledger, power: Option<ObservedPower>, fault: Option<AgentFault>) {
+        publish(&self.host, &self.id, ledger, power, fault);
+    }
+
+    /// Shows a fault and waits before the next attempt, or for a new spec when there is no use in trying.
+    async fn failed(&mut self, fault: AgentFault) {
+        self.failures = self.failures.saturating_add(1);
+        let ledger = self.ledger.read();
+        tracing::warn!(server = %self.id, failures = self.failures, detail = fault.detail, "{}", fault.message);
+        if !fault.retried {
+            self.given_up = Some((ledger.spec.generation, fault));
+            return;
+        }
+        self.publish(&ledger, None, Some(fault));
+        let delay = RETRY.delay_ms(self.failures, &*self.host.env.random);
+        self.wait(Duration::from_millis(delay)).await;
+    }
+
+    /// Waits until something may have changed, at most this long; serves requests meanwhile.
+    async fn wait(&mut self, most: Duration) {
+        let until = tokio::time::Instant::now() + most;
+        loop {
+            let mut changes = self.held.as_ref().map(|held| held.changes.clone());
+            let ended = async {
+                match &self.held {
+                    Some(held) => held.process.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = async {
+                let told = match &mut changes {
+                    Some(changes) => changes.changed().await.is_ok(),
+                    None => false,
+                };
+                if !told {
+                    // No process, or a monitor that is closed: then the end of the process tells, or the time.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                changed = self.woken.changed() => {
+                    if changed.is_err() {
+                        // The handle is gone; so will this task be in a moment.
+                        std::future::pending::<()>().await;
+                    }
+                    return;
+                }
+                () = ended => return,
+                () = event => return,
+                () = tokio::time::sleep_until(until) => return,
+                Some(request) = self.inbox.recv() => self.serve(request).await,
+            }
+        }
+    }
+
+    async fn serve(&mut self, request: Request) {
+        match request {
+            Request::Viewer { socket, answer } => {
+                let shown = match &self.held {
+                    Some(held) => held.monitor.add_viewer(socket).await.map_err(|error| error.to_string()),
+                    None => Err("the server is not running".into()),
+                };
+                let _ = answer.send(shown);
+            }
+        }
+    }
+}
+
+/// Shows a guest; without a power the one shown before stays.
+fn publish(host: &Host, id: &ServerId, ledger: &Ledger, power: Option<ObservedPower>, fault: Option<AgentFault>) {
+    let shown = || host.board.get(id).map(|it| it.power);
+    let done = &ledger.done;
+    let stopped = done.stopped_by_itself.as_ref().filter(|it| ledger.spec.generation <= it.generation);
+    host.board.publish(GuestObserved {
+        id: id.clone(),
+        generation: done.generation,
+        power: power.or_else(shown).unwrap_or(ObservedPower::Building),
+        soft_reboots: done.soft_reboots,
+        hard_reboots: done.hard_reboots,
+        stopped_by_itself: stopped.map(|it| it.reason.clone()),
+        fault,
+        started_at: done.started_at,
+    });
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use agent_api::{DesiredPower, DiskFormat, GuestSpec, OnCrash, RootDisk};
+
+    /// A small guest without ports.
+    pub fn spec(id: &str) -> GuestSpec {
+        GuestSpec {
+            id: id.into(),
+            generation: 1,
+            power: DesiredPower::Running,
+            soft_reboots: 0,
+            hard_reboots: 0,
+            vcpus: 1,
+            memory_mib: 128,
+            root: RootDisk {
+                image: "image".into(),
+                format: DiskFormat::Qcow2,
+                sha512: "0".repeat(128),
+                image_bytes: 1,
+                size_gib: 1,
+            },
+            nics: Vec::new(),
+            on_crash: OnCrash::Stop,
+            config_drive: true,
+            metadata: agent_api::InstanceMetadata { uuid: id.into(), ..Default::default() },
+        }
+    }
+}

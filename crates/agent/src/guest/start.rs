@@ -1,0 +1,192 @@
+//! Making a guest's files and process.
+
+use super::hold::{self, Held};
+use super::{Actor, console};
+use crate::fault;
+use crate::files::{self, GuestFiles};
+use crate::images;
+use crate::iso;
+use crate::ledger::{Ledger, blocking};
+use crate::metadata;
+use agent_api::{AgentFault, DiskFormat, GuestSpec, RootDisk};
+use qemu::{Disk, DiskSource, Format, Launch, Machine, NicDevice};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+impl Actor {
+    /// Makes the process, stopped before its first instruction or before its saved memory has come back.
+    pub(super) async fn start(&mut self, ledger: &Ledger) -> Result<(), AgentFault> {
+        let spec = &ledger.spec;
+        let image = tokio::select! {
+            image = self.host.images.ensure(&spec.root) => image?,
+            // A new wish, perhaps to be gone: an image may take minutes.
+            _ = self.woken.changed() => return Ok(()),
+        };
+        let resume = ledger.done.memory_saved;
+        let disks = self.disks(spec, image, resume).await?;
+        let mut nics = Vec::new();
+        for (at, nic) in spec.nics.iter().enumerate() {
+            let tap = self.host.wiring.open_tap(&nic.port).await?;
+            nics.push(NicDevice { name: format!("port{at}"), mac: nic.mac.clone(), mtu: nic.mtu, tap });
+        }
+        let process = self.launch(spec, disks, nics, resume)?;
+        let pid = process.pid;
+        match Held::connect(process, &self.files.monitor()).await {
+            Ok(held) => {
+                self.wired = false;
+                self.held = Some(held);
+                tracing::info!(server = %self.id, pid, resume, "started");
+                Ok(())
+            }
+            Err(error) => Err(self.did_not_start(&error).await),
+        }
+    }
+
+    /// The process has refused its command line, or hangs.
+    async fn did_not_start(&mut self, error: &qemu::Error) -> AgentFault {
+        if let Ok(Some(process)) = qemu::process::find(&hold::process_name(&self.host, &self.id))
+            .first()
+            .map_or(Ok(None), |seen| qemu::Process::open(seen.pid))
+        {
+            process.kill();
+            process.ended().await;
+            process.exit_reason();
+        }
+        let said = console::last(&self.files.qemu_log(), 1000).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        fault::qemu("start the server", &format!("{error}; QEMU said: {}", said.trim_end()))
+    }
+
+    async fn disks(&self, spec: &GuestSpec, image: File, resume: bool) -> Result<Vec<Disk>, AgentFault> {
+        let (files, root) = (self.files.clone(), spec.root.clone());
+        let made = tokio::task::spawn_blocking(move || root_disk(&files, &root, image)).await;
+        let mut disks = vec![made.unwrap_or_else(|error| Err(fault::bug(&error)))?];
+        if spec.config_drive {
+            let (files, metadata) = (self.files.clone(), spec.metadata.clone());
+            let drive = blocking(move || config_drive(&files, &metadata, resume)).await;
+            disks.push(drive.map_err(|error| fault::disk("config drive", &error))?);
+        }
+        Ok(disks)
+    }
+
+    fn launch(
+        &self,
+        spec: &GuestSpec,
+        disks: Vec<Disk>,
+        nics: Vec<NicDevice>,
+        resume: bool,
+    ) -> Result<qemu::Process, AgentFault> {
+        let options = &self.host.options;
+        let io = |error: io::Error| fault::disk("server's files", &error);
+        let Some(lock) = hold::lock(&self.files.lock()).map_err(io)? else {
+            return Err(fault::qemu("start the server", &"its lock is held, though no process was found"));
+        };
+        console::cut(&self.files).map_err(io)?;
+        let incoming = if resume { Some(feed(&self.files).map_err(io)?) } else { None };
+        let machine = Machine {
+            name: hold::process_name(&self.host, &self.id),
+            uuid: self.id.to_string(),
+            accel: self.host.accel,
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            disks,
+            nics,
+            qmp: unixfd::listen(&self.files.monitor()).map_err(io)?.into(),
+            serial: unixfd::listen(&self.files.serial()).map_err(io)?.into(),
+            console_log: appended(&self.files.console_log()).map_err(io)?.into(),
+            incoming,
+            keep: vec![lock.into()],
+        };
+        let (cgroups, problem) = self.host.cgroups.ensure(&self.id, spec.vcpus);
+        if let Some(problem) = problem {
+            tracing::warn!(server = %self.id, problem, "the guest runs without limits of its own");
+        }
+        let launch = Launch {
+            program: options.qemu.clone(),
+            line: machine.command_line(),
+            user: options.guest_user,
+            groups: self.host.guest_groups.clone(),
+            cgroups,
+            stderr: appended(&self.files.qemu_log()).map_err(io)?,
+            // Under pressure a guest goes before the services that the host itself needs.
+            oom_score_adj: 200,
+        };
+        launch.spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => AgentFault {
+                message: "QEMU is not installed on the host. It is tried again; install qemu-system-x86.".into(),
+                detail: format!("{}: {error}", options.qemu.display()),
+                retried: true,
+            },
+            _ => fault::qemu("start the server", &error),
+        })
+    }
+}
+
+fn appended(path: &std::path::Path) -> io::Result<File> {
+    File::options().append(true).create(true).mode(0o600).open(path)
+}
+
+/// A pipe that gives the saved memory. Whoever reads it may end at any time.
+fn feed(files: &GuestFiles) -> io::Result<OwnedFd> {
+    let mut memory = File::open(files.memory())?;
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = io::copy(&mut memory, &mut File::from(write)) {
+            tracing::warn!(%error, "saved memory was not read to its end");
+        }
+    });
+    Ok(read)
+}
+
+/// The overlay, made when it is not there, and the image below it.
+fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Result<Disk, AgentFault> {
+    let disk = |error: io::Error| fault::disk("root disk", &error);
+    let format = match root.format {
+        DiskFormat::Raw => Format::Raw,
+        DiskFormat::Qcow2 => Format::Qcow2,
+    };
+    let path = files.root_disk();
+    if !path.exists() {
+        let least = qemu::overlay::virtual_size(&image, format).map_err(disk)?;
+        let size = if root.size_gib == 0 { least } else { root.size_gib << 30 };
+        if size < least {
+            let needed = least.div_ceil(1 << 30);
+            return Err(fault::refused(format!(
+                "The flavor's disk of {} GiB is smaller than the image's {needed} GiB. Choose a larger flavor.",
+                root.size_gib
+            )));
+        }
+        let partial = path.with_extension("partial");
+        let made = || -> io::Result<()> {
+            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+            let name = format!("../../images/{}", images::file_name(root));
+            qemu::overlay::write(&file, size, &name, format)?;
+            std::fs::rename(&partial, &path)?;
+            files::sync_folder(&path)
+        };
+        if let Err(error) = made() {
+            let _ = files::remove(&partial);
+            return Err(disk(error));
+        }
+    }
+    let overlay = File::options().read(true).write(true).open(&path).map_err(disk)?;
+    let below = DiskSource { format, file: image.into(), read_only: true, backing: None };
+    let source =
+        DiskSource { format: Format::Qcow2, file: overlay.into(), read_only: false, backing: Some(Box::new(below)) };
+    Ok(Disk { name: "root".into(), source, bootable: true })
+}
+
+/// The config drive, made anew at each cold start; a guest that comes back from memory finds the one it knows.
+fn config_drive(files: &GuestFiles, of: &agent_api::InstanceMetadata, resume: bool) -> io::Result<Disk> {
+    let path = files.config_drive();
+    if !(resume && path.exists()) {
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, iso::build("config-2", &metadata::config_drive(of))?)?;
+        std::fs::rename(&partial, &path)?;
+    }
+    let file = File::open(&path)?.into();
+    let source = DiskSource { format: Format::Raw, file, read_only: true, backing: None };
+    Ok(Disk { name: "config".into(), source, bootable: false })
+}

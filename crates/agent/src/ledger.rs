@@ -1,0 +1,136 @@
+//! What the agent has been asked for and has done, one file per guest.
+//!
+//! A spec is in the ledger before anything is done for it. What was done is written before it takes effect where
+//! doing it twice would be wrong, afterwards where it would not.
+
+use crate::files::{self, GuestFiles};
+use agent_api::GuestSpec;
+use base::{PortId, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Of this file's shape.
+    pub version: u32,
+    /// The spec of the highest generation seen.
+    pub spec: GuestSpec,
+    #[serde(default)]
+    pub done: Done,
+}
+
+/// What has been done for a guest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Done {
+    /// The highest generation whose spec has been reached.
+    pub generation: u64,
+    pub soft_reboots: u64,
+    pub hard_reboots: u64,
+    /// The guest was told to run and has not been told to end: if its process is gone, it ended by itself.
+    pub alive: Option<Alive>,
+    pub started_at: Option<Timestamp>,
+    /// The memory file is whole and belongs to the disks as they are.
+    pub memory_saved: bool,
+    pub stopped_by_itself: Option<StoppedByItself>,
+    /// When we last pressed the guest's power button: its end shortly after is not its own doing.
+    pub power_pressed_at: Option<Timestamp>,
+    /// Ports that the spec no longer names and whose taps may exist.
+    pub ports: Vec<PortId>,
+    /// How often it crashed and was started again since it last ran for long.
+    pub crashes: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alive {
+    pub pid: i32,
+    pub start_ticks: u64,
+    pub boot_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoppedByItself {
+    /// It is not started again until the spec's generation is above this.
+    pub generation: u64,
+    pub reason: String,
+}
+
+/// A ledger and its file. Cheap to clone; changes are on disk before anybody sees them.
+#[derive(Clone)]
+pub struct LedgerFile {
+    files: GuestFiles,
+    ledger: Arc<Mutex<Ledger>>,
+    /// The guest and its files have been removed.
+    gone: Arc<AtomicBool>,
+}
+
+impl LedgerFile {
+    /// Begins a ledger with its first spec.
+    pub async fn create(files: GuestFiles, spec: GuestSpec) -> io::Result<LedgerFile> {
+        let ledger = Ledger { version: 1, spec, done: Done::default() };
+        blocking(move || {
+            files::make_folder(&files.folder)?;
+            files::replace_json(&files.ledger(), &ledger)?;
+            files::sync_folder(&files.folder)?;
+            Ok(LedgerFile { files, ledger: Arc::new(Mutex::new(ledger)), gone: Arc::default() })
+        })
+        .await
+    }
+
+    pub fn load(files: GuestFiles) -> io::Result<LedgerFile> {
+        let ledger: Ledger = serde_json::from_slice(&std::fs::read(files.ledger())?)?;
+        if ledger.version != 1 {
+            return Err(io::Error::other(format!("the ledger has version {}, this agent reads 1", ledger.version)));
+        }
+        Ok(LedgerFile { files, ledger: Arc::new(Mutex::new(ledger)), gone: Arc::default() })
+    }
+
+    pub fn read(&self) -> Ledger {
+        self.ledger.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// Removes the guest: while `work` does so, nobody changes the ledger, and afterwards nobody can.
+    pub async fn remove(&self, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let own = self.clone();
+        blocking(move || {
+            let _alone = own.ledger.lock().unwrap_or_else(|broken| broken.into_inner());
+            work()?;
+            own.gone.store(true, Ordering::SeqCst);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes the ledger; a change of nothing writes nothing.
+    pub async fn update<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Ledger) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let own = self.clone();
+        blocking(move || {
+            let mut ledger = own.ledger.lock().unwrap_or_else(|broken| broken.into_inner());
+            if own.is_gone() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the guest has been removed"));
+            }
+            let mut new = ledger.clone();
+            let answer = change(&mut new);
+            if new != *ledger {
+                files::replace_json(&own.files.ledger(), &new)?;
+                *ledger = new;
+            }
+            Ok(answer)
+        })
+        .await
+    }
+}
+
+/// Runs something that waits for the disk where it holds up nobody.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
