@@ -1,1 +1,261 @@
+//! Identity: Keystone's v3 API. Who is who, who may do what where, and where the services are.
+//!
+//! Owns users, groups, projects, domains, roles and their assignments, the catalog, application credentials and tokens.
+//! Everything is a document in the store; what a request needs is read from [`model`], which follows the store in
+//! memory, and every write decides again inside its transaction. Must never show or log a secret, tell a stranger whether
+//! something exists, or trust a token without looking up what it means now.
 
+pub mod application_credential;
+pub mod assignment;
+pub mod bootstrap;
+pub mod catalog;
+pub mod credential;
+pub mod documents;
+pub mod domain;
+mod fields;
+pub mod group;
+pub mod limit;
+mod listing;
+pub mod model;
+pub mod password;
+pub mod project;
+pub mod role;
+mod rules;
+pub mod token;
+pub mod user;
+mod version;
+
+#[cfg(test)]
+mod tests;
+
+pub use bootstrap::{BootstrapOptions, bootstrap};
+pub use password::Algorithm;
+pub use rules::RULES;
+
+use base::{Env, Fault, Result};
+use documents::TokenKeys;
+use model::{Keyring, Model};
+use password::Passwords;
+use policy::Policy;
+use rest::{Call, Caller, Envelope, Service};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use store::{Event, Kind, Store, Tx, Watch};
+
+/// A service of the catalog that nubo itself serves.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// `compute`.
+    pub kind: &'static str,
+    /// `nova`.
+    pub name: &'static str,
+    /// Below the public URL, such as `/compute/v2.1`; may hold `$(project_id)s`.
+    pub path: &'static str,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where clients reach the cloud, such as `http://127.0.0.1:8774`; no trailing slash.
+    pub public_url: String,
+    pub password_algorithm: Algorithm,
+    pub token_ttl_s: i64,
+    /// How often a new primary key seals tokens.
+    pub key_rotation_s: i64,
+    /// Verifying keys that are kept after a rotation. Times `key_rotation_s` this must exceed the life of a token and
+    /// the 48 hours that an expired one is still shown to services.
+    pub secondary_keys: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            public_url: "http://127.0.0.1:8774".into(),
+            password_algorithm: Algorithm::default(),
+            token_ttl_s: 3600,
+            key_rotation_s: 86_400,
+            secondary_keys: 3,
+        }
+    }
+}
+
+/// The service. Shared by its routes.
+pub struct Identity {
+    store: Store,
+    env: Env,
+    options: Options,
+    passwords: Passwords,
+    model: RwLock<Model>,
+    watch: Mutex<Watch>,
+}
+
+/// Every kind of document that this service keeps.
+pub fn kinds() -> Vec<Kind> {
+    use documents::*;
+    vec![
+        Kind::of::<Project>(),
+        Kind::of::<User>(),
+        Kind::of::<Group>(),
+        Kind::of::<Membership>(),
+        Kind::of::<Role>(),
+        Kind::of::<ImpliedRole>(),
+        Kind::of::<Assignment>(),
+        Kind::of::<Region>(),
+        Kind::of::<documents::Service>(),
+        Kind::of::<Endpoint>(),
+        Kind::of::<ApplicationCredential>(),
+        Kind::of::<Credential>(),
+        Kind::of::<RegisteredLimit>(),
+        Kind::of::<Limit>(),
+        Kind::of::<Revocation>(),
+        Kind::of::<TokenKeys>(),
+    ]
+}
+
+impl Identity {
+    /// Reads everything into memory. Tokens can be made once [`bootstrap`] has run.
+    pub async fn open(store: Store, env: Env, options: Options) -> Result<Arc<Identity>> {
+        let watch = store.watch();
+        let model = store.read(|reader| Model::load(reader)).await?;
+        let passwords = Passwords::new(options.password_algorithm, &*env.random)?;
+        let (model, watch) = (RwLock::new(model), Mutex::new(watch));
+        Ok(Arc::new(Identity { store, env, options, passwords, model, watch }))
+    }
+
+    /// Follows the store, rotates the keys of tokens and throws outdated revocations away, until the store is gone.
+    pub async fn run(self: Arc<Self>) {
+        let mut signal = self.store.watch();
+        let mut chores = tokio::time::interval(std::time::Duration::from_secs(300));
+        loop {
+            tokio::select! {
+                seen = signal.next() => if seen.is_none() { return },
+                _ = chores.tick() => if let Err(fault) = self.chores().await {
+                    tracing::warn!("identity: {}", fault.chain());
+                },
+            }
+            if let Err(fault) = self.sync().await {
+                tracing::warn!("identity: following the store: {}", fault.chain());
+            }
+        }
+    }
+
+    async fn chores(&self) -> Result<()> {
+        let now = self.env.now();
+        let outdated = self.model().revocations.outdated(now);
+        let (every, keep) = (self.options.key_rotation_s, self.options.secondary_keys);
+        let env = self.env.clone();
+        let cause = store::Cause::new("nubo", "", "identity.chores");
+        let work = move |tx: &mut Tx| {
+            for id in &outdated {
+                if tx.get::<documents::Revocation>(id)?.is_some() {
+                    tx.delete::<documents::Revocation>(id)?;
+                }
+            }
+            match tx.get::<TokenKeys>(TokenKeys::ID)? {
+                Some(keys) if keys.rotated.plus_s(every) <= now => token::rotate(tx, &env, keep),
+                _ => Ok(()),
+            }
+        };
+        self.store.write(cause, work).await?;
+        Ok(())
+    }
+
+    /// Takes over what has been committed. Own writes do this before they answer; others are seen by [`Identity::run`].
+    pub async fn sync(&self) -> Result<()> {
+        let (mut keys, mut lost) = (false, false);
+        {
+            let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(seen) = watch.try_next() {
+                match seen {
+                    Event::Revision(revision) => {
+                        let applied = self.model.write().unwrap_or_else(PoisonError::into_inner).apply(&revision);
+                        match applied {
+                            Ok(changed) => keys |= changed,
+                            Err(_) => lost = true,
+                        }
+                    }
+                    Event::Lost => lost = true,
+                }
+            }
+        }
+        if lost {
+            let fresh = self.store.read(|reader| Model::load(reader)).await?;
+            let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+            // A model that is newer than the snapshot has seen more than was read.
+            if fresh.rev >= model.rev {
+                *model = fresh;
+            }
+        } else if keys {
+            let keys = self.store.read(|reader| Ok(reader.get::<TokenKeys>(TokenKeys::ID)?)).await?;
+            if let Some(keys) = keys {
+                self.model.write().unwrap_or_else(PoisonError::into_inner).keys = Keyring::parse(&keys.doc)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The read model. Hold it briefly, and never across an await.
+    pub(crate) fn model(&self) -> RwLockReadGuard<'_, Model> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a change and brings the model up to date with it.
+    pub(crate) fn write<'a, R, F>(
+        &'a self,
+        call: &Call,
+        work: F,
+    ) -> impl Future<Output = Result<R>> + Send + use<'a, R, F>
+    where
+        R: Send + 'static,
+        F: FnMut(&mut Tx) -> Result<R> + Send + 'static,
+    {
+        let cause = call.cause();
+        async move {
+            let committed = self.store.write(cause, work).await?;
+            self.sync().await?;
+            Ok(committed.value)
+        }
+    }
+
+    /// The service for the gateway, below `/identity`.
+    pub fn service(self: &Arc<Self>, policy: Arc<Policy>) -> Service {
+        let routes = [
+            version::routes(self),
+            token::routes(self),
+            domain::routes(self),
+            project::routes(self),
+            user::routes(self),
+            group::routes(self),
+            role::routes(self),
+            assignment::routes(self),
+            catalog::routes(self),
+            application_credential::routes(self),
+            credential::routes(self),
+            limit::routes(self),
+        ];
+        Service {
+            name: "identity",
+            prefix: "/identity",
+            envelope: Envelope::Identity,
+            microversions: None,
+            policy,
+            routes: routes.into_iter().flatten().collect(),
+        }
+    }
+
+    /// Verifies a token without waiting for anything.
+    pub fn verify_now(&self, token: &str) -> Result<Arc<Caller>> {
+        let verified = token::verify::verify(&self.model(), token, self.env.now(), false)?;
+        Ok(Arc::new(Caller { credentials: verified.credentials(), token: Some(Arc::new(verified)) }))
+    }
+}
+
+#[async_trait::async_trait]
+impl rest::Tokens for Identity {
+    async fn verify(&self, token: &str) -> Result<Arc<Caller>> {
+        self.verify_now(token)
+    }
+}
+
+/// The text of a conflict, as Keystone says it.
+fn duplicate(what: &str, name: &str) -> Fault {
+    Fault::conflict(format!("Conflict occurred attempting to store {what} - Duplicate entry found with name {name}."))
+}

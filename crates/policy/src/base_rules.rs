@@ -26,7 +26,6 @@ base! {
     "project_reader_or_admin": "rule:project_reader_api or rule:admin_api", "Who may read in the project, or the administrator.";
     "project_member_or_admin": "rule:project_member_api or rule:admin_api", "Who may change things in the project, or the administrator.";
     "project_manager_or_admin": "rule:project_manager_api or rule:admin_api", "Who manages the project, or the administrator.";
-    "admin_or_owner": "rule:admin_api or project_id:%(project_id)s", "The administrator, or anyone in the project.";
     "system_reader_api": "role:reader and system_scope:all", "Who may read the whole system.";
     "system_admin_api": "role:admin and system_scope:all", "Who may change the whole system.";
 }

@@ -1,0 +1,162 @@
+//! Credentials of other kinds (EC2 keys, certificates): kept for whoever knows how to use them.
+
+use crate::Identity;
+use crate::documents::*;
+use crate::fields::Fields;
+use crate::listing::{filtered, forbid, linked, missing, single};
+use crate::project::pairs;
+use base::{Fault, Result};
+use policy::Target;
+use rest::{Access, Call, Method, Reply, Route};
+use serde_json::{Value, json};
+use sha2::Digest;
+use std::sync::Arc;
+use store::{Query, Stored, Tx};
+
+pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
+    let rule = Access::Rule;
+    let (all, one) = ("/v3/credentials", "/v3/credentials/{id}");
+    vec![
+        Route::new(identity, Method::GET, all, "credentials:list", rule("identity:list_credentials"), 200, list),
+        Route::new(identity, Method::POST, all, "credentials:create", rule("identity:create_credential"), 201, create),
+        Route::new(identity, Method::GET, one, "credentials:show", rule("identity:get_credential"), 200, show),
+        Route::new(identity, Method::PATCH, one, "credentials:update", rule("identity:update_credential"), 200, update),
+        Route::new(
+            identity,
+            Method::DELETE,
+            one,
+            "credentials:delete",
+            rule("identity:delete_credential"),
+            204,
+            delete,
+        ),
+    ]
+}
+
+fn shown(call: &Call, credential: &Credential) -> Value {
+    let mut object = credential.extra.clone();
+    object.extend(pairs([
+        ("id", json!(credential.id)),
+        ("type", json!(credential.kind)),
+        ("blob", json!(credential.blob)),
+        ("user_id", json!(credential.user_id)),
+        ("project_id", json!(credential.project_id)),
+    ]));
+    linked(call, "credentials", object)
+}
+
+fn target(user: &str) -> Target<'static> {
+    Target::new().with("target.credential.user_id", user.to_owned())
+}
+
+async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    // Everybody may list; what is shown is what may be shown.
+    let query = match call.query.get("user_id") {
+        Some(user) => Query::index("user", user),
+        None => Query::all(),
+    };
+    let found = identity.store.list::<Credential>(query).await?;
+    let mine = found.iter().filter(|credential| call.may(call.rule, &target(&credential.user_id)));
+    let items = mine.map(|credential| shown(&call, credential)).collect();
+    filtered(&call, "credentials", items, &["user_id", "type"])
+}
+
+/// `found` comes from the store, with its blob.
+fn allowed(call: &Call, found: Option<Stored<Credential>>) -> Result<Credential> {
+    forbid(call, &found.as_ref().map_or_else(Target::new, |credential| target(&credential.user_id)))?;
+    found.map(|stored| stored.doc).ok_or_else(|| missing("credential", call.param("id")))
+}
+
+async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let found = identity.store.get(call.param("id")).await?;
+    let credential = allowed(&call, found)?;
+    single(&call, 200, "credential", shown(&call, &credential))
+}
+
+fn blob(fields: &mut Fields) -> Result<Option<String>> {
+    match fields.take("blob") {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(object @ Value::Object(_)) => Ok(Some(object.to_string())),
+        Some(_) => Err(Fault::invalid("Invalid input for field 'blob': it must be a string.")),
+    }
+}
+
+/// The access key inside the blob of an EC2 credential; its hash is the credential's id, so that it is unique.
+fn ec2_id(blob: &str) -> Result<String> {
+    let parsed: Value = serde_json::from_str(blob).map_err(|_| Fault::invalid("Invalid blob in credential"))?;
+    let access = parsed["access"].as_str().ok_or_else(|| Fault::invalid("Could not find access key in blob"))?;
+    Ok(sha2::Sha256::digest(access).iter().map(|b| format!("{b:02x}")).collect())
+}
+
+async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    let mut fields = Fields::read(&mut call, "credential").await?;
+    let user = fields.id("user_id")?.flatten().unwrap_or_else(|| call.caller.user_id().to_string());
+    forbid(&call, &target(&user))?;
+    delegated(&call)?;
+    let kind = fields.need_name("type", 255)?;
+    let blob = blob(&mut fields)?.ok_or_else(|| fields.missing("blob"))?;
+    let project = fields.id("project_id")?.flatten();
+    if kind == "ec2" && project.is_none() {
+        return Err(fields.missing("project_id"));
+    }
+    let credential = Credential {
+        id: if kind == "ec2" { ec2_id(&blob)? } else { identity.env.uuid_hex() },
+        kind,
+        user_id: user.into(),
+        project_id: project.map(Into::into),
+        blob,
+        extra: fields.rest()?,
+    };
+    let shown = shown(&call, &credential);
+    let work = move |tx: &mut Tx| match tx.create(&credential) {
+        Err(store::Error::Exists { id, .. }) => Err(crate::duplicate("credential", &id)),
+        other => Ok(other.map(drop)?),
+    };
+    identity.write(&call, work).await?;
+    single(&call, 201, "credential", shown)
+}
+
+/// Lent rights do not suffice to make or change credentials, which would outlive them.
+fn delegated(call: &Call) -> Result<()> {
+    if call.caller.credentials.is_delegated_auth {
+        return Err(Fault::forbidden("A token from an application credential cannot manage credentials."));
+    }
+    Ok(())
+}
+
+async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    let found = identity.store.get(call.param("id")).await?;
+    let known = allowed(&call, found)?;
+    delegated(&call)?;
+    let mut fields = Fields::read(&mut call, "credential").await?;
+    fields.fixed("id", &json!(known.id))?;
+    let blob = blob(&mut fields)?;
+    let (kind, user, project) = (fields.name("type", 255)?, fields.id("user_id")?.flatten(), fields.id("project_id")?);
+    if let Some(user) = &user {
+        forbid(&call, &target(user))?;
+    }
+    let (id, extra) = (known.id, fields.rest()?);
+    let work = move |tx: &mut Tx| {
+        let mut credential = tx.get::<Credential>(&id)?.ok_or_else(|| missing("credential", &id))?.doc;
+        credential.blob = blob.clone().unwrap_or(credential.blob);
+        credential.kind = kind.clone().unwrap_or(credential.kind);
+        credential.user_id = user.clone().map_or(credential.user_id, Into::into);
+        if let Some(project) = &project {
+            credential.project_id = project.clone().map(Into::into);
+        }
+        credential.extra.extend(extra.clone());
+        tx.update(&credential)?;
+        Ok(credential)
+    };
+    let credential = identity.write(&call, work).await?;
+    single(&call, 200, "credential", shown(&call, &credential))
+}
+
+async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let found = identity.store.get(call.param("id")).await?;
+    let id = allowed(&call, found)?.id;
+    delegated(&call)?;
+    identity.write(&call, move |tx| Ok(tx.delete::<Credential>(&id).map(drop)?)).await?;
+    Ok(Reply::empty(204))
+}

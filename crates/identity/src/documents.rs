@@ -1,0 +1,365 @@
+//! What the identity service keeps: one type per kind of document.
+//!
+//! Secrets (password hashes, secrets of application credentials, blobs of credentials, token keys) are blanked in the
+//! copies that go to history and watch; whoever needs one reads the document itself.
+
+use base::{DomainId, EndpointId, GroupId, ProjectId, RoleId, ServiceId, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use store::{Document, Keys};
+
+/// Attributes that the API keeps without knowing them.
+pub type Extra = Map<String, Value>;
+
+/// A project, or a domain: a domain is the project at the root of its own tree.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Project {
+    pub id: ProjectId,
+    pub name: String,
+    /// None for a domain.
+    pub domain_id: Option<DomainId>,
+    /// The domain for a project at the top, none for a domain.
+    pub parent_id: Option<ProjectId>,
+    pub is_domain: bool,
+    pub enabled: bool,
+    pub description: Value,
+    pub tags: BTreeSet<String>,
+    pub options: Extra,
+    pub extra: Extra,
+}
+
+impl Project {
+    /// The domain it lies in; its own id for a domain.
+    pub fn domain(&self) -> &str {
+        self.domain_id.as_deref().unwrap_or(&self.id)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    pub id: UserId,
+    pub name: String,
+    pub domain_id: DomainId,
+    pub enabled: bool,
+    pub default_project_id: Option<ProjectId>,
+    /// In passlib's format. Blank outside the store.
+    pub password: Option<String>,
+    pub password_changed: Option<Timestamp>,
+    pub options: Extra,
+    pub extra: Extra,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    pub id: GroupId,
+    pub name: String,
+    pub domain_id: DomainId,
+    pub description: Value,
+    pub extra: Extra,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Membership {
+    pub id: String,
+    pub user_id: UserId,
+    pub group_id: GroupId,
+}
+
+impl Membership {
+    pub fn id_of(user: &str, group: &str) -> String {
+        format!("{group}:{user}")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Role {
+    pub id: RoleId,
+    pub name: String,
+    /// Set for a role that only its domain may use.
+    pub domain_id: Option<DomainId>,
+    pub description: Value,
+    pub options: Extra,
+    pub extra: Extra,
+}
+
+/// Who has `prior_role_id` has `implied_role_id`, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImpliedRole {
+    pub id: String,
+    pub prior_role_id: RoleId,
+    pub implied_role_id: RoleId,
+}
+
+impl ImpliedRole {
+    pub fn new(prior: &str, implied: &str) -> ImpliedRole {
+        let id = ImpliedRole::id_of(prior, implied);
+        ImpliedRole { id, prior_role_id: prior.into(), implied_role_id: implied.into() }
+    }
+
+    pub fn id_of(prior: &str, implied: &str) -> String {
+        format!("{prior}:{implied}")
+    }
+}
+
+/// Whom a role is assigned to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    User(UserId),
+    Group(GroupId),
+}
+
+impl Actor {
+    pub fn id(&self) -> &str {
+        match self {
+            Actor::User(id) => id,
+            Actor::Group(id) => id,
+        }
+    }
+}
+
+/// Where an assigned role holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    Project(ProjectId),
+    Domain(DomainId),
+    System,
+}
+
+impl Place {
+    pub fn id(&self) -> &str {
+        match self {
+            Place::Project(id) => id,
+            Place::Domain(id) => id,
+            Place::System => "system",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub id: String,
+    pub actor: Actor,
+    pub place: Place,
+    pub role_id: RoleId,
+    /// Holds in the projects below the place, and not in the place itself.
+    pub inherited: bool,
+}
+
+impl Assignment {
+    pub fn new(actor: Actor, place: Place, role: &str, inherited: bool) -> Assignment {
+        let (who, whom) = match &actor {
+            Actor::User(id) => ("user", id.as_str()),
+            Actor::Group(id) => ("group", id.as_str()),
+        };
+        let kind = match &place {
+            Place::Project(_) => "project",
+            Place::Domain(_) => "domain",
+            Place::System => "system",
+        };
+        let below = if inherited { ":inherited" } else { "" };
+        let id = format!("{who}:{whom}:{kind}:{}:{role}{below}", place.id());
+        Assignment { id, actor, place, role_id: role.into(), inherited }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Region {
+    pub id: String,
+    pub parent_region_id: Option<String>,
+    pub description: String,
+    pub extra: Extra,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub id: ServiceId,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub name: Option<String>,
+    pub enabled: bool,
+    pub description: Value,
+    pub extra: Extra,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub service_id: ServiceId,
+    /// `public`, `internal` or `admin`.
+    pub interface: String,
+    pub region_id: Option<String>,
+    /// May hold `$(project_id)s` and the like. An endpoint that nubo made holds the path only, and starts with `/`.
+    pub url: String,
+    pub enabled: bool,
+    pub extra: Extra,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApplicationCredential {
+    pub id: String,
+    pub name: String,
+    pub description: Value,
+    pub user_id: UserId,
+    pub project_id: ProjectId,
+    pub roles: Vec<RoleId>,
+    pub expires_at: Option<Timestamp>,
+    pub unrestricted: bool,
+    /// Hash. Blank outside the store.
+    pub secret: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Credential {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub user_id: UserId,
+    pub project_id: Option<ProjectId>,
+    /// Blank outside the store.
+    pub blob: String,
+    pub extra: Extra,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegisteredLimit {
+    pub id: String,
+    pub service_id: ServiceId,
+    pub region_id: Option<String>,
+    pub resource_name: String,
+    pub default_limit: i64,
+    pub description: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Limit {
+    pub id: String,
+    pub project_id: Option<ProjectId>,
+    pub domain_id: Option<DomainId>,
+    pub service_id: ServiceId,
+    pub region_id: Option<String>,
+    pub resource_name: String,
+    pub resource_limit: i64,
+    pub description: Value,
+}
+
+/// Makes tokens worthless: those that match all that is set, and were issued at or before `before`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Revocation {
+    pub id: String,
+    pub audit_id: Option<String>,
+    pub user_id: Option<UserId>,
+    pub project_id: Option<ProjectId>,
+    pub domain_id: Option<DomainId>,
+    pub before: Timestamp,
+    /// When no token can be left that it concerns.
+    pub until: Timestamp,
+}
+
+/// The keys that seal tokens: all in one document, so that a rotation is one write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenKeys {
+    pub id: String,
+    /// Becomes the primary with the next rotation; verifies already, so that no process meets an unknown key.
+    pub staged: String,
+    pub primary: String,
+    /// Verify only; newest first.
+    pub secondary: Vec<String>,
+    pub rotated: Timestamp,
+}
+
+impl TokenKeys {
+    pub const ID: &'static str = "tokens";
+}
+
+fn blank(body: &mut Value, field: &str, with: Value) {
+    if let Some(value) = body.get_mut(field).filter(|value| !value.is_null()) {
+        *value = with;
+    }
+}
+
+macro_rules! document {
+    ($type:ident, $kind:literal, $keys:expr $(, project: $project:expr)? $(, redact: $redact:expr)?) => {
+        impl Document for $type {
+            const KIND: &'static str = $kind;
+            fn id(&self) -> &str { &self.id }
+            $(fn project_id(&self) -> &str { let of: fn(&$type) -> &str = $project; of(self) })?
+            fn keys(&self, keys: &mut Keys) { let of: fn(&$type, &mut Keys) = $keys; of(self, keys); }
+            $(fn redact(body: &mut Value) { let of: fn(&mut Value) = $redact; of(body); })?
+        }
+    };
+}
+
+document!(Project, "project", |p, keys| {
+    keys.unique("name", [p.domain_id.as_deref().unwrap_or(""), p.name.as_str()]);
+    keys.index("domain", p.domain_id.as_deref().unwrap_or(""));
+    keys.index("parent", p.parent_id.as_deref().unwrap_or(""));
+});
+document!(User, "user", |u, keys| {
+    keys.unique("name", [u.domain_id.as_str(), u.name.as_str()]);
+    keys.index("domain", u.domain_id.as_str());
+}, redact: |body| blank(body, "password", "".into()));
+document!(Group, "group", |g, keys| {
+    keys.unique("name", [g.domain_id.as_str(), g.name.as_str()]);
+    keys.index("domain", g.domain_id.as_str());
+});
+document!(Membership, "membership", |m, keys| {
+    keys.index("user", m.user_id.as_str());
+    keys.index("group", m.group_id.as_str());
+});
+document!(Role, "role", |r, keys| {
+    keys.unique("name", [r.domain_id.as_deref().unwrap_or(""), r.name.as_str()]);
+    keys.index("domain", r.domain_id.as_deref().unwrap_or(""));
+});
+document!(ImpliedRole, "implied_role", |i, keys| {
+    keys.index("role", i.prior_role_id.as_str());
+    keys.index("role", i.implied_role_id.as_str());
+});
+document!(Assignment, "role_assignment", |a, keys| {
+    keys.index("actor", a.actor.id());
+    keys.index("place", a.place.id());
+    keys.index("role", a.role_id.as_str());
+});
+document!(Region, "region", |r, keys| keys.index("parent", r.parent_region_id.as_deref().unwrap_or("")));
+document!(Service, "service", |_, _| {});
+document!(Endpoint, "endpoint", |e, keys| {
+    keys.index("service", e.service_id.as_str());
+    keys.index("region", e.region_id.as_deref().unwrap_or(""));
+});
+document!(ApplicationCredential, "application_credential", |a, keys| {
+    keys.unique("name", [a.user_id.as_str(), a.name.as_str()]);
+    keys.index("user", a.user_id.as_str());
+}, project: |a| &a.project_id, redact: |body| blank(body, "secret", "".into()));
+document!(Credential, "credential", |c, keys| {
+    keys.index("user", c.user_id.as_str());
+    keys.index("project", c.project_id.as_deref().unwrap_or(""));
+}, redact: |body| blank(body, "blob", "".into()));
+document!(RegisteredLimit, "registered_limit", |l, keys| {
+    keys.unique("resource", [l.service_id.as_str(), l.region_id.as_deref().unwrap_or(""), &l.resource_name]);
+    keys.index("service", l.service_id.as_str());
+});
+document!(Limit, "limit", |l, keys| {
+    let region = l.region_id.as_deref().unwrap_or("");
+    let (project, domain) = (l.project_id.as_deref().unwrap_or(""), l.domain_id.as_deref().unwrap_or(""));
+    keys.unique("resource", [project, domain, l.service_id.as_str(), region, &l.resource_name]);
+    keys.index("owner", if project.is_empty() { domain } else { project });
+    keys.index("service", l.service_id.as_str());
+}, project: |l| l.project_id.as_deref().unwrap_or(""));
+document!(Revocation, "revocation", |_, _| {});
+
+impl Document for TokenKeys {
+    const KIND: &'static str = "token_keys";
+    const HISTORY: bool = false;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn redact(body: &mut Value) {
+        blank(body, "staged", "".into());
+        blank(body, "primary", "".into());
+        blank(body, "secondary", Value::Array(Vec::new()));
+    }
+}

@@ -1,0 +1,239 @@
+//! Making tokens: who proves what, and the scope that was asked for.
+
+use super::payload::{Methods, Payload, Scope};
+use super::request::{self, DomainReference, ProjectReference, Request, ScopeRequest, UserReference};
+use super::revoke::audit_id;
+use super::verify::{self, Verified, refused};
+use crate::Identity;
+use crate::documents::*;
+use crate::model::{Model, named};
+use base::{Fault, Result, Timestamp, UserId};
+use std::sync::Arc;
+
+/// A new token's text and meaning.
+pub struct Issued {
+    pub text: String,
+    pub verified: Verified,
+}
+
+/// What the proofs of a request have in common, once they hold.
+struct Proof {
+    user: UserId,
+    methods: Methods,
+    /// Of the token that was shown: a new one never lives longer.
+    before: Option<Timestamp>,
+    chain: Option<super::payload::AuditId>,
+    scope: Option<Scope>,
+}
+
+impl Identity {
+    /// Checks the proofs and makes a token. Unauthenticated, without saying why, when they do not hold.
+    pub(crate) async fn issue(&self, request: Request) -> Result<Issued> {
+        let proof = self.prove(&request).await?;
+        let asked = request.auth.scope;
+        let now = self.env.now();
+        let model = self.model();
+        let scope = match (asked, proof.scope.clone()) {
+            (None, Some(scope)) => scope,
+            (Some(_), Some(_)) => {
+                return Err(Fault::invalid("Application credentials cannot request a scope."));
+            }
+            (Some(asked), None) => wanted(&model, asked)?,
+            (None, None) => usual(&model, &proof.user),
+        };
+        let ttl = now.plus_s(self.options.token_ttl_s);
+        // The end of a token is in whole seconds, as its birth.
+        let expires = Timestamp(ttl.micros() / 1_000_000 * 1_000_000);
+        let mut audit = vec![audit_id(now, &*self.env.random)];
+        audit.extend(proof.chain);
+        let payload = Payload {
+            user: proof.user,
+            methods: proof.methods,
+            scope,
+            expires: proof.before.map_or(expires, |before| before.min(expires)),
+            audit,
+        };
+        let second = (now.micros() / 1_000_000) as u64;
+        let verified = verify::resolve(&model, payload, second, now)?;
+        let key = model.keys.keys.first().ok_or_else(|| Fault::bug("there are no keys for tokens"))?;
+        let mut iv = [0u8; 16];
+        self.env.random.fill(&mut iv);
+        let text = key.encrypt(&verified.payload.pack(), second, iv);
+        Ok(Issued { text, verified })
+    }
+
+    async fn prove(&self, request: &Request) -> Result<Proof> {
+        let identity = &request.auth.identity;
+        if identity.methods.is_empty() {
+            return Err(Fault::invalid("Invalid input for field 'methods': at least one method is needed."));
+        }
+        let mut proof: Option<Proof> = None;
+        for method in &identity.methods {
+            let missing = || Fault::invalid(format!("Expecting to find {method} in identity."));
+            let next = match method.as_str() {
+                "password" => self.by_password(identity.password.as_ref().ok_or_else(missing)?).await?,
+                "token" => self.by_token(&identity.token.as_ref().ok_or_else(missing)?.id)?,
+                "application_credential" => {
+                    let credential = identity.application_credential.as_ref().ok_or_else(missing)?;
+                    self.by_application_credential(credential).await?
+                }
+                _ => return Err(refused("the method is not supported")),
+            };
+            proof = Some(match proof {
+                None => next,
+                Some(so_far) if so_far.user == next.user => Proof {
+                    user: next.user,
+                    methods: so_far.methods.with(next.methods),
+                    before: so_far.before.or(next.before),
+                    chain: so_far.chain.or(next.chain),
+                    scope: so_far.scope.or(next.scope),
+                },
+                Some(_) => return Err(refused("the methods name different users")),
+            });
+        }
+        proof.ok_or_else(|| refused("no method"))
+    }
+
+    async fn by_password(&self, proof: &request::Password) -> Result<Proof> {
+        let found = find_user(&self.model(), &proof.user.user)?;
+        if proof.user.password.len() > crate::password::PASSWORD_BYTES {
+            return Err(refused("the password is too long"));
+        }
+        let hash = match &found {
+            Some(user) => {
+                let id = user.id.to_string();
+                let stored = self.store.read(move |reader| Ok(reader.get::<User>(&id)?)).await?;
+                stored.and_then(|user| user.doc.password)
+            }
+            None => None,
+        };
+        let holds = self.passwords.verify(proof.user.password.clone(), hash).await?;
+        let user = found.filter(|_| holds).ok_or_else(|| refused("user and password do not fit"))?;
+        Ok(Proof { user: user.id.clone(), methods: Methods::PASSWORD, before: None, chain: None, scope: None })
+    }
+
+    fn by_token(&self, text: &str) -> Result<Proof> {
+        let shown = verify::verify(&self.model(), text, self.env.now(), false)?;
+        if shown.is_delegated() {
+            return Err(Fault::forbidden("A token from an application credential cannot be exchanged for another."));
+        }
+        Ok(Proof {
+            user: shown.user.id.clone(),
+            methods: shown.payload.methods.with(Methods::TOKEN),
+            before: Some(shown.payload.expires),
+            chain: shown.payload.audit.last().copied(),
+            scope: None,
+        })
+    }
+
+    async fn by_application_credential(&self, proof: &request::ApplicationCredential) -> Result<Proof> {
+        let found = find_application_credential(&self.model(), proof)?;
+        let hash = match &found {
+            Some(credential) => {
+                let id = credential.id.clone();
+                let stored = self.store.read(move |reader| Ok(reader.get::<ApplicationCredential>(&id)?)).await?;
+                stored.map(|credential| credential.doc.secret)
+            }
+            None => None,
+        };
+        let holds = self.passwords.verify(proof.secret.clone(), hash).await?;
+        let credential = found.filter(|_| holds).ok_or_else(|| refused("credential and secret do not fit"))?;
+        let scope = Scope::ApplicationCredential { project: credential.project_id.clone(), id: credential.id.clone() };
+        Ok(Proof {
+            user: credential.user_id.clone(),
+            methods: Methods::APPLICATION_CREDENTIAL,
+            before: credential.expires_at.map(|at| Timestamp(at.micros() / 1_000_000 * 1_000_000)),
+            chain: None,
+            scope: Some(scope),
+        })
+    }
+}
+
+fn find_domain<'a>(model: &'a Model, reference: &DomainReference) -> Result<Option<&'a Arc<Project>>> {
+    match (&reference.id, &reference.name) {
+        (Some(id), _) => Ok(model.domain(id)),
+        (None, Some(name)) => Ok(model.domain_named(name)),
+        (None, None) => Err(Fault::invalid("Expecting to find id or name in domain.")),
+    }
+}
+
+fn find_user(model: &Model, reference: &UserReference) -> Result<Option<Arc<User>>> {
+    match (&reference.id, &reference.name, &reference.domain) {
+        (Some(id), ..) => Ok(model.users.get(id).cloned()),
+        (None, Some(name), Some(domain)) => {
+            let Some(domain) = find_domain(model, domain)? else { return Ok(None) };
+            Ok(model.users.one("name", &named(&domain.id, name)).cloned())
+        }
+        (None, Some(_), None) => Err(Fault::invalid("Expecting to find domain in user.")),
+        (None, None, _) => Err(Fault::invalid("Expecting to find id or name in user.")),
+    }
+}
+
+fn find_application_credential(
+    model: &Model,
+    proof: &request::ApplicationCredential,
+) -> Result<Option<Arc<ApplicationCredential>>> {
+    match (&proof.id, &proof.name, &proof.user) {
+        (Some(id), ..) => Ok(model.application_credentials.get(id).cloned()),
+        (None, Some(name), Some(user)) => {
+            let Some(user) = find_user(model, user)? else { return Ok(None) };
+            Ok(model.application_credentials.one("name", &named(&user.id, name)).cloned())
+        }
+        _ => Err(Fault::invalid("Expecting to find id, or name and user, in application_credential.")),
+    }
+}
+
+/// The scope that a request names. Unauthenticated for one that does not exist: nobody may find out names this way.
+fn wanted(model: &Model, asked: serde_json::Value) -> Result<Scope> {
+    if asked == "unscoped" {
+        return Ok(Scope::Unscoped);
+    }
+    let asked: ScopeRequest =
+        serde_json::from_value(asked).map_err(|error| Fault::invalid(format!("Invalid input for scope: {error}.")))?;
+    let parts = [
+        asked.project.is_some(),
+        asked.domain.is_some(),
+        asked.system.is_some(),
+        asked.unscoped.is_some(),
+        asked.trust.is_some(),
+    ];
+    if parts.into_iter().filter(|named| *named).count() != 1 {
+        return Err(Fault::invalid("Expecting to find exactly one of project, domain, system or unscoped in scope."));
+    }
+    if asked.unscoped.is_some() {
+        return Ok(Scope::Unscoped);
+    }
+    if asked.system.is_some_and(|system| system.all) {
+        return Ok(Scope::System);
+    }
+    if let Some(domain) = asked.domain {
+        let domain = find_domain(model, &domain)?.ok_or_else(|| refused("there is no such domain"))?;
+        return Ok(Scope::Domain(domain.id.as_str().into()));
+    }
+    let project = asked.project.ok_or_else(|| refused("this scope is not supported"))?;
+    let project = find_project(model, &project)?.ok_or_else(|| refused("there is no such project"))?;
+    Ok(Scope::Project(project.id.clone()))
+}
+
+fn find_project<'a>(model: &'a Model, reference: &ProjectReference) -> Result<Option<&'a Arc<Project>>> {
+    match (&reference.id, &reference.name, &reference.domain) {
+        (Some(id), ..) => Ok(model.projects.get(id)),
+        (None, Some(name), Some(domain)) => {
+            let Some(domain) = find_domain(model, domain)? else { return Ok(None) };
+            Ok(model.projects.one("name", &named(&domain.id, name)))
+        }
+        (None, Some(_), None) => Err(Fault::invalid("Expecting to find domain in project.")),
+        (None, None, _) => Err(Fault::invalid("Expecting to find id or name in project.")),
+    }
+}
+
+/// Without a scope: the user's default project if the user may work there, else none.
+fn usual(model: &Model, user: &UserId) -> Scope {
+    let project = model.users.get(user).and_then(|user| user.default_project_id.clone());
+    let usable = project.filter(|id| {
+        let Some(project) = model.projects.get(id).filter(|project| project.enabled) else { return false };
+        let domain = model.domain(project.domain()).is_some_and(|domain| domain.enabled);
+        domain && !model.roles_of(user, &Place::Project(id.clone())).is_empty()
+    });
+    usable.map_or(Scope::Unscoped, Scope::Project)
+}

@@ -1,0 +1,196 @@
+//! Tokens: issued, validated, checked and revoked at `/v3/auth/tokens`; and what a token's bearer may ask for.
+//!
+//! A token is a sealed statement ([`payload`] inside [`fernet`]); nothing is stored when one is made. What it is worth
+//! is found out on each use ([`verify`]), and a revocation is a document that every control process follows
+//! ([`revoke`]).
+
+pub mod fernet;
+pub mod issue;
+pub mod payload;
+pub mod request;
+pub mod revoke;
+pub mod verify;
+pub mod wire;
+
+use crate::documents::*;
+use crate::listing::{collection, forbid};
+use crate::{Identity, assignment::effective};
+use base::{Fault, Result};
+use policy::Target;
+use rest::{Access, Call, HeaderName, Method, Reply, Route};
+use serde_json::json;
+use std::sync::Arc;
+use verify::{Verified, verify};
+
+pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
+    let rule = Access::Rule;
+    let tokens = "/v3/auth/tokens";
+    vec![
+        Route::new(identity, Method::POST, tokens, "auth:issue_token", Access::Open, 201, issue),
+        Route::new(identity, Method::GET, tokens, "auth:validate_token", rule("identity:validate_token"), 200, show),
+        Route::new(identity, Method::HEAD, tokens, "auth:check_token", rule("identity:check_token"), 200, show),
+        Route::new(identity, Method::DELETE, tokens, "auth:revoke_token", rule("identity:revoke_token"), 204, revoke),
+        Route::new(
+            identity,
+            Method::GET,
+            "/v3/auth/catalog",
+            "auth:catalog",
+            rule("identity:get_auth_catalog"),
+            200,
+            catalog,
+        ),
+        Route::new(
+            identity,
+            Method::GET,
+            "/v3/auth/projects",
+            "auth:projects",
+            rule("identity:get_auth_projects"),
+            200,
+            projects,
+        ),
+        Route::new(
+            identity,
+            Method::GET,
+            "/v3/auth/domains",
+            "auth:domains",
+            rule("identity:get_auth_domains"),
+            200,
+            domains,
+        ),
+        Route::new(
+            identity,
+            Method::GET,
+            "/v3/auth/system",
+            "auth:system",
+            rule("identity:get_auth_system"),
+            200,
+            system,
+        ),
+    ]
+}
+
+const SUBJECT: HeaderName = HeaderName::from_static("x-subject-token");
+const VARY: HeaderName = HeaderName::from_static("vary");
+
+fn reply(identity: &Identity, status: u16, verified: &Verified, text: &str, catalog: bool) -> Reply {
+    let model = identity.model();
+    let scoped = verified.payload.scope != payload::Scope::Unscoped;
+    let catalog = (catalog && scoped).then(|| crate::catalog::of(identity, &model, verified));
+    let body = wire::body(verified, catalog.as_deref());
+    Reply::json_bytes(status, body).header(SUBJECT, text).header(VARY, "X-Auth-Token")
+}
+
+async fn issue(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    let request = call.json().await?;
+    let issued = identity.issue(request).await?;
+    let catalog = !call.query.has("nocatalog");
+    Ok(reply(&identity, 201, &issued.verified, &issued.text, catalog))
+}
+
+/// The token that is asked about. NotFound if it does not hold, after the right to ask has been shown for a token that
+/// the caller might own.
+fn subject(identity: &Identity, call: &Call, allow_expired: bool) -> Result<(Arc<Verified>, String)> {
+    let text = call.header("x-subject-token").unwrap_or("");
+    let own = call.header("x-auth-token") == Some(text);
+    let known = call.caller.token.clone().filter(|_| own).and_then(|token| token.downcast::<Verified>().ok());
+    let found = match known {
+        Some(verified) => Ok(verified),
+        None => verify(&identity.model(), text, identity.env.now(), allow_expired).map(Arc::new),
+    };
+    let owner = found.as_ref().ok().map(|verified| verified.user.id.as_str());
+    let target = Target::new();
+    let target = match owner {
+        Some(owner) => target.with("target.token.user_id", owner),
+        None => target,
+    };
+    forbid(call, &target)?;
+    match found {
+        Ok(verified) => Ok((verified, text.to_owned())),
+        Err(fault) => Err(Fault::not_found("Could not find token.").because(fault)),
+    }
+}
+
+async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let allow_expired = call.query.boolean("allow_expired")?.unwrap_or(false);
+    let (verified, text) = subject(&identity, &call, allow_expired)?;
+    Ok(reply(&identity, 200, &verified, &text, !call.query.has("nocatalog")))
+}
+
+async fn revoke(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let (verified, _) = subject(&identity, &call, false)?;
+    let event = Revocation {
+        audit_id: Some(verified.payload.audit[0].to_string()),
+        until: verified.payload.expires.plus_s(verify::EXPIRED_WINDOW_S),
+        before: call.now,
+        id: identity.env.uuid_hex(),
+        ..Revocation::default()
+    };
+    identity.write(&call, move |tx| Ok(tx.create(&event)?)).await?;
+    Ok(Reply::empty(204))
+}
+
+fn own(call: &Call) -> Result<Arc<Verified>> {
+    let token = call.caller.token.clone().and_then(|token| token.downcast::<Verified>().ok());
+    token.ok_or_else(|| verify::refused("the caller has no token of this service"))
+}
+
+async fn catalog(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let verified = own(&call)?;
+    if verified.payload.scope == payload::Scope::Unscoped {
+        return Err(forbidden_catalog());
+    }
+    let entries = crate::catalog::of(&identity, &identity.model(), &verified);
+    call.reply(200, &json!({"catalog": &*entries, "links": {"next": null, "self": call.link("/v3/auth/catalog"), "previous": null}}))
+}
+
+fn forbidden_catalog() -> Fault {
+    Fault::forbidden("You are not authorized to perform the requested action: the catalog needs a scoped token.")
+}
+
+async fn projects(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let user = call.caller.user_id();
+    let model = identity.model();
+    let found = effective::projects(&model, &user);
+    let open = found.iter().filter(|p| p.enabled && model.domain(p.domain()).is_some_and(|d| d.enabled));
+    collection(&call, "projects", open.map(|project| crate::project::shown(&call, project)).collect())
+}
+
+async fn domains(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let found = effective::domains(&identity.model(), &call.caller.user_id());
+    let open = found.iter().filter(|domain| domain.enabled);
+    collection(&call, "domains", open.map(|domain| crate::domain::shown(&call, domain)).collect())
+}
+
+async fn system(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let any = !identity.model().roles_of(&call.caller.user_id(), &Place::System).is_empty();
+    let places = if any { json!([{"all": true}]) } else { json!([]) };
+    call.reply(200, &json!({"system": places, "links": {"self": call.link("/v3/auth/system")}}))
+}
+
+/// Makes the keys if there are none.
+pub fn ensure_keys(tx: &mut store::Tx) -> Result<()> {
+    if tx.get::<TokenKeys>(TokenKeys::ID)?.is_some() {
+        return Ok(());
+    }
+    let random = tx.env().random.clone();
+    tx.create(&TokenKeys {
+        id: TokenKeys::ID.into(),
+        staged: fernet::Key::generate(&*random),
+        primary: fernet::Key::generate(&*random),
+        secondary: Vec::new(),
+        rotated: tx.now(),
+    })?;
+    Ok(())
+}
+
+/// The staged key becomes the primary, a new one is staged, and the primary goes on verifying.
+pub fn rotate(tx: &mut store::Tx, env: &base::Env, keep: usize) -> Result<()> {
+    let now = tx.now();
+    tx.modify::<TokenKeys>(TokenKeys::ID, |keys| {
+        let primary = std::mem::replace(&mut keys.staged, fernet::Key::generate(&*env.random));
+        keys.secondary.insert(0, std::mem::replace(&mut keys.primary, primary));
+        keys.secondary.truncate(keep);
+        keys.rotated = now;
+    })?;
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The body of `POST /v3/auth/tokens`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+pub struct Request {
+    pub auth: Auth,
+}
+
+#[derive(Deserialize)]
+pub struct Auth {
+    pub identity: Identity,
+    /// An object, or the word `unscoped`.
+    pub scope: Option<Value>,
+}
+
+#[derive(Deserialize)]
+pub struct Identity {
+    pub methods: Vec<String>,
+    pub password: Option<Password>,
+    pub token: Option<Token>,
+    pub application_credential: Option<ApplicationCredential>,
+}
+
+#[derive(Deserialize)]
+pub struct Password {
+    pub user: UserWithPassword,
+}
+
+#[derive(Deserialize)]
+pub struct UserWithPassword {
+    #[serde(flatten)]
+    pub user: UserReference,
+    pub password: String,
+}
+
+/// By id, or by name and domain.
+#[derive(Clone, Deserialize, Default)]
+pub struct UserReference {
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub domain: Option<DomainReference>,
+}
+
+/// By id or by name.
+#[derive(Clone, Deserialize, Default)]
+pub struct DomainReference {
+    pub id: Option<String>,
+    pub name: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Token {
+    pub id: String,
+}
+
+#[derive(Deserialize)]
+pub struct ApplicationCredential {
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub user: Option<UserReference>,
+    pub secret: String,
+}
+
+#[derive(Deserialize)]
+pub struct ScopeRequest {
+    pub project: Option<ProjectReference>,
+    pub domain: Option<DomainReference>,
+    pub system: Option<SystemReference>,
+    pub unscoped: Option<Value>,
+    #[serde(rename = "OS-TRUST:trust")]
+    pub trust: Option<Value>,
+}
+
+/// By id, or by name and domain.
+#[derive(Deserialize)]
+pub struct ProjectReference {
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub domain: Option<DomainReference>,
+}
+
+#[derive(Deserialize)]
+pub struct SystemReference {
+    pub all: bool,
+}

@@ -1,0 +1,155 @@
+//! From the text of a token to what it means now.
+//!
+//! Everything but the token itself is looked up anew each time: roles, whether user, project and domain are enabled,
+//! and revocations. So there is nothing to invalidate.
+
+use super::payload::{FederatedScope, Methods, Payload, Scope};
+use super::{fernet, revoke};
+use crate::documents::*;
+use crate::model::Model;
+use base::{Fault, Result, Timestamp};
+use policy::Credentials;
+use std::sync::Arc;
+
+/// How long after its end a token still verifies for a service that asks so (`allow_expired`), as in Keystone.
+pub const EXPIRED_WINDOW_S: i64 = 48 * 3600;
+
+/// A token that holds, with what it leads to.
+pub struct Verified {
+    pub payload: Payload,
+    pub issued: Timestamp,
+    pub user: Arc<User>,
+    pub user_domain: Arc<Project>,
+    /// With its domain.
+    pub project: Option<(Arc<Project>, Arc<Project>)>,
+    pub domain: Option<Arc<Project>>,
+    /// In the order of ids.
+    pub roles: Vec<Arc<Role>>,
+    pub application_credential: Option<Arc<ApplicationCredential>>,
+}
+
+/// Why not: for the log. A client reads the same sentence for all.
+pub fn refused(why: &str) -> Fault {
+    let fault = Fault::unauthenticated("The request you have made requires authentication.");
+    fault.because(std::io::Error::other(why.to_owned()))
+}
+
+/// Verifies. Unauthenticated for anything that does not hold.
+pub fn verify(model: &Model, token: &str, now: Timestamp, allow_expired: bool) -> Result<Verified> {
+    let (message, second) = fernet::open(&model.keys.keys, token).ok_or_else(|| refused("no key opens the token"))?;
+    let payload = Payload::unpack(&message).ok_or_else(|| refused("the token's payload cannot be read"))?;
+    let until = if allow_expired { payload.expires.plus_s(EXPIRED_WINDOW_S) } else { payload.expires };
+    if now >= until {
+        return Err(refused("the token has expired"));
+    }
+    let verified = resolve(model, payload, second, now)?;
+    let facts = revoke::Facts {
+        audit_id: verified.payload.audit[0],
+        issued: revoke::issued(verified.payload.audit[0], second),
+        user: &verified.user.id,
+        project: verified.project.as_ref().map(|(project, _)| project.id.as_str()),
+        domains: [
+            Some(verified.user_domain.id.as_str()),
+            verified.project.as_ref().map(|(_, domain)| domain.id.as_str()),
+            verified.domain.as_ref().map(|domain| domain.id.as_str()),
+        ],
+    };
+    if model.revocations.hit(&facts) {
+        return Err(refused("the token has been revoked"));
+    }
+    Ok(verified)
+}
+
+/// What a payload means now. Unauthenticated when something of it is gone or disabled, or no role is left.
+pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> Result<Verified> {
+    let user = model.users.get(&payload.user).filter(|user| user.enabled);
+    let user = user.ok_or_else(|| refused("the user is gone or disabled"))?.clone();
+    let user_domain = enabled_domain(model, &user.domain_id)?;
+    let mut verified = Verified {
+        issued: Timestamp(i64::try_from(second).unwrap_or(0).saturating_mul(1_000_000)),
+        user,
+        user_domain,
+        project: None,
+        domain: None,
+        roles: Vec::new(),
+        application_credential: None,
+        payload,
+    };
+    let place = match verified.payload.scope.clone() {
+        Scope::Unscoped => return Ok(verified),
+        Scope::System => Place::System,
+        Scope::Domain(id) => {
+            verified.domain = Some(enabled_domain(model, &id)?);
+            Place::Domain(id)
+        }
+        Scope::Project(id) => verified.in_project(model, id)?,
+        Scope::ApplicationCredential { project, id } => {
+            let credential = model.application_credentials.get(&id).filter(|credential| {
+                credential.expires_at.is_none_or(|at| now < at)
+                    && credential.user_id == verified.user.id
+                    && credential.project_id == project
+            });
+            let credential = credential.ok_or_else(|| refused("the application credential is gone or has expired"))?;
+            verified.application_credential = Some(credential.clone());
+            verified.in_project(model, project)?
+        }
+        Scope::Federated { scope: FederatedScope::Unscoped, .. } => return Ok(verified),
+        Scope::Federated { .. } | Scope::Trust { .. } | Scope::Oauth { .. } | Scope::Oauth2 { .. } => {
+            return Err(refused("tokens of this kind are not issued here"));
+        }
+    };
+    let mut ids = model.roles_of(&verified.user.id, &place);
+    if let Some(credential) = &verified.application_credential {
+        let mut granted = credential.roles.iter().map(ToString::to_string).collect();
+        crate::assignment::effective::expand(model, &mut granted);
+        ids.retain(|id| granted.contains(id));
+    }
+    // A role of one domain shows in tokens only by what it implies.
+    verified.roles =
+        ids.iter().filter_map(|id| model.roles.get(id)).filter(|r| r.domain_id.is_none()).cloned().collect();
+    if verified.roles.is_empty() { Err(refused("the user has no role there")) } else { Ok(verified) }
+}
+
+fn enabled_domain(model: &Model, id: &str) -> Result<Arc<Project>> {
+    let domain = model.domain(id).filter(|domain| domain.enabled);
+    domain.cloned().ok_or_else(|| refused("the domain is gone or disabled"))
+}
+
+impl Verified {
+    fn in_project(&mut self, model: &Model, id: base::ProjectId) -> Result<Place> {
+        let project = model.projects.get(&id).filter(|project| project.enabled);
+        let project = project.ok_or_else(|| refused("the project is gone or disabled"))?.clone();
+        let domain = enabled_domain(model, project.domain())?;
+        self.project = Some((project, domain));
+        Ok(Place::Project(id))
+    }
+
+    /// True where somebody else's power was lent: such a token may not lend it on.
+    pub fn is_delegated(&self) -> bool {
+        self.application_credential.is_some()
+    }
+
+    pub fn credentials(&self) -> Credentials {
+        let (project, project_domain) = self.project.as_ref().map(|(p, d)| (Some(p), Some(d))).unwrap_or_default();
+        Credentials {
+            user_id: self.user.id.clone(),
+            user_name: self.user.name.clone(),
+            user_domain_id: self.user.domain_id.clone(),
+            project_id: project.map(|project| project.id.clone()),
+            project_name: project.map(|project| project.name.clone()),
+            project_domain_id: project_domain.map(|domain| domain.id.as_str().into()),
+            domain_id: self.domain.as_ref().map(|domain| domain.id.as_str().into()),
+            system_scope: (self.payload.scope == Scope::System).then_some("all"),
+            roles: self.roles.iter().map(|role| role.name.clone()).collect(),
+            is_admin_project: true,
+            is_delegated_auth: self.is_delegated(),
+            application_credential_id: self.application_credential.as_ref().map(|credential| credential.id.clone()),
+            ..Credentials::default()
+        }
+    }
+
+    /// True if a password was part of the proof.
+    pub fn by(&self, method: Methods) -> bool {
+        self.payload.methods.contains(method)
+    }
+}

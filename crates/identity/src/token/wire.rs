@@ -1,0 +1,101 @@
+//! The body of a token, as `GET` and `POST /v3/auth/tokens` answer it.
+
+use super::payload::Scope;
+use super::verify::Verified;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+#[derive(Serialize)]
+struct Wrapper<'a> {
+    token: Token<'a>,
+}
+
+#[derive(Serialize)]
+struct Token<'a> {
+    methods: Vec<&'static str>,
+    user: User<'a>,
+    audit_ids: Vec<String>,
+    expires_at: String,
+    issued_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<InDomain<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_domain: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<System>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_credential: Option<ApplicationCredential<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catalog: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    id: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct InDomain<'a> {
+    domain: Named<'a>,
+    id: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    domain: Named<'a>,
+    id: &'a str,
+    name: &'a str,
+    password_expires_at: Option<()>,
+}
+
+#[derive(Serialize)]
+struct System {
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct ApplicationCredential<'a> {
+    id: &'a str,
+    name: &'a str,
+    restricted: bool,
+}
+
+/// The JSON; `catalog` is left out where none is given.
+pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
+    let project = verified.project.as_ref();
+    let token = Token {
+        methods: verified.payload.methods.names(),
+        user: User {
+            domain: Named { id: &verified.user_domain.id, name: &verified.user_domain.name },
+            id: &verified.user.id,
+            name: &verified.user.name,
+            password_expires_at: None,
+        },
+        audit_ids: verified.payload.audit.iter().map(ToString::to_string).collect(),
+        expires_at: verified.payload.expires.iso_micros(),
+        issued_at: verified.issued.iso_micros(),
+        project: project.map(|(project, domain)| InDomain {
+            domain: Named { id: &domain.id, name: &domain.name },
+            id: &project.id,
+            name: &project.name,
+        }),
+        is_domain: project.map(|(project, _)| project.is_domain),
+        domain: verified.domain.as_ref().map(|domain| Named { id: &domain.id, name: &domain.name }),
+        system: (verified.payload.scope == Scope::System).then_some(System { all: true }),
+        roles: verified.roles.iter().map(|role| Named { id: &role.id, name: &role.name }).collect(),
+        application_credential: verified.application_credential.as_ref().map(|credential| ApplicationCredential {
+            id: &credential.id,
+            name: &credential.name,
+            restricted: !credential.unrestricted,
+        }),
+        catalog,
+    };
+    // Strings and numbers only: nothing that serde_json could refuse.
+    serde_json::to_vec(&Wrapper { token }).unwrap_or_default()
+}

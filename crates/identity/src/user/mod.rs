@@ -1,0 +1,273 @@
+//! Users: in a domain, with a password or without.
+//!
+//! A changed password, a disabled or deleted user makes all earlier tokens of the user worthless in the same commit.
+
+use crate::documents::*;
+use crate::fields::{Fields, merge_options};
+use crate::listing::{allowed, collection, filtered, forbid, linked, missing, single};
+use crate::project::{pairs, remove_where, revoke, taken, usual_domain};
+use crate::{Identity, assignment::effective};
+use base::{DomainId, Fault, ProjectId, Result};
+use policy::Target;
+use rest::{Access, Call, Method, Reply, Route};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Tx;
+
+const NAME_CHARS: usize = 255;
+
+pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
+    let rule = Access::Rule;
+    let (all, one) = ("/v3/users", "/v3/users/{id}");
+    vec![
+        Route::new(identity, Method::GET, all, "users:list", rule("identity:list_users"), 200, list),
+        Route::new(identity, Method::POST, all, "users:create", rule("identity:create_user"), 201, create),
+        Route::new(identity, Method::GET, one, "users:show", rule("identity:get_user"), 200, show),
+        Route::new(identity, Method::PATCH, one, "users:update", rule("identity:update_user"), 200, update),
+        Route::new(identity, Method::DELETE, one, "users:delete", rule("identity:delete_user"), 204, delete),
+        // The old password is the right.
+        Route::new(identity, Method::POST, "/v3/users/{id}/password", "users:password", Access::Open, 204, password),
+        Route::new(
+            identity,
+            Method::GET,
+            "/v3/users/{id}/projects",
+            "users:projects",
+            rule("identity:list_user_projects"),
+            200,
+            projects,
+        ),
+        Route::new(
+            identity,
+            Method::GET,
+            "/v3/users/{id}/groups",
+            "users:groups",
+            rule("identity:list_groups_for_user"),
+            200,
+            groups,
+        ),
+    ]
+}
+
+pub(crate) fn shown(call: &Call, user: &User) -> Value {
+    let mut object = user.extra.clone();
+    object.extend(pairs([
+        ("id", json!(user.id)),
+        ("name", json!(user.name)),
+        ("domain_id", json!(user.domain_id)),
+        ("enabled", json!(user.enabled)),
+        ("options", json!(user.options)),
+        ("password_expires_at", Value::Null),
+        ("federated", json!([])),
+    ]));
+    if let Some(project) = &user.default_project_id {
+        object.insert("default_project_id".into(), json!(project));
+    }
+    linked(call, "users", object)
+}
+
+pub(crate) fn target(user: &User) -> Target<'static> {
+    Target::new()
+        .with("target.user.id", user.id.to_string())
+        .with("target.user.domain_id", user.domain_id.to_string())
+        .with("user_id", user.id.to_string())
+}
+
+pub(crate) fn find(identity: &Identity, id: &str) -> Option<Arc<User>> {
+    identity.model().users.get(id).cloned()
+}
+
+async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let scope = call.caller.domain_id();
+    forbid(&call, &Target::new().with("target.domain_id", scope.as_ref().map(|id| id.to_string())))?;
+    let items: Vec<_> = {
+        let model = identity.model();
+        let mine = |user: &User| scope.as_ref().is_none_or(|id| user.domain_id == *id);
+        model.users.all().filter(|user| mine(user)).map(|user| shown(&call, user)).collect()
+    };
+    filtered(&call, "users", items, &["name", "domain_id", "enabled"])
+}
+
+async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    single(&call, 200, "user", shown(&call, &user))
+}
+
+/// The hash of the password in a body; the outer option tells whether one was given.
+async fn hashed(identity: &Identity, fields: &mut Fields) -> Result<Option<Option<String>>> {
+    match fields.text("password")? {
+        None => Ok(None),
+        Some(None) => Ok(Some(None)),
+        Some(Some(password)) => Ok(Some(Some(hash(identity, password).await?))),
+    }
+}
+
+async fn hash(identity: &Identity, password: String) -> Result<String> {
+    base::limits::text("password", &password, crate::password::PASSWORD_BYTES)?;
+    if password.is_empty() {
+        return Err(Fault::invalid("Invalid input for field 'password': it is empty."));
+    }
+    identity.passwords.hash(password, identity.env.random.clone()).await
+}
+
+async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    let mut fields = Fields::read(&mut call, "user").await?;
+    let domain = fields.id("domain_id")?.flatten().unwrap_or_else(|| usual_domain(&call));
+    forbid(&call, &Target::new().with("target.user.domain_id", domain.clone()))?;
+    let name = fields.need_name("name", NAME_CHARS)?;
+    let password = hashed(&identity, &mut fields).await?.flatten();
+    let user = User {
+        id: identity.env.uuid_hex().into(),
+        name,
+        domain_id: DomainId::new(domain),
+        enabled: fields.flag("enabled")?.unwrap_or(true),
+        default_project_id: fields.id("default_project_id")?.flatten().map(ProjectId::new),
+        password_changed: password.is_some().then_some(call.now),
+        password,
+        options: fields.object("options")?.unwrap_or_default(),
+        extra: extras(fields)?,
+    };
+    let shown = shown(&call, &user);
+    identity.write(&call, move |tx| insert(tx, &user)).await?;
+    single(&call, 201, "user", shown)
+}
+
+/// What is left, without what only the service says.
+fn extras(mut fields: Fields) -> Result<Extra> {
+    for ours in ["password_expires_at", "federated", "original_password"] {
+        fields.take(ours);
+    }
+    fields.rest()
+}
+
+fn insert(tx: &mut Tx, user: &User) -> Result<()> {
+    tx.get::<Project>(&user.domain_id)?.filter(|d| d.is_domain).ok_or_else(|| missing("domain", &user.domain_id))?;
+    default_project(tx, user.default_project_id.as_ref())?;
+    taken(tx.create(user).map(drop), "user", &user.name)
+}
+
+/// A domain is no default project; a project that does not exist is taken, as Keystone does.
+fn default_project(tx: &mut Tx, id: Option<&ProjectId>) -> Result<()> {
+    let Some(id) = id else { return Ok(()) };
+    if tx.get::<Project>(id)?.is_some_and(|project| project.is_domain) {
+        return Err(Fault::invalid(format!("User's default project ID cannot be a domain ID: {id}.")));
+    }
+    Ok(())
+}
+
+async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    let known = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let mut fields = Fields::read(&mut call, "user").await?;
+    fields.fixed("id", &json!(known.id))?;
+    fields.fixed("domain_id", &json!(known.domain_id))?;
+    let name = fields.name("name", NAME_CHARS)?;
+    let enabled = fields.flag("enabled")?;
+    let project = fields.id("default_project_id")?;
+    let options = fields.object("options")?.unwrap_or_default();
+    let password = hashed(&identity, &mut fields).await?;
+    let extra = extras(fields)?;
+    let id = known.id.to_string();
+    let work = move |tx: &mut Tx| {
+        let mut user = tx.get::<User>(&id)?.ok_or_else(|| missing("user", &id))?.doc;
+        let was = user.enabled;
+        user.name = name.clone().unwrap_or(user.name);
+        user.enabled = enabled.unwrap_or(was);
+        if let Some(project) = &project {
+            user.default_project_id = project.clone().map(ProjectId::new);
+            default_project(tx, user.default_project_id.as_ref())?;
+        }
+        merge_options(&mut user.options, options.clone());
+        user.extra.extend(extra.clone());
+        if let Some(password) = &password {
+            set_password(tx, &mut user, password.clone())?;
+        } else if was && !user.enabled {
+            revoke(tx, Revocation { user_id: Some(user.id.clone()), ..Revocation::default() })?;
+        }
+        taken(tx.update(&user), "user", &user.name)?;
+        Ok(user)
+    };
+    let user = identity.write(&call, work).await?;
+    single(&call, 200, "user", shown(&call, &user))
+}
+
+fn set_password(tx: &mut Tx, user: &mut User, hash: Option<String>) -> Result<()> {
+    user.password = hash;
+    user.password_changed = Some(tx.now());
+    revoke(tx, Revocation { user_id: Some(user.id.clone()), ..Revocation::default() })
+}
+
+async fn password(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    let mut fields = Fields::read(&mut call, "user").await?;
+    let original = fields.text("original_password")?.flatten();
+    let original = original.ok_or_else(|| fields.missing("original_password"))?;
+    let wanted = fields.text("password")?.flatten().ok_or_else(|| fields.missing("password"))?;
+    let id = call.param("id").to_owned();
+    let known = identity.store.get::<User>(&id).await?.filter(|user| user.enabled);
+    let hash_now = known.as_ref().and_then(|user| user.password.clone());
+    let holds = identity.passwords.verify(original, hash_now.clone()).await?;
+    if !holds || known.is_none() {
+        return Err(crate::token::verify::refused("the original password is wrong"));
+    }
+    if known.is_some_and(|user| user.options.get("lock_password").and_then(Value::as_bool) == Some(true)) {
+        return Err(Fault::invalid("The password of this user is locked."));
+    }
+    let hash = hash(&identity, wanted).await?;
+    let work = move |tx: &mut Tx| {
+        let mut user = tx.get::<User>(&id)?.ok_or_else(|| missing("user", &id))?.doc;
+        if user.password != hash_now {
+            return Err(Fault::conflict("The password has been changed by someone else."));
+        }
+        set_password(tx, &mut user, Some(hash.clone()))?;
+        tx.update(&user)?;
+        Ok(())
+    };
+    identity.write(&call, work).await?;
+    Ok(Reply::empty(204))
+}
+
+async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let id = user.id.to_string();
+    identity.write(&call, move |tx| remove(tx, &id)).await?;
+    Ok(Reply::empty(204))
+}
+
+/// Deletes a user and everything that was the user's own.
+pub(crate) fn remove(tx: &mut Tx, id: &str) -> Result<()> {
+    if tx.get::<User>(id)?.is_none() {
+        return Err(missing("user", id));
+    }
+    remove_where::<Assignment>(tx, "actor", id)?;
+    remove_where::<Membership>(tx, "user", id)?;
+    remove_where::<ApplicationCredential>(tx, "user", id)?;
+    remove_where::<Credential>(tx, "user", id)?;
+    tx.delete::<User>(id)?;
+    Ok(())
+}
+
+async fn projects(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let items: Vec<_> = {
+        let model = identity.model();
+        effective::projects(&model, &user.id).iter().map(|project| crate::project::shown(&call, project)).collect()
+    };
+    filtered(&call, "projects", items, &["name", "domain_id", "enabled", "parent_id"])
+}
+
+async fn groups(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let items: Vec<_> = {
+        let model = identity.model();
+        let groups = model.groups_of(&user.id).filter_map(|id| model.groups.get(id));
+        groups.map(|group| crate::group::shown(&call, group)).collect()
+    };
+    if call.query.has("name") {
+        filtered(&call, "groups", items, &["name"])
+    } else {
+        collection(&call, "groups", items)
+    }
+}
+
+/// The user with this name, for the bootstrap.
+pub(crate) fn by_name(tx: &mut Tx, domain: &str, name: &str) -> Result<Option<User>> {
+    Ok(tx.get_unique::<User>("name", [domain, name])?.map(|stored| stored.doc))
+}
