@@ -1,4 +1,8 @@
 //! Whether a file may be taken for what it is called.
+//!
+//! Compared with OpenStack's own inspector (oslo.utils 10) over 28 files in 9 declared formats. Stricter: whatever bears
+//! a known mark is refused as `raw`, where Glance warns and lets it through. Looser: a fixed VHD, whose mark is at its
+//! end, extended L2 entries of qcow2, and a partition table in an `ami` or `aki` are known and accepted.
 
 use crate::bytes::human;
 use crate::detect::{Findings, Format, Layout};

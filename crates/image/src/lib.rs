@@ -100,7 +100,7 @@ impl Service {
     fn routes(self: &Arc<Self>) -> Vec<Route> {
         use Access::{Open, Rule};
         use Method as M;
-        use {data, images::ops, members, schemas, versions};
+        use {data, images::ops, members, quota, schemas, versions};
         macro_rules! table {
             ($($method:expr, $path:literal, $operation:literal, $access:expr, $success:literal, $handler:path;)*) => {
                 vec![$(Route::new(self, $method, $path, $operation, $access, $success, $handler)),*]
@@ -111,6 +111,7 @@ impl Service {
             M::GET, "/versions", "versions:list", Open, 200, versions::list;
             M::GET, "/v2", "versions:v2", Open, 300, versions::choices;
             M::GET, "/v2/info/import", "info:import", Rule("get_images"), 200, versions::import_methods;
+            M::GET, "/v2/info/usage", "info:usage", Rule("get_images"), 200, quota::show;
             M::GET, "/v2/info/stores", "info:stores", Rule("get_images"), 200, versions::stores;
             M::GET, "/v2/schemas/image", "schemas:image", Rule("get_images"), 200, schemas::image;
             M::GET, "/v2/schemas/images", "schemas:images", Rule("get_images"), 200, schemas::images;
@@ -118,6 +119,8 @@ impl Service {
             M::GET, "/v2/schemas/members", "schemas:members", Rule("get_images"), 200, schemas::members;
             M::POST, "/v2/images", "images:create", Rule("add_image"), 201, ops::create;
             M::GET, "/v2/images", "images:list", Rule("get_images"), 200, ops::list;
+            M::DELETE, "/v2/images", "images:delete_nameless", Rule("delete_image"), 404, ops::nameless;
+            M::PATCH, "/v2/images", "images:update_nameless", Rule("modify_image"), 404, ops::nameless;
             M::GET, "/v2/images/{image_id}", "images:show", Rule("get_image"), 200, ops::show;
             M::PATCH, "/v2/images/{image_id}", "images:update", Rule("modify_image"), 200, ops::update;
             M::DELETE, "/v2/images/{image_id}", "images:delete", Rule("delete_image"), 204, ops::delete;

@@ -1,13 +1,14 @@
 //! Who may do what with images: Glance's rules with its new defaults, under its names.
 //!
 //! Whether an image can be seen at all (public, community, own, shared with the project) is decided before any rule,
-//! by [`crate::images::visible`], as Glance decides it in its database layer.
+//! by [`crate::images::visible`], as Glance decides it in its database layer. All rules take tokens of project scope
+//! alone.
 
-use policy::Rule;
+use policy::{Rule, Scope};
 
 macro_rules! rules {
     ($($name:literal: $check:expr, $description:literal;)*) => {
-        pub const RULES: &[Rule] = &[$(Rule::new($name, $check, &[], $description)),*];
+        pub const RULES: &[Rule] = &[$(Rule::new($name, $check, &[Scope::Project], $description)),*];
     };
 }
 

@@ -1,8 +1,13 @@
 //! What images count towards: Glance's `image_count_total` and `image_size_total`, per owning project.
 
+use crate::Service;
 use crate::document::Image;
 use base::{Fault, Result};
-use store::{Reader, Tx};
+use policy::Target;
+use rest::{Call, Reply};
+use serde_json::json;
+use std::sync::Arc;
+use store::{Query, Reader, Tx};
 
 pub const COUNT: &str = "image_count_total";
 /// In mebibytes, as Glance's registered limit has it.
@@ -13,6 +18,32 @@ pub const SIZE: &str = "image_size_total";
 pub struct Defaults {
     pub image_count_total: Option<i64>,
     pub image_size_total_mib: Option<i64>,
+}
+
+/// What the caller's project uses, as `GET /v2/info/usage` shows it. What is uploading or staged has no limit of its
+/// own.
+pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
+    let project = call.project()?;
+    call.enforce(&Target::project(project.as_str()))?;
+    let defaults = service.options.quota.clone();
+    let usage = service.store.read(move |reader| {
+        let mut of = |resource: &str, default: Option<i64>| {
+            let usage = reader.usage(&project, resource)?;
+            let limit = usage.limit.or(default).filter(|limit| *limit >= 0).unwrap_or(-1);
+            Ok::<_, Fault>(json!({"limit": limit, "usage": usage.used}))
+        };
+        let (count, size) = (of(COUNT, defaults.image_count_total)?, of(SIZE, defaults.image_size_total_mib)?);
+        let images = reader.list::<Image>(Query::project(project.as_str()))?;
+        let uploading = images.iter().filter(|image| image.transfer.is_some()).count();
+        let staged: u64 = images.iter().filter_map(|image| image.staged.as_ref()).map(|s| s.contents.size_bytes).sum();
+        Ok(json!({
+            COUNT: count,
+            SIZE: size,
+            "image_stage_total": {"limit": -1, "usage": staged.div_ceil(1 << 20)},
+            "image_count_uploading": {"limit": -1, "usage": uploading},
+        }))
+    });
+    Reply::json(200, &json!({"usage": usage.await?}))
 }
 
 /// Charges a whole image (`times` 1) to its owner, or gives it back (-1). TooLarge beyond a limit.

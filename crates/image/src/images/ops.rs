@@ -42,8 +42,21 @@ pub fn target<'a>(image: &'a Image, member: Option<&'a ProjectId>) -> Target<'a>
         .with("member_id", member.map(|project| project.as_str()))
 }
 
+/// Refuses tokens of another scope before anything is looked at: they are wrong for every image, seen or not.
+pub fn only_projects(call: &Call) -> Result<()> {
+    match call.policy.check(
+        "get_images",
+        &call.caller.credentials,
+        &Target::project(call.caller.project_id().as_deref()),
+    ) {
+        policy::Decision::WrongScope => Err(Fault::forbidden("Images take tokens that are scoped to a project.")),
+        _ => Ok(()),
+    }
+}
+
 /// An image that the caller may see and do `rule` to. NotFound for one that it may not see, Forbidden otherwise.
 pub fn find(reader: &mut Reader, call: &Call, id: &str, rule: &str) -> Result<Stored<Image>> {
+    only_projects(call)?;
     let missing = || Fault::not_found(format!("No image found with ID {id}"));
     let image = reader.get::<Image>(id)?.ok_or_else(missing)?;
     if !visible(reader, &call.caller, &image)? {
@@ -139,7 +152,20 @@ pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
     Reply::json(200, &wire::view(&image))
 }
 
+/// What a client asks for that leaves the id of an image empty, `/v2/images/`: no image. Glance's routes know no
+/// slash at the end, and clients that test for it rely on the 404.
+pub async fn nameless(_: Arc<Service>, call: Call) -> Result<Reply> {
+    if call.path.ends_with('/') {
+        return Err(Fault::not_found("No image found with an empty ID"));
+    }
+    let message = format!("The method {} is not allowed for this resource; allowed: GET, POST.", call.method);
+    Err(Fault::new(FaultKind::MethodNotAllowed, message).named("GET, POST"))
+}
+
 pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
+    if call.path.ends_with('/') {
+        return nameless(service, call).await;
+    }
     let wanted = Wanted::read(&call.query)?;
     let own = call.caller.project_id();
     call.enforce(&Target::project(own.as_deref()))?;

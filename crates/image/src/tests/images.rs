@@ -397,3 +397,32 @@ async fn every_route_has_a_rule_that_exists_and_refuses_who_has_no_token() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_empty_id_names_no_image() {
+    let world = World::new().await;
+    for method in ["GET", "DELETE", "PATCH"] {
+        world.call(OWNER, method, "/v2/images/", &[], Body::empty()).await.refuses(404, "empty ID");
+    }
+    world.delete(OWNER, "/v2/images").await.expect(405);
+}
+
+#[tokio::test]
+async fn tokens_of_the_system_are_refused_with_403() {
+    let world = World::new().await;
+    let id = world.image(ADMIN, json!({"visibility": "public"})).await;
+    for path in ["/v2/images".to_owned(), format!("/v2/images/{id}"), format!("/v2/images/{id}/members")] {
+        world.get("root:system:admin", &path).await.expect(403);
+    }
+    world.send("root:system:admin", "POST", "/v2/images", json!({})).await.expect(403);
+}
+
+#[tokio::test]
+async fn usage_is_shown_with_its_limits() {
+    let world = World::with(|options| options.quota.image_count_total = Some(7)).await;
+    let id = world.raw_image(OWNER).await;
+    world.upload(OWNER, &id, "x").await.expect(204);
+    let usage = world.get(OWNER, "/v2/info/usage").await.expect(200).json();
+    assert_eq!(usage["usage"]["image_count_total"], json!({"limit": 7, "usage": 1}));
+    assert_eq!(usage["usage"]["image_size_total"], json!({"limit": -1, "usage": 1}));
+}

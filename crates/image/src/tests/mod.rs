@@ -32,7 +32,8 @@ impl Tokens for PlainTokens {
         };
         let credentials = Credentials {
             user_id: (*user).into(),
-            project_id: Some((*project).into()),
+            project_id: (*project != "system").then(|| (*project).into()),
+            system_scope: (*project == "system").then_some("all"),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             ..Credentials::default()
         };
