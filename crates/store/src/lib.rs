@@ -17,6 +17,8 @@ mod buffer;
 mod conn;
 mod document;
 mod error;
+#[cfg(test)]
+mod faults;
 mod ledger;
 mod maintain;
 mod past;
