@@ -1,16 +1,14 @@
-//! The project's own tasks: `cargo xtask tidy`, `cargo xtask bench`.
+//! The project's own tasks: `cargo xtask tidy | bench`.
 
 mod tidy;
 
-use anyhow::{Result, bail};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
     let result = match task.as_str() {
         "tidy" => tidy::run(),
-        "bench" => bench(),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | bench")),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -19,17 +17,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Builds the release program and measures it; a real cloud in a namespace of its own where this is root.
-fn bench() -> Result<()> {
-    for arguments in [["build", "--release", "--package", "nubo"], ["build", "--release", "--package", "bench"]] {
-        if !Command::new("cargo").args(arguments).status()?.success() {
-            bail!("cargo {} failed", arguments.join(" "));
-        }
-    }
-    if !Command::new("scripts/bench").status()?.success() {
-        bail!("the measurement failed");
-    }
-    Ok(())
 }

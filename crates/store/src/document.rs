@@ -4,7 +4,6 @@ use crate::Error;
 use base::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::any::TypeId;
 use std::borrow::Cow;
 use std::ops::Deref;
 
@@ -225,19 +224,13 @@ pub(crate) fn redacted<T: Document>(text: &str) -> Result<String, Error> {
 #[derive(Clone, Copy)]
 pub struct Kind {
     pub(crate) name: &'static str,
-    pub(crate) of: TypeId,
     pub(crate) index_version: u32,
     pub(crate) keys: fn(&str) -> Result<Keys, Error>,
 }
 
 impl Kind {
     pub fn of<T: Document>() -> Kind {
-        Kind {
-            name: T::KIND,
-            of: TypeId::of::<T>(),
-            index_version: T::INDEX_VERSION,
-            keys: |text| Keys::of(&decode::<T>(text)?),
-        }
+        Kind { name: T::KIND, index_version: T::INDEX_VERSION, keys: |text| Keys::of(&decode::<T>(text)?) }
     }
 }
 

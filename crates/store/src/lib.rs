@@ -17,8 +17,6 @@ mod buffer;
 mod conn;
 mod document;
 mod error;
-#[cfg(test)]
-mod faults;
 mod ledger;
 mod maintain;
 mod past;

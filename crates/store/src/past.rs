@@ -50,7 +50,7 @@ impl Reader {
     pub fn list_as_of<T: Document>(&mut self, query: Query, at: AsOf) -> Result<Vec<Stored<T>>, Error> {
         let bound = self.bound::<T>(at)?;
         let found = match &query.scope {
-            Scope::Project(project) if project.is_empty() || project.contains('\0') => Vec::new(),
+            Scope::Project(project) if project.is_empty() => Vec::new(),
             Scope::Project(project) => self.query(&sql::PAST_PROJECT, &values![T::KIND, project, bound])?,
             Scope::All | Scope::Index(..) => self.query(&sql::PAST_ALL, &values![T::KIND, bound])?,
         };

@@ -78,7 +78,6 @@ impl Reader {
         self.know::<T>(false)?;
         let kind = Value::Text(T::KIND);
         let found = match &query.scope {
-            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => return Ok(0),
             Scope::All => self.query(&sql::COUNT_ALL, &[kind])?,
             Scope::Project(project) => self.query(&sql::COUNT_PROJECT, &[kind, project.into()])?,
             Scope::Index(name, value) => self.query(&sql::COUNT_INDEX, &[kind, (*name).into(), value.into()])?,
@@ -96,18 +95,12 @@ impl Reader {
         if let Some(row) = self.buffer.ledger.get(&(scope.to_owned(), resource.to_owned())) {
             return Ok(row.after);
         }
-        if no_key(scope) || no_key(resource) {
-            return Ok(Usage::default());
-        }
         Ok(self.committed_usage(scope, resource)?.unwrap_or_default())
     }
 
     /// Every ledger row of a scope by resource.
     pub fn list_usage(&mut self, scope: &str) -> Result<BTreeMap<String, Usage>, Error> {
         let mut usages = BTreeMap::new();
-        if no_key(scope) {
-            return Ok(usages);
-        }
         for mut row in self.query(&sql::USAGES, &[scope.into()])? {
             usages.insert(row.text(0)?, Usage { used: row.int(1)?, limit: row.maybe_int(2) });
         }
@@ -234,7 +227,6 @@ impl Reader {
         let way = usize::from(query.reverse);
         let (created, id) = (start.0, &start.1);
         match &query.scope {
-            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => Ok(Vec::new()),
             Scope::All => self.query(&sql::LIST_ALL[way], &values![kind, created, id, most]),
             Scope::Project(project) => self.query(&sql::LIST_PROJECT[way], &values![kind, project, created, id, most]),
             Scope::Index(name, value) => {

@@ -17,7 +17,7 @@ pub(crate) struct Sqlite {
 const WRITER: &str = "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 1000; PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456;
     PRAGMA cache_size = -8000;";
-const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456;";
+const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456; PRAGMA query_only = 1;";
 
 impl Sqlite {
     /// Makes the file readable by its owner alone before SQLite does otherwise: bodies hold secrets.

@@ -134,7 +134,7 @@ impl Store {
         Ok(opened.map_err(|error| Fault::bug(format!("opening the store: {error}")))??)
     }
 
-    pub(crate) fn start(
+    fn start(
         options: Options,
         env: Env,
         connect: Arc<dyn Connect>,
@@ -276,15 +276,6 @@ impl Store {
     /// The time and randomness that the store was opened with.
     pub fn env(&self) -> &Env {
         &self.inner.shared.env
-    }
-
-    /// How many jobs wait for the writer.
-    #[cfg(test)]
-    pub(crate) fn queued(&self) -> usize {
-        match &self.inner.mode {
-            Mode::Inline(_) => 0,
-            Mode::Threads { jobs, .. } => jobs.max_capacity() - jobs.capacity(),
-        }
     }
 
     pub(crate) fn connect(&self) -> &Arc<dyn Connect> {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The most jobs of a batch, and how long it goes on taking them after the first.
+/// The most jobs of a batch, and how long it goes on taking them.
 const BATCH_JOBS: usize = 256;
 const BATCH_TIME: Duration = Duration::from_millis(20);
 
@@ -146,9 +146,9 @@ impl Writer {
         if let Err(error) = self.begin() {
             return first.answer(Err(error.into()));
         }
+        let started = Instant::now();
         let before = self.rev;
         let mut done: Vec<Done> = Vec::new();
-        let mut since_first = None;
         let mut next = Some(first);
         while let Some(mut job) = next.take() {
             let outcome = self.one(&mut *job);
@@ -156,9 +156,7 @@ impl Writer {
             if !self.standing() {
                 return self.again(done);
             }
-            // However long the first took: what waited for it may come along.
-            let started = *since_first.get_or_insert_with(Instant::now);
-            if done.len() < BATCH_JOBS && started.elapsed() < BATCH_TIME {
+            if done.len() < BATCH_JOBS && (done.len() == 1 || started.elapsed() < BATCH_TIME) {
                 next = more();
             }
         }

@@ -7,4 +7,3 @@ mod groups;
 mod lab;
 mod life;
 mod routers;
-mod services;
