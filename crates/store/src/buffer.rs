@@ -119,6 +119,8 @@ impl Buffer {
         for ((scope, resource), row) in &self.ledger {
             let Usage { used, limit } = row.after;
             match row.before {
+                // A row that says nothing need not be there.
+                None if row.after == Usage::default() => {}
                 None => rows.add(&sql::LEDGER_INSERT, values![scope, resource, used, limit]),
                 Some(old) if old != row.after => {
                     rows.add(&sql::LEDGER_UPDATE, values![scope, resource, used, limit, old.used]);
@@ -179,7 +181,7 @@ impl Buffer {
             });
         }
         for ((scope, resource), row) in &self.ledger {
-            if row.before != Some(row.after) {
+            if row.before.unwrap_or_default() != row.after {
                 let (scope, resource) = (scope.clone(), resource.clone());
                 differences.push(Difference::Ledger { scope, resource, before: row.before, after: row.after });
             }

@@ -28,6 +28,8 @@ pub(crate) trait Conn: Send {
     /// Undoes everything since the savepoint and drops it.
     fn undo(&mut self) -> Result<(), Error>;
     fn commit(&mut self) -> Result<(), Error>;
+    /// Runs a last statement and commits, in one round trip. The statement must fail rather than touch nothing.
+    fn commit_with(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<(), Error>;
     fn rollback(&mut self);
 
     /// Begins a snapshot that every query until [`Conn::end_read`] sees.

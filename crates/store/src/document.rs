@@ -4,6 +4,7 @@ use crate::Error;
 use base::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use std::any::TypeId;
 use std::borrow::Cow;
 use std::ops::Deref;
 
@@ -19,6 +20,7 @@ pub const KEYS: usize = 1000;
 /// A type that is kept in the store.
 ///
 /// The body is the JSON of the struct, which must be an object. Kinds are `snake_case` words, spelled as the API does.
+/// Use `BTreeMap` and not `HashMap` inside: an update is compared with what is kept by its text.
 pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// Names the kind in every table. Never changes, never serves two types.
     const KIND: &'static str;
@@ -224,13 +226,19 @@ pub(crate) fn redacted<T: Document>(text: &str) -> Result<String, Error> {
 #[derive(Clone, Copy)]
 pub struct Kind {
     pub(crate) name: &'static str,
+    pub(crate) of: TypeId,
     pub(crate) index_version: u32,
     pub(crate) keys: fn(&str) -> Result<Keys, Error>,
 }
 
 impl Kind {
     pub fn of<T: Document>() -> Kind {
-        Kind { name: T::KIND, index_version: T::INDEX_VERSION, keys: |text| Keys::of(&decode::<T>(text)?) }
+        Kind {
+            name: T::KIND,
+            of: TypeId::of::<T>(),
+            index_version: T::INDEX_VERSION,
+            keys: |text| Keys::of(&decode::<T>(text)?),
+        }
     }
 }
 

@@ -10,6 +10,32 @@
 //! - [`Store::read`] runs a closure on one consistent snapshot.
 //! - [`Store::watch`] tells of every committed revision in order.
 //!
+//! ```
+//! # use store::{Cause, Document, Error, Keys, Options, Query, Store};
+//! #[derive(Clone, serde::Serialize, serde::Deserialize)]
+//! struct Network { id: String, project_id: String, name: String }
+//!
+//! impl Document for Network {
+//!     const KIND: &'static str = "network";
+//!     fn id(&self) -> &str { &self.id }
+//!     fn project_id(&self) -> &str { &self.project_id }
+//!     fn keys(&self, keys: &mut Keys) { keys.unique("name", [&self.project_id, &self.name]) }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> store::Result<()> {
+//! let store = Store::open(Options::memory(), base::Env::system()).await?;
+//! let created = store.write(Cause::new("a-user", "req-1", "network.create"), |tx| {
+//!     tx.charge("p1", "networks", 1, Some(10))?;
+//!     let network = Network { id: tx.uuid(), project_id: "p1".into(), name: "blue".into() };
+//!     Ok(tx.create(&network)?)
+//! }).await?;
+//! assert_eq!(store.list::<Network>(Query::project("p1")).await?.len(), 1);
+//! let again = store.write(Cause::default(), move |tx| Ok(tx.create(&Network { id: tx.uuid(), ..created.value.doc.clone() })?));
+//! assert!(matches!(Error::of(&again.await.err().unwrap()), Some(Error::Taken { name: "name", .. })));
+//! # Ok(()) }
+//! ```
+//!
 //! What this crate must never do: decide anything about clouds, wait for anything but its database inside a
 //! transaction, or let a secret (see [`Document::redact`]) into history, watch or dry runs.
 
@@ -17,6 +43,9 @@ mod buffer;
 mod conn;
 mod document;
 mod error;
+#[cfg(test)]
+mod faults;
+mod follower;
 mod ledger;
 mod maintain;
 mod past;
@@ -34,13 +63,14 @@ mod writer;
 pub use buffer::Difference;
 pub use document::{Document, Keys, Kind, Rev, Stored};
 pub use error::Error;
+pub use follower::Follower;
 pub use ledger::Usage;
 pub use maintain::{Info, Trimmed};
 pub use past::{AsOf, Version};
 pub use query::Query;
 pub use reader::Reader;
 pub use store::{Options, Store};
-pub use tx::Tx;
+pub use tx::{Charge, Tx};
 pub use watch::{Change, Event, Revision, Watch};
 pub use writer::{Cause, Committed};
 

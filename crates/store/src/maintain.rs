@@ -3,13 +3,13 @@
 use crate::document::{Kind, Rev, plain};
 use crate::reader::{Reader, doc_row};
 use crate::schema;
-use crate::sql::{self, Rows, values};
+use crate::sql::{self, Rows, given, values};
 use crate::writer::Cause;
 use crate::{Error, Result, Store};
 use base::{Fault, Timestamp};
 use std::path::Path;
 
-/// Rows of history that one step of trimming deletes at most, and documents that a rebuild reads at a time.
+/// Rows of history that one step of trimming looks at, and documents that a rebuild reads at a time.
 const STEP: i64 = 2_000;
 
 /// What `nubo status` shows of the store.
@@ -33,9 +33,9 @@ pub struct Trimmed {
 
 /// Creates what is missing, checks the version, rebuilds index entries, and returns the newest revision.
 pub(crate) fn prepare(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<Rev, Error> {
-    for (n, kind) in kinds.iter().enumerate() {
-        if kinds[..n].iter().any(|other| other.name == kind.name && other.keys as usize != kind.keys as usize) {
-            tracing::debug!(kind = kind.name, "registered twice");
+    for kind in kinds {
+        if kinds.iter().any(|other| other.name == kind.name && other.of != kind.of) {
+            return Err(Error::Corrupt(format!("two types claim the kind {}", kind.name)));
         }
     }
     reader.conn.begin_write()?;
@@ -74,7 +74,7 @@ fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<R
 }
 
 fn set_meta(reader: &mut Reader, name: &str, value: i64) -> Result<(), Error> {
-    reader.conn.execute(&sql::META_SET, &values![name, value]).map(|_| ())
+    reader.conn.execute(&sql::META_SET, &given![name, value]).map(|_| ())
 }
 
 /// Computes the entries of a kind anew. Fails when two documents now claim one unique key.
@@ -83,7 +83,7 @@ fn rebuild(reader: &mut Reader, kind: &Kind) -> Result<usize, Error> {
     reader.conn.execute(&sql::DROP_UNIQUES, &[kind.name.into()])?;
     let (mut created, mut id, mut count) = (i64::MIN, String::new(), 0);
     loop {
-        let page = reader.query(&sql::LIST_ALL[0], &values![kind.name, created, &id, STEP])?;
+        let page = reader.query(&sql::LIST_ALL[0], &given![kind.name, created, &id, STEP])?;
         let rows = page.into_iter().map(doc_row).collect::<Result<Vec<_>, _>>()?;
         let Some(last) = rows.last() else { return Ok(count) };
         let keys = rows.iter().map(|row| (kind.keys)(&row.body)).collect::<Result<Vec<_>, _>>()?;
@@ -119,17 +119,17 @@ impl Store {
             Ok(kept.max(oldest))
         });
         let oldest = mark.await?.value;
+        let bound = crate::buffer::seq(Rev(oldest.0 + 1), 0);
         let (mut from, mut rows) = (0, 0);
         loop {
-            let bound = crate::buffer::seq(Rev(oldest.0 + 1), 0);
-            let gone = self.write(cause(), move |tx| {
-                let found = tx.query(&sql::PAST_TRIM, &values![from, bound, STEP])?;
-                Ok(found.iter().map(|row| row.int(0)).collect::<Result<Vec<_>, _>>()?)
+            let step = self.write(cause(), move |tx| {
+                let window = tx.query(&sql::PAST_WINDOW, &given![from, bound, STEP])?;
+                let Some(end) = window.first().and_then(|row| row.maybe_int(0)) else { return Ok(None) };
+                Ok(Some((end, tx.execute(&sql::PAST_TRIM, &given![from, end, bound])?)))
             });
-            let gone = gone.await?.value;
-            let Some(last) = gone.iter().max() else { return Ok(Trimmed { rows, oldest }) };
-            rows += gone.len() as u64;
-            from = last + 1;
+            let Some((end, gone)) = step.await?.value else { return Ok(Trimmed { rows, oldest }) };
+            rows += gone;
+            from = end + 1;
         }
     }
 
@@ -177,7 +177,7 @@ impl Store {
         let taken = self.write(Cause::new(owner.clone(), "", "lease.acquire"), move |tx| {
             let now = tx.now();
             let until = now.plus_ms(ttl_ms);
-            Ok(tx.execute(&sql::LEASE_TAKE, &values![&name, &owner, until.0, now.0])? == 1)
+            Ok(tx.execute(&sql::LEASE_TAKE, &given![&name, &owner, until.0, now.0])? == 1)
         });
         Ok(taken.await?.value)
     }
@@ -188,7 +188,7 @@ impl Store {
         plain("owner", owner, 512)?;
         let (name, owner) = (name.to_owned(), owner.to_owned());
         let dropped = self.write(Cause::new(owner.clone(), "", "lease.release"), move |tx| {
-            Ok(tx.execute(&sql::LEASE_DROP, &values![&name, &owner])?)
+            Ok(tx.execute(&sql::LEASE_DROP, &given![&name, &owner])?)
         });
         dropped.await.map(|_| ())
     }

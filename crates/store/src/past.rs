@@ -5,10 +5,10 @@
 //! project's past see it.
 
 use crate::buffer::{DocRow, seq};
-use crate::document::{Document, Keys, Rev, Stored};
+use crate::document::{Document, Keys, Rev, Stored, decode};
 use crate::query::{Query, Scope};
 use crate::reader::{Reader, stored};
-use crate::sql::{self, Row, values};
+use crate::sql::{self, Row, given};
 use crate::{Change, Error};
 use base::{RequestId, Timestamp};
 use std::borrow::Cow;
@@ -42,31 +42,30 @@ impl Reader {
         if id.contains('\0') {
             return Ok(None);
         }
-        let row = self.query(&sql::PAST_GET, &values![T::KIND, id, bound])?.pop();
-        Ok(row.map(past_row).transpose()?.flatten().map(stored).transpose()?)
+        let row = self.query(&sql::PAST_GET, &given![T::KIND, id, bound])?.pop();
+        row.map(past_row).transpose()?.flatten().map(stored).transpose()
     }
 
     /// The documents that matched then, in the order of their creation, without their secrets.
     pub fn list_as_of<T: Document>(&mut self, query: Query, at: AsOf) -> Result<Vec<Stored<T>>, Error> {
         let bound = self.bound::<T>(at)?;
         let found = match &query.scope {
-            Scope::Project(project) if project.is_empty() => Vec::new(),
-            Scope::Project(project) => self.query(&sql::PAST_PROJECT, &values![T::KIND, project, bound])?,
-            Scope::All | Scope::Index(..) => self.query(&sql::PAST_ALL, &values![T::KIND, bound])?,
+            Scope::Project(project) if project.is_empty() || project.contains('\0') => Vec::new(),
+            Scope::Project(project) => self.query(&sql::PAST_PROJECT, &given![T::KIND, project, bound])?,
+            Scope::All | Scope::Index(..) => self.query(&sql::PAST_ALL, &given![T::KIND, bound])?,
         };
-        let mut list = Vec::with_capacity(found.len());
-        for row in found {
-            let Some(row) = past_row(row)? else { continue };
-            let doc = stored::<T>(row)?;
+        let mut rows = found.into_iter().filter_map(|row| past_row(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+        if let Scope::Index(name, value) = &query.scope {
             // Index entries of the past are not kept: the keys are computed again.
-            if let Scope::Index(name, value) = &query.scope
-                && !Keys::of(&doc.doc)?.has_index(name, value)
-            {
-                continue;
+            let mut kept = Vec::new();
+            for row in rows {
+                if Keys::of(&decode::<T>(&row.body)?)?.has_index(name, value) {
+                    kept.push(row);
+                }
             }
-            list.push(doc);
+            rows = kept;
         }
-        page(list, &query)
+        page(T::KIND, rows, &query)?.into_iter().map(stored).collect()
     }
 
     /// The newest versions of a document, newest first, at most `limit`.
@@ -76,7 +75,7 @@ impl Reader {
         }
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut versions: Vec<Version> = Vec::new();
-        for mut row in self.query(&sql::PAST_OF, &values![kind, id, i64::MAX, most])? {
+        for mut row in self.query(&sql::PAST_OF, &given![kind, id, i64::MAX, most])? {
             let rev = Rev((row.int(0)? / 65_536) as u64);
             let body = row.maybe_text(5).map(Arc::from);
             if body.is_none() && versions.last().is_some_and(|newer| newer.rev == rev) {
@@ -94,13 +93,13 @@ impl Reader {
         self.check_kept(since)?;
         let most = i64::try_from(limit.max(1)).unwrap_or(i64::MAX).saturating_add(1);
         let from = seq(Rev(since.0.min(i64::MAX as u64 / 65_536 - 2) + 1), 0);
-        let mut rows = self.query(&sql::PAST_SINCE, &values![from, i64::MAX, most])?;
+        let mut rows = self.query(&sql::PAST_SINCE, &given![from, i64::MAX, most])?;
         if rows.len() > limit.max(1) {
             // The last revision may be cut in two: leave it for the next page, or take it whole if it is the only one.
             let (first, last) = (rows[0].int(0)? / 65_536, rows[rows.len() - 1].int(0)? / 65_536);
             if first == last {
                 let end = seq(Rev(first as u64 + 1), 0);
-                rows = self.query(&sql::PAST_SINCE, &values![from, end, i64::MAX])?;
+                rows = self.query(&sql::PAST_SINCE, &given![from, end, i64::MAX])?;
             } else {
                 rows.retain(|row| row.int(0).is_ok_and(|seq| seq / 65_536 < last));
             }
@@ -177,18 +176,18 @@ impl Reader {
 }
 
 /// Sorts a list of the past and cuts the page out.
-fn page<T: Document>(mut list: Vec<Stored<T>>, query: &Query) -> Result<Vec<Stored<T>>, Error> {
-    list.sort_by(|a, b| (a.created, a.doc.id()).cmp(&(b.created, b.doc.id())));
+fn page(kind: &'static str, mut rows: Vec<DocRow>, query: &Query) -> Result<Vec<DocRow>, Error> {
+    rows.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     if query.reverse {
-        list.reverse();
+        rows.reverse();
     }
     if let Some(id) = &query.after {
-        let place = list.iter().position(|doc| doc.doc.id() == id);
-        let place = place.ok_or_else(|| Error::Marker { kind: T::KIND, id: id.clone() })?;
-        list.drain(..=place);
+        let place = rows.iter().position(|row| row.id == *id);
+        let place = place.ok_or_else(|| Error::Marker { kind, id: id.clone() })?;
+        rows.drain(..=place);
     }
-    list.truncate(query.limit.unwrap_or(usize::MAX));
-    Ok(list)
+    rows.truncate(query.limit.unwrap_or(usize::MAX));
+    Ok(rows)
 }
 
 /// A row of (id, project_id, seq, created, at, body); `None` for a deletion.

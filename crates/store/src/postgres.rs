@@ -221,6 +221,18 @@ impl Conn for PostgresConn {
         Ok(())
     }
 
+    fn commit_with(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<(), Error> {
+        let statement = self.statement(sql.postgres())?;
+        let values = parameters(values);
+        // After a statement that failed, COMMIT undoes: the first error tells.
+        self.wait(async |client| {
+            let (ran, committed) = futures::join!(client.execute(&statement, &values), client.batch_execute("COMMIT"));
+            ran.and(committed)
+        })?;
+        self.begun = false;
+        Ok(())
+    }
+
     fn rollback(&mut self) {
         self.pending.clear();
         if !std::mem::take(&mut self.begun) || self.dead {

@@ -5,7 +5,7 @@ use crate::buffer::{Buffer, DocRow, Entry, unique_value};
 use crate::conn::Conn;
 use crate::document::{Document, Keys, Rev, Stored, decode};
 use crate::query::{Query, Scope};
-use crate::sql::{self, Row, Sql, Value, values};
+use crate::sql::{self, Row, Sql, Value, given};
 use crate::store::Shared;
 use crate::{Error, Usage};
 use base::Timestamp;
@@ -78,6 +78,7 @@ impl Reader {
         self.know::<T>(false)?;
         let kind = Value::Text(T::KIND);
         let found = match &query.scope {
+            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => return Ok(0),
             Scope::All => self.query(&sql::COUNT_ALL, &[kind])?,
             Scope::Project(project) => self.query(&sql::COUNT_PROJECT, &[kind, project.into()])?,
             Scope::Index(name, value) => self.query(&sql::COUNT_INDEX, &[kind, (*name).into(), value.into()])?,
@@ -95,12 +96,19 @@ impl Reader {
         if let Some(row) = self.buffer.ledger.get(&(scope.to_owned(), resource.to_owned())) {
             return Ok(row.after);
         }
-        Ok(self.committed_usage(scope, resource)?.unwrap_or_default())
+        if no_key(scope) || no_key(resource) {
+            return Ok(Usage::default());
+        }
+        let rows = self.query(&sql::USAGE, &[scope.into(), resource.into()])?;
+        rows.first().map_or(Ok(Usage::default()), usage)
     }
 
     /// Every ledger row of a scope by resource.
     pub fn list_usage(&mut self, scope: &str) -> Result<BTreeMap<String, Usage>, Error> {
         let mut usages = BTreeMap::new();
+        if no_key(scope) {
+            return Ok(usages);
+        }
         for mut row in self.query(&sql::USAGES, &[scope.into()])? {
             usages.insert(row.text(0)?, Usage { used: row.int(1)?, limit: row.maybe_int(2) });
         }
@@ -135,11 +143,6 @@ impl Reader {
             return Ok(Some(*value));
         }
         self.query(&sql::META, &[name.into()])?.first().map(|row| row.int(0)).transpose()
-    }
-
-    pub(crate) fn committed_usage(&mut self, scope: &str, resource: &str) -> Result<Option<Usage>, Error> {
-        let rows = self.query(&sql::USAGE, &[scope.into(), resource.into()])?;
-        rows.first().map(|row| Ok(Usage { used: row.int(0)?, limit: row.maybe_int(1) })).transpose()
     }
 
     pub(crate) fn query(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
@@ -197,7 +200,7 @@ impl Reader {
     }
 
     /// The rows of a list: the committed ones, with the transaction's own laid over them.
-    fn rows(&mut self, kind: &'static str, query: &Query) -> Result<Vec<DocRow>, Error> {
+    pub(crate) fn rows(&mut self, kind: &'static str, query: &Query) -> Result<Vec<DocRow>, Error> {
         let start = match &query.after {
             None => (if query.reverse { i64::MAX } else { i64::MIN }, String::new()),
             Some(id) => match self.row(kind, id)? {
@@ -227,10 +230,11 @@ impl Reader {
         let way = usize::from(query.reverse);
         let (created, id) = (start.0, &start.1);
         match &query.scope {
-            Scope::All => self.query(&sql::LIST_ALL[way], &values![kind, created, id, most]),
-            Scope::Project(project) => self.query(&sql::LIST_PROJECT[way], &values![kind, project, created, id, most]),
+            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => Ok(Vec::new()),
+            Scope::All => self.query(&sql::LIST_ALL[way], &given![kind, created, id, most]),
+            Scope::Project(project) => self.query(&sql::LIST_PROJECT[way], &given![kind, project, created, id, most]),
             Scope::Index(name, value) => {
-                self.query(&sql::LIST_INDEX[way], &values![kind, *name, value, created, id, most])
+                self.query(&sql::LIST_INDEX[way], &given![kind, *name, value, created, id, most])
             }
         }
     }
@@ -261,6 +265,11 @@ fn matches((row, keys): &(DocRow, Keys), scope: &Scope) -> bool {
         Scope::Project(project) => !project.is_empty() && row.project_id == *project,
         Scope::Index(name, value) => keys.has_index(name, value),
     }
+}
+
+/// A row of (used, limit).
+pub(crate) fn usage(row: &Row) -> Result<Usage, Error> {
+    Ok(Usage { used: row.int(0)?, limit: row.maybe_int(1) })
 }
 
 pub(crate) fn doc_row(mut row: Row) -> Result<DocRow, Error> {

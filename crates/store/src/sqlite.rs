@@ -17,7 +17,7 @@ pub(crate) struct Sqlite {
 const WRITER: &str = "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 1000; PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456;
     PRAGMA cache_size = -8000;";
-const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456; PRAGMA query_only = 1;";
+const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456;";
 
 impl Sqlite {
     /// Makes the file readable by its owner alone before SQLite does otherwise: bodies hold secrets.
@@ -139,6 +139,11 @@ impl Conn for SqliteConn {
 
     fn commit(&mut self) -> Result<(), Error> {
         self.run("COMMIT")
+    }
+
+    fn commit_with(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<(), Error> {
+        self.execute(sql, values)?;
+        self.commit()
     }
 
     fn rollback(&mut self) {

@@ -104,7 +104,7 @@ impl Shared {
 }
 
 enum Mode {
-    Inline(Mutex<Writer>),
+    Inline(Box<Mutex<Writer>>),
     Threads { jobs: mpsc::Sender<Box<dyn Job>>, pool: Pool },
 }
 
@@ -134,7 +134,7 @@ impl Store {
         Ok(opened.map_err(|error| Fault::bug(format!("opening the store: {error}")))??)
     }
 
-    fn start(
+    pub(crate) fn start(
         options: Options,
         env: Env,
         connect: Arc<dyn Connect>,
@@ -146,7 +146,7 @@ impl Store {
         let rev = maintain::prepare(writer.reader(), &connect.schema(), &options.kinds)?;
         shared.rev.store(rev.0, Ordering::SeqCst);
         let mode = if inline {
-            Mode::Inline(Mutex::new(writer))
+            Mode::Inline(Box::new(Mutex::new(writer)))
         } else {
             let (jobs, queue) = mpsc::channel(QUEUE);
             std::thread::Builder::new()
@@ -276,6 +276,15 @@ impl Store {
     /// The time and randomness that the store was opened with.
     pub fn env(&self) -> &Env {
         &self.inner.shared.env
+    }
+
+    /// How many jobs wait for the writer.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        match &self.inner.mode {
+            Mode::Inline(_) => 0,
+            Mode::Threads { jobs, .. } => jobs.max_capacity() - jobs.capacity(),
+        }
     }
 
     pub(crate) fn connect(&self) -> &Arc<dyn Connect> {

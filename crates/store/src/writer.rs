@@ -12,7 +12,7 @@ use crate::buffer::{Difference, seq};
 use crate::conn::Connect;
 use crate::document::plain;
 use crate::reader::Reader;
-use crate::sql::{self, values};
+use crate::sql::{self, given};
 use crate::store::Shared;
 use crate::tx::Tx;
 use crate::watch::{Change, Revision};
@@ -23,9 +23,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The most jobs of a batch, and how long it goes on taking them.
+/// The most jobs of a batch, and how long it goes on taking them after the first.
 const BATCH_JOBS: usize = 256;
 const BATCH_TIME: Duration = Duration::from_millis(20);
+/// How long a server that could not be reached is left alone.
+const AWAY: Duration = Duration::from_millis(500);
 
 /// Who changes something, in which request, and what for. Kept in history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,12 +130,14 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     /// The newest revision, the batch under way included.
     rev: Rev,
+    /// When the server could last not be reached, and why.
+    away: Option<(Instant, Error)>,
 }
 
 impl Writer {
     pub fn new(connect: Arc<dyn Connect>, shared: Arc<Shared>) -> Result<Writer, Error> {
         let reader = Reader::new(connect.writer()?, shared.clone());
-        Ok(Writer { tx: Tx::new(reader), connect, shared, rev: Rev(0) })
+        Ok(Writer { tx: Tx::new(reader), connect, shared, rev: Rev(0), away: None })
     }
 
     /// For reads in inline mode, between batches.
@@ -146,9 +150,9 @@ impl Writer {
         if let Err(error) = self.begin() {
             return first.answer(Err(error.into()));
         }
-        let started = Instant::now();
         let before = self.rev;
         let mut done: Vec<Done> = Vec::new();
+        let mut since_first = None;
         let mut next = Some(first);
         while let Some(mut job) = next.take() {
             let outcome = self.one(&mut *job);
@@ -156,7 +160,9 @@ impl Writer {
             if !self.standing() {
                 return self.again(done);
             }
-            if done.len() < BATCH_JOBS && (done.len() == 1 || started.elapsed() < BATCH_TIME) {
+            // However long the first took: what waited for it may come along.
+            let started = *since_first.get_or_insert_with(Instant::now);
+            if done.len() < BATCH_JOBS && started.elapsed() < BATCH_TIME {
                 next = more();
             }
         }
@@ -170,10 +176,11 @@ impl Writer {
     /// Runs the jobs of a lost batch one by one. One that loses its transaction alone is answered with the reason.
     fn again(&mut self, jobs: Vec<Done>) {
         tracing::warn!(jobs = jobs.len(), "a batch was lost and runs again, each job alone");
-        for (mut job, _) in jobs {
+        let mut jobs = jobs.into_iter();
+        while let Some((mut job, outcome)) = jobs.next() {
             if let Err(error) = self.begin() {
-                job.answer(Err(error.into()));
-                continue;
+                // The engine is away: the rest need not wait for that one by one.
+                return fail([(job, outcome)].into_iter().chain(jobs), &error);
             }
             let before = self.rev;
             let outcome = self.one(&mut *job);
@@ -191,10 +198,31 @@ impl Writer {
         }
     }
 
+    /// Replaces the connection. A server that was away a moment ago is not tried again at once: each try may take
+    /// seconds, and jobs queue up behind it.
+    fn reconnect(&mut self) -> Result<(), Error> {
+        if let Some((at, error)) = &self.away
+            && at.elapsed() < AWAY
+        {
+            return Err(error.clone());
+        }
+        match self.connect.writer() {
+            Ok(conn) => {
+                self.tx.conn = conn;
+                self.away = None;
+                Ok(())
+            }
+            Err(error) => {
+                self.away = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
     /// Begins the transaction on a connection that works and reads the revision that it builds upon.
     fn begin(&mut self) -> Result<(), Error> {
         if !self.tx.conn.is_alive() {
-            self.tx.conn = self.connect.writer()?;
+            self.reconnect()?;
         }
         self.tx.stop();
         let begun = self.tx.conn.begin_write().and_then(|()| self.tx.raw_meta("rev"));
@@ -209,7 +237,7 @@ impl Writer {
                 if self.tx.conn.is_alive() {
                     return Err(error);
                 }
-                self.tx.conn = self.connect.writer()?;
+                self.reconnect()?;
                 self.tx.conn.begin_write()?;
                 self.rev = Rev(self.tx.raw_meta("rev")?.unwrap_or(0) as u64);
                 Ok(())
@@ -259,7 +287,7 @@ impl Writer {
             reader.conn.flush(&rows)?;
         }
         for (name, value) in &reader.buffer.meta {
-            reader.conn.execute(&sql::META_SET, &values![name, *value])?;
+            reader.conn.execute(&sql::META_SET, &given![name, *value])?;
         }
         let differences = if job.dry() { reader.buffer.differences()? } else { Vec::new() };
         let rev = if changed { rev } else { self.rev };
@@ -269,14 +297,12 @@ impl Writer {
     /// Raises the revision and commits. A connection that is lost here leaves it open whether it happened: then the
     /// history is asked.
     fn finish(&mut self, before: Rev, done: &[Done]) -> End {
-        if self.rev != before {
-            let raised = self.tx.execute(&sql::REV_RAISE, &values![self.rev.0 as i64, before.0 as i64]);
-            if !matches!(raised, Ok(1)) {
-                self.tx.conn.rollback();
-                return End::Gone(raised.err().unwrap_or_else(|| Error::Corrupt("the revision moved".into())));
-            }
-        }
-        match self.tx.conn.commit() {
+        let committed = if self.rev == before {
+            self.tx.conn.commit()
+        } else {
+            self.tx.conn.commit_with(&sql::REV_RAISE, &given![self.rev.0 as i64, before.0 as i64])
+        };
+        match committed {
             Ok(()) => End::Committed,
             Err(error) if self.tx.conn.is_alive() => {
                 self.tx.conn.rollback();
@@ -348,7 +374,7 @@ impl Writer {
 }
 
 /// Answers jobs whose commit failed; those that had failed by themselves keep their own reason.
-fn fail(done: Vec<Done>, error: &Error) {
+fn fail(done: impl IntoIterator<Item = Done>, error: &Error) {
     for (job, outcome) in done {
         job.answer(outcome.and_then(|_| Err(error.clone().into())));
     }

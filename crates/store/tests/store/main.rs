@@ -1,6 +1,10 @@
 //! The store's behaviour, one body for every engine.
 
 mod bodies;
+mod crash;
+mod lifted;
+mod model;
+mod side;
 mod things;
 
 use store::{Options, Store};
@@ -20,13 +24,13 @@ impl Place {
 /// Runs each body on SQLite with threads, on SQLite inline, and on PostgreSQL (all bodies on one server, each in a
 /// database of its own).
 macro_rules! on_every_engine {
-    ($($body:ident),* $(,)?) => {
+    ($($module:ident::$body:ident),* $(,)?) => {
         mod sqlite { $(
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $body() {
                 let dir = tempfile::tempdir().unwrap();
                 let options = store::Options::new(format!("sqlite:{}", dir.path().join("store.db").display()));
-                crate::bodies::$body(crate::Place { options }).await;
+                crate::$module::$body(crate::Place { options }).await;
             }
         )* }
         mod inline { $(
@@ -34,7 +38,7 @@ macro_rules! on_every_engine {
             async fn $body() {
                 let dir = tempfile::tempdir().unwrap();
                 let options = store::Options::new(format!("sqlite:{}", dir.path().join("store.db").display())).inline();
-                crate::bodies::$body(crate::Place { options }).await;
+                crate::$module::$body(crate::Place { options }).await;
             }
         )* }
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,7 +47,7 @@ macro_rules! on_every_engine {
             let mut failed = Vec::new();
             $(
                 let place = Place { options: Options::new(server.database(stringify!($body))) };
-                if tokio::spawn(bodies::$body(place)).await.is_err() {
+                if tokio::spawn($module::$body(place)).await.is_err() {
                     failed.push(stringify!($body));
                 }
             )*
@@ -52,4 +56,33 @@ macro_rules! on_every_engine {
     };
 }
 
-on_every_engine!(creates_and_finds_again,);
+on_every_engine!(
+    bodies::creates_and_finds_again,
+    bodies::errors_name_what_is_wrong,
+    bodies::unchanged_documents_leave_no_trace,
+    bodies::unique_keys_pass_from_hand_to_hand,
+    bodies::a_stale_revision_is_a_conflict,
+    bodies::nul_and_overlong_values_are_refused,
+    bodies::secrets_stay_in_the_document,
+    bodies::a_dry_run_tells_and_leaves_nothing,
+    bodies::a_bad_job_leaves_the_others_whole,
+    bodies::lists_keep_the_order_of_creation,
+    bodies::reopening_changes_nothing,
+    bodies::snapshots_never_tear,
+    side::charges_stop_at_the_limit,
+    side::the_ledger_knows_own_default_and_no_limits,
+    side::several_charges_are_all_or_none,
+    side::two_hundred_charges_against_fifty,
+    side::the_watch_misses_nothing,
+    side::another_process_shows_as_lost,
+    side::a_follower_stays_equal_to_the_store,
+    side::kinds_without_history_show_only_in_the_watch,
+    side::the_past_is_found_by_time_and_project,
+    side::changes_are_cut_at_revisions,
+    side::trimming_keeps_what_later_times_need,
+    side::leases_pass_when_they_run_out,
+    side::status_and_backup,
+    lifted::entries_are_rebuilt_for_a_new_index_version,
+    lifted::a_rebuild_that_finds_a_clash_changes_nothing,
+    model::transactions_and_the_past_equal_a_model,
+);

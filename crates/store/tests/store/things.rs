@@ -22,8 +22,16 @@ impl Port {
             project_id: project_id.into(),
             name: name.into(),
             host: "h1".into(),
-            secret: String::new(),
+            secret: "hidden".into(),
         }
+    }
+
+    pub fn on(self, host: &str) -> Port {
+        Port { host: host.into(), ..self }
+    }
+
+    pub fn redacted(self) -> Port {
+        Port { secret: "***".into(), ..self }
     }
 }
 
@@ -75,7 +83,18 @@ pub async fn write<R: Send + 'static>(
     what: &str,
     closure: impl FnMut(&mut Tx) -> Result<R, Fault> + Send + 'static,
 ) -> store::Committed<R> {
-    store.write(cause(what), closure).await.unwrap()
+    store.write(cause(what), closure).await.unwrap_or_else(|fault| panic!("{what}: {}", fault.chain()))
+}
+
+/// Creates ports and expects that it works.
+pub async fn create(store: &Store, ports: Vec<Port>) -> store::Rev {
+    let created = write(store, "create", move |tx| {
+        for port in &ports {
+            tx.create(port)?;
+        }
+        Ok(())
+    });
+    created.await.rev
 }
 
 pub fn ids<T: Document>(list: &[store::Stored<T>]) -> Vec<&str> {
