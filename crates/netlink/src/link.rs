@@ -30,6 +30,9 @@ const BR_NF_CALL_IPTABLES: u16 = 36;
 const BR_NF_CALL_IP6TABLES: u16 = 37;
 const BR_NF_CALL_ARPTABLES: u16 = 38;
 
+const IFLA_CARRIER: u16 = 33;
+const PORT_STATE: u16 = 1;
+const PORT_FORWARDING: u8 = 3;
 const PORT_LEARNING: u16 = 8;
 const PORT_UNICAST_FLOOD: u16 = 9;
 
@@ -102,6 +105,10 @@ pub struct Link {
     pub learning: Option<bool>,
     pub flood: Option<bool>,
     pub nf_call: Option<bool>,
+    /// The other side is there.
+    pub carrier: bool,
+    /// The bridge passes its frames on. That comes a moment after the link is up.
+    pub forwarding: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,17 +149,34 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Makes a link.
+///
+/// The ends of a veth pair get different indexes: the kernel takes a link whose peer has its own number for one
+/// without a lower link, and tells bridges of its carrier only after up to a second.
 pub fn create(ns: &Netns, new: &NewLink) -> Result<()> {
     check_name(&new.name)?;
+    let made = create_at(ns, new, None);
+    let NewKind::Veth { peer } = &new.kind else { return made };
+    made?;
+    let (near, far) = (index(ns, &new.name)?, index(&peer.namespace, &peer.name)?);
+    if near != far {
+        return Ok(());
+    }
+    delete(ns, &new.name)?;
+    let seed = new.name.bytes().fold(near, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) & 0xff_ffff;
+    create_at(ns, new, Some((0x0100_0000 | seed, 0x0200_0000 | seed)))
+}
+
+fn create_at(ns: &Netns, new: &NewLink, indexes: Option<(u32, u32)>) -> Result<()> {
     let flags = NLM_F_CREATE | NLM_F_EXCL;
-    let mut message = Message::new(RTM_NEWLINK, flags, &ifinfo(0, 0, 0, 0), format!("make link {}", new.name));
+    let (near, far) = indexes.unwrap_or((0, 0));
+    let mut message = Message::new(RTM_NEWLINK, flags, &ifinfo(0, near, 0, 0), format!("make link {}", new.name));
     put_identity(&mut message, &new.name, new.mac, new.mtu);
     let info = message.open(IFLA_LINKINFO);
     match &new.kind {
         NewKind::Bridge(options) => put_bridge(&mut message, options),
         NewKind::Veth { peer } => {
             check_name(&peer.name)?;
-            put_veth(&mut message, peer);
+            put_veth(&mut message, peer, far);
         }
     }
     message.close(info);
@@ -172,11 +196,11 @@ fn put_bridge(message: &mut Message, options: &BridgeOptions) {
     message.close(data);
 }
 
-fn put_veth(message: &mut Message, peer: &VethPeer) {
+fn put_veth(message: &mut Message, peer: &VethPeer, index: u32) {
     message.put(IFLA_INFO_KIND, b"veth\0");
     let data = message.open(IFLA_INFO_DATA);
     let other = message.open(VETH_INFO_PEER);
-    message.fixed(&ifinfo(0, 0, 0, 0));
+    message.fixed(&ifinfo(0, index, 0, 0));
     put_identity(message, &peer.name, peer.mac, peer.mtu);
     message.put(IFLA_NET_NS_FD, &(peer.namespace.fd().as_raw_fd() as u32).to_ne_bytes());
     message.close(other);
@@ -258,11 +282,19 @@ pub fn delete(ns: &Netns, name: &str) -> Result<()> {
 
 /// A link's index.
 pub fn index(ns: &Netns, name: &str) -> Result<u32> {
+    let found = get(ns, name)?;
+    found.map(|link| link.index).ok_or_else(|| Error::errno(format!("find link {name}"), libc::ENODEV))
+}
+
+/// One link. Newer kernels bring its state up to date for this question.
+pub fn get(ns: &Netns, name: &str) -> Result<Option<Link>> {
     let message =
         Message::new(RTM_GETLINK, 0, &ifinfo(0, 0, 0, 0), format!("find link {name}")).text(IFLA_IFNAME, name);
-    let answers = ns.route()?.get(message)?;
-    let found = answers.first().and_then(|(_, body)| parse(body));
-    found.map(|link| link.index).ok_or_else(|| Error::errno(format!("find link {name}"), libc::ENODEV))
+    match ns.route()?.get(message) {
+        Ok(answers) => Ok(answers.first().and_then(|(_, body)| parse(body))),
+        Err(error) if error.absent() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// All links of the namespace, by name.
@@ -287,6 +319,7 @@ fn parse(body: &[u8]) -> Option<Link> {
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_MTU => link.mtu = u32_of(value).unwrap_or(0),
             IFLA_MASTER => link.master = u32_of(value),
+            IFLA_CARRIER => link.carrier = value.first() == Some(&1),
             IFLA_IFALIAS => link.alias = Some(text_of(value)),
             IFLA_LINKINFO => parse_info(value, &mut link),
             _ => {}
@@ -308,6 +341,7 @@ fn parse_info(info: &[u8], link: &mut Link) {
         link.nf_call = find(info, IFLA_INFO_DATA).and_then(|data| flag(data, BR_NF_CALL_IPTABLES));
     }
     if let Some(port) = find(info, IFLA_INFO_SLAVE_DATA) {
+        link.forwarding = find(port, PORT_STATE).and_then(|v| v.first()).map(|state| *state == PORT_FORWARDING);
         link.learning = flag(port, PORT_LEARNING);
         link.flood = flag(port, PORT_UNICAST_FLOOD);
     }

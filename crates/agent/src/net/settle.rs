@@ -126,7 +126,8 @@ impl Keeper {
         }
         let mut shape = network::shape(&self.names, &self.world, spec, &actual);
         network::add_guest_link(&mut shape, &self.names, spec, port);
-        bring(&space.ns, actual, &shape, |_| false).map(|_| ())
+        bring(&space.ns, actual, &shape, |_| false)?;
+        wait_until_forwarding(&space.ns, &names::tap(&port.id))
     }
 
     pub fn settle_router(&mut self, id: &RouterId) -> Result<()> {
@@ -152,11 +153,15 @@ impl Keeper {
         }
         let steps = bring(&ns, actual, &shape, |_| false)?;
         end_floating_flows(&ns, &before, &shape.tables)?;
-        for network in inside {
+        for (network, link) in inside {
             self.settle_network(&network)?;
+            if let Some(space) = self.networks.get(&network) {
+                wait_until_forwarding(&space.ns, &link)?;
+            }
         }
-        if gateway {
+        if let Some(link) = gateway {
             self.settle_underlay()?;
+            wait_until_forwarding(&self.underlay.ns, &link)?;
         }
         self.announce(&spec, &ns, &steps)?;
         let carried: BTreeSet<IpAddr> = router::floating(&spec).map(|(outer, _)| IpAddr::V4(outer)).collect();
@@ -167,13 +172,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes the router's links that are missing. Answers the networks that got one, and whether the underlay did.
-    fn join(&mut self, spec: &RouterSpec, shape: &Shape, ns: &Netns) -> Result<(BTreeSet<NetworkId>, bool)> {
+    /// Makes the router's links that are missing, and answers them.
+    fn join(&mut self, spec: &RouterSpec, shape: &Shape, ns: &Netns) -> Result<Joined> {
         let there = link::list(ns)?;
-        let (mut inside, mut outside) = (BTreeSet::new(), false);
+        let (mut inside, mut outside) = (Vec::new(), None);
         for interface in &spec.interfaces {
             let name = names::inside(&interface.port);
-            if there.contains_key(&name) || !shape.links.contains_key(&name) {
+            if !shape.links.contains_key(&name) {
                 continue;
             }
             if !self.networks.contains_key(&interface.network) {
@@ -182,17 +187,20 @@ impl Keeper {
             let Some(space) = self.networks.get(&interface.network) else {
                 return Err(Error::tool(format!("router {}", spec.id), "a network of it is not in the view"));
             };
+            if joined(&there, &space.ns, &name, ns)? {
+                continue;
+            }
             make_pair(&space.ns, &name, &shape.links[&name], ns)?;
-            inside.insert(interface.network.clone());
+            inside.push((interface.network.clone(), name));
         }
         if let Some(gateway) = router::usable_gateway(&self.world, spec) {
             let name = self.names.gateway(&gateway.port);
-            if !there.contains_key(&name) {
+            if !joined(&there, &self.underlay.ns, &name, ns)? {
                 if self.underlay.tables.is_none() {
                     self.settle_underlay()?;
                 }
                 make_pair(&self.underlay.ns, &name, &shape.links[&name], ns)?;
-                outside = true;
+                outside = Some(name);
             }
         }
         Ok((inside, outside))
@@ -247,7 +255,7 @@ impl Keeper {
         let differ: Vec<_> =
             now.into_iter().zip(stand).filter(|(n, s)| Some(&n.1) != s.as_ref()).map(|(n, _)| n).collect();
         ns.sysctl(&differ)?;
-        match missing.first() {
+        match missing.iter().find(|(name, _)| name.ends_with("/forwarding")) {
             Some((name, _)) => Err(Error::tool(name.clone(), "the uplink is not there")),
             None => Ok(()),
         }
@@ -342,6 +350,36 @@ impl Keeper {
         self.routers.retain(|id, _| world.routers.contains_key(id));
         busy.map_or(Ok(()), Err)
     }
+}
+
+/// Links that were made: those into networks, and that into the underlay.
+type Joined = (Vec<(NetworkId, String)>, Option<String>);
+
+/// Waits, a short time, until the bridge carries a link's frames: it hears of the carrier a moment later, and whoever
+/// asked for an address meanwhile would ask again only after a second.
+fn wait_until_forwarding(ns: &Netns, name: &str) -> Result<()> {
+    for _ in 0..200 {
+        let link = link::get(ns, name)?;
+        if link.is_none_or(|link| !link.carrier || !link.up || link.forwarding != Some(false)) {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    tracing::debug!(name, "a link is up, but its bridge does not carry its frames yet");
+    Ok(())
+}
+
+/// True when both ends of a pair are there. One that has lost its other end (whose namespace is being taken apart) is
+/// removed, so that a new pair can be made.
+fn joined(near: &BTreeMap<String, Link>, far: &Netns, name: &str, ns: &Netns) -> Result<bool> {
+    if !near.contains_key(name) {
+        return Ok(false);
+    }
+    if link::get(far, name)?.is_some() {
+        return Ok(true);
+    }
+    link::delete(ns, name)?;
+    Ok(false)
 }
 
 /// A pair of links, `name` at both ends. What is left of an earlier one is in the way and goes.

@@ -209,6 +209,8 @@ impl Lab {
         for name in ["lo", "eth0"] {
             link::set(&ns, name, &LinkSet { up: Some(true), ..Default::default() }).unwrap();
         }
+        // Again, now that both ends are up: answered when the bridge carries the port's frames.
+        self.bridge().wire(&port.id).await.unwrap();
         let address = ipnet::IpNet::new(port.fixed_ips[0].1, 24).unwrap();
         route::change_addresses(&ns, &[], &[Address { link: "eth0".into(), address }]).unwrap();
         if let Some(via) = gateway {

@@ -70,6 +70,8 @@ pub fn shape(names: &Names, world: &World, network: &NetworkSpec, actual: &Actua
     for (name, value) in [("net/ipv4/ip_forward", "0"), ("net/ipv4/conf/all/accept_redirects", "0")] {
         shape.sysctls.push((name.into(), value.into()));
     }
+    // The namespace only carries IPv6: its own links have no part in it.
+    shape.sysctls.push(("net/ipv6/conf/default/disable_ipv6".into(), "1".into()));
     shape.link_sysctls.push((format!("net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1".into()));
     shape
 }

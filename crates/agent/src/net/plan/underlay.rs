@@ -39,6 +39,9 @@ pub fn shape(names: &Names, world: &World, switched: &BTreeSet<String>, refused:
         shape.links.insert(name.clone(), link);
         shape.addresses.insert(Address { link: name.clone(), address: external.host_address });
         shape.link_sysctls.push((format!("net/ipv4/conf/{name}/forwarding"), "1".into()));
+        if external.host_address.addr().is_ipv4() {
+            shape.link_sysctls.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "1".into()));
+        }
         if let Some(link) = &external.masquerade {
             shape.link_sysctls.push((format!("net/ipv4/conf/{link}/forwarding"), "1".into()));
         }
@@ -52,7 +55,10 @@ pub fn shape(names: &Names, world: &World, switched: &BTreeSet<String>, refused:
                 up: true,
                 ..Default::default()
             };
-            shape.links.insert(names.gateway(&gateway.port), link);
+            let name = names.gateway(&gateway.port);
+            // The host must not talk IPv6 with guests' routers by addresses that nobody gave.
+            shape.link_sysctls.push((format!("net/ipv6/conf/{name}/disable_ipv6"), "1".into()));
+            shape.links.insert(name, link);
         }
     }
     shape.tables = vec![table(names, world, switched, refused)];
