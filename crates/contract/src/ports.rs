@@ -4,7 +4,8 @@ use crate::Caller;
 use agent_api::{PortObserved, RouterObserved};
 use base::{HostName, NetworkId, PortId, ProjectId, Result, SecurityGroupId, ServerId, SubnetId};
 use std::net::IpAddr;
-use store::{Reader, Tx};
+use std::collections::HashMap;
+use store::{Change, Reader, Tx};
 
 /// The networks that `POST /servers` asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +76,26 @@ pub trait Ports: Send + Sync {
     /// Gives all ports of a server back.
     fn detach_all(&self, tx: &mut Tx, server: &ServerId) -> Result<()>;
     fn of_server(&self, reader: &mut Reader, server: &ServerId) -> Result<Vec<ServerPort>>;
+    /// The ports of many servers at once; a server without ports may be missing.
+    fn of_servers(&self, reader: &mut Reader, servers: &[ServerId]) -> Result<HashMap<ServerId, Vec<ServerPort>>> {
+        servers.iter().map(|server| Ok((server.clone(), self.of_server(reader, server)?))).collect()
+    }
+    /// The servers of which a committed change may have altered what [`Ports::of_server`] says. Naming too many costs
+    /// time, naming too few shows old addresses. None: not known without looking at all of them.
+    fn servers_touched(&self, _reader: &mut Reader, change: &Change) -> Result<Option<Vec<ServerId>>> {
+        #[derive(serde::Deserialize)]
+        struct Device {
+            device_id: Option<String>,
+        }
+        match (change.kind.as_ref(), &change.body) {
+            ("port", Some(body)) => {
+                let device = serde_json::from_str::<Device>(body).ok().and_then(|device| device.device_id);
+                Ok(Some(device.filter(|id| !id.is_empty()).map(ServerId::new).into_iter().collect()))
+            }
+            ("port" | "network" | "subnet" | "floating_ip" | "security_group", _) => Ok(None),
+            _ => Ok(Some(Vec::new())),
+        }
+    }
     /// Adds or removes a security group (name or id) on every port of a server.
     fn add_security_group(&self, tx: &mut Tx, caller: &Caller, server: &ServerId, group: &str) -> Result<()>;
     fn remove_security_group(&self, tx: &mut Tx, caller: &Caller, server: &ServerId, group: &str) -> Result<()>;

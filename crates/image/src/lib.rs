@@ -66,6 +66,11 @@ pub struct Service {
     uploads: Semaphore,
 }
 
+/// The kinds of documents, for opening the store.
+pub fn kinds() -> Vec<store::Kind> {
+    vec![store::Kind::of::<Image>(), store::Kind::of::<Member>()]
+}
+
 impl Service {
     /// # Errors
     /// Unavailable when the folder cannot be made.
@@ -83,6 +88,12 @@ impl Service {
         let contents = image.and_then(|image| image.doc.contents).filter(|contents| contents.quarantined.is_none());
         let contents = contents.ok_or_else(|| base::Fault::not_found(format!("Image {id} has no usable bytes.")))?;
         self.files.read(&contents.file)
+    }
+
+    /// The ids of all images: what is named after another belongs to nobody.
+    pub fn ids(reader: &mut store::Reader) -> Result<Vec<String>> {
+        let images = reader.list::<Image>(store::Query::all())?;
+        Ok(images.into_iter().map(|image| image.doc.id.to_string()).collect())
     }
 
     /// The service as the gateway takes it.

@@ -55,6 +55,8 @@ pub enum Job {
     Barrier(Answer<()>),
     Verify(Answer<Vec<Difference>>),
     Repair(Answer<()>),
+    /// netd's connection has ended.
+    ServicesLost,
     Stop,
 }
 
@@ -112,11 +114,12 @@ pub struct Keeper {
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 impl Keeper {
-    pub fn new(options: Options, seen: Arc<Seen>) -> Keeper {
+    pub fn new(options: Options, seen: Arc<Seen>, jobs: std::sync::mpsc::Sender<Job>) -> Keeper {
+        let gone = Arc::new(move || drop(jobs.send(Job::ServicesLost)));
         Keeper {
             names: Names::new(&options.cloud),
             underlay: Space::new(options.underlay.clone()),
-            services: Services::new(options.services.clone()),
+            services: Services::new(options.services.clone(), gone),
             options,
             world: World::default(),
             dirty: Dirty::default(),
@@ -167,7 +170,7 @@ impl Keeper {
             Job::OpenTap { until, .. } | Job::OpenVeth { until, .. } | Job::Wire { until, .. } => *until,
             _ => None,
         });
-        let next = due.chain(patience).chain([self.checked + CHECK_EVERY]).min().unwrap_or(now);
+        let next = due.chain(patience).chain(self.services.retry).chain([self.checked + CHECK_EVERY]).min().unwrap_or(now);
         next.saturating_duration_since(now).max(Duration::from_millis(1))
     }
 
@@ -209,6 +212,7 @@ impl Keeper {
                 self.repair();
                 let _ = answer.send(());
             }
+            Job::ServicesLost => self.services.lost(),
             Job::Stop => {}
         }
     }
@@ -271,6 +275,12 @@ impl Keeper {
         }
         if dirty.guests {
             self.services.guests(&self.world);
+        }
+        if dirty.sweep && self.world.whole {
+            self.services.complete();
+        }
+        if self.services.retry.is_some_and(|at| at <= Instant::now()) {
+            self.services.sync();
         }
     }
 

@@ -69,7 +69,7 @@ impl Bridge {
         }
         let seen = Arc::new(seen::Seen::default());
         let (jobs, inbox) = mpsc::channel();
-        let keeper = Keeper::new(options, seen.clone());
+        let keeper = Keeper::new(options, seen.clone(), jobs.clone());
         let thread = std::thread::Builder::new()
             .name("networks".into())
             .spawn(move || keeper.run(inbox))

@@ -1,7 +1,7 @@
 //! A laboratory: an underlay, a cloud id, a driver, and guests that are namespaces.
 
 use agent::Wiring;
-use agent::net::{Bridge, Options};
+use agent::net::{Bridge, Options, ServiceOptions};
 use agent_api::*;
 use base::{CloudId, SecurityGroupId};
 use netlink::{Address, LinkSet, Netns, Route, link, route};
@@ -29,12 +29,16 @@ pub struct Lab {
     pub underlay: Netns,
     pub options: Options,
     pub bridge: Option<Bridge>,
-    pub version: u64,
+    folder: Option<tempfile::TempDir>,
+    version: u64,
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         self.bridge = None;
+        if self.folder.is_some() {
+            agent::netd::stop(self.socket());
+        }
         let _ = agent::net::purge(&self.cloud, &self.underlay);
     }
 }
@@ -170,6 +174,24 @@ impl Lab {
         capable().then(|| Lab::within(Netns::scratch().unwrap()))
     }
 
+    /// One whose guests get DHCP and metadata.
+    pub fn with_services() -> Option<Lab> {
+        let mut lab = Lab::new()?;
+        let folder = tempfile::tempdir().unwrap();
+        lab.options.services = Some(ServiceOptions {
+            socket: folder.path().join("netd.sock"),
+            command: vec![env!("CARGO_BIN_EXE_agent-netd").into()],
+            log: None,
+        });
+        lab.folder = Some(folder);
+        lab.restart();
+        Some(lab)
+    }
+
+    pub fn socket(&self) -> &std::path::Path {
+        &self.options.services.as_ref().unwrap().socket
+    }
+
     /// Another cloud on the same machine.
     pub fn within(underlay: Netns) -> Lab {
         link::set(&underlay, "lo", &LinkSet { up: Some(true), ..Default::default() }).unwrap();
@@ -178,7 +200,7 @@ impl Lab {
         let mut options = Options::new(cloud.clone(), underlay.clone());
         options.port_patience = Duration::from_millis(200);
         let bridge = Some(Bridge::start(options.clone()).unwrap());
-        Lab { cloud, underlay, options, bridge, version: 0 }
+        Lab { cloud, underlay, options, bridge, folder: None, version: 0 }
     }
 
     pub fn bridge(&self) -> &Bridge {

@@ -7,3 +7,4 @@ mod groups;
 mod lab;
 mod life;
 mod routers;
+mod services;

@@ -1,8 +1,8 @@
 //! Taking in a stream: written, hashed twice and looked at, all at the same time.
 //!
-//! Three blocking threads share each chunk by reference: one writes, one makes the MD5, one the SHA-512. None waits for
+//! Three blocking threads share the chunks by reference: one writes, one makes the MD5, one the SHA-512. None waits for
 //! another beyond a short queue, so that an upload is as fast as the slowest of the three, and memory stays bounded by
-//! the queues.
+//! the queues. Chunks are handed over in batches: a wake-up for each would cost more than writing it.
 
 use base::{Fault, FaultKind, Result};
 use bytes::Bytes;
@@ -12,18 +12,27 @@ use md5::{Digest, Md5};
 use rest::Body;
 use sha2::Sha512;
 use std::fs::File;
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Chunks that may wait for each of the three.
-const QUEUE: usize = 8;
+/// Batches that may wait for each of the three.
+const QUEUE: usize = 3;
+/// A batch is handed over when it has so many bytes, or so many chunks (what one `writev` takes).
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_CHUNKS: usize = 256;
+/// The writer brings to disk what it has after so many bytes, while the hashes are still being made.
+const SYNC_BYTES: usize = 64 << 20;
 /// An upload that sends nothing for so long is broken.
 const IDLE: Duration = Duration::from_secs(120);
 /// What is still read and thrown away after a refusal, so that the client reads the answer instead of a reset.
 const DRAIN_BYTES: u64 = 64 << 20;
+
+/// Some chunks of the stream, shared.
+type Batch = Arc<[Bytes]>;
 
 /// What to hold an upload against.
 pub struct Expected {
@@ -51,15 +60,37 @@ pub struct Received {
 /// Invalid for a stream that breaks off or is not as long as announced.
 pub async fn receive(mut body: Body, file: &File, expected: &Expected) -> Result<Received> {
     let file = file.try_clone().map_err(|error| Fault::unavailable("The upload's file is lost.").because(error))?;
-    let (to_file, writer) = stage(move |chunks| write(file, chunks));
-    let (to_md5, md5) = stage(|chunks| hash::<Md5>(chunks));
-    let (to_sha512, sha512) = stage(|chunks| hash::<Sha512>(chunks));
-    let mut glimpse = Glimpse::new();
+    let (to_file, writer) = stage(move |batches| write(file, batches));
+    let (to_md5, md5) = stage(hash::<Md5>);
+    let (to_sha512, sha512) = stage(hash::<Sha512>);
+    let to = [to_file, to_md5, to_sha512];
     let mut size_bytes = 0u64;
-    let pumped = async {
-        while let Some(chunk) = next(&mut body).await? {
-            size_bytes += chunk.len() as u64;
-            if size_bytes > expected.most_bytes {
+    let pumped = pump(&mut body, &to, expected, &mut size_bytes).await;
+    drop(to);
+    let (written, md5, sha512) = (join(writer).await?, join(md5).await?, join(sha512).await?);
+    let findings = match pumped.and(written) {
+        Ok(findings) => findings,
+        Err(fault) => {
+            drain(body, &fault).await;
+            return Err(fault);
+        }
+    };
+    if let Some(announced) = expected.size_bytes.filter(|announced| *announced != size_bytes) {
+        return Err(Fault::invalid(format!("The upload has {size_bytes} bytes, but {announced} were announced.")));
+    }
+    Ok(Received { size_bytes, md5: md5.into(), sha512: sha512.into(), findings })
+}
+
+/// Moves the stream into the queues. Ends early, without a fault, when a thread is gone: that one's own error says why.
+async fn pump(body: &mut Body, to: &[mpsc::Sender<Batch>; 3], expected: &Expected, size: &mut u64) -> Result<()> {
+    let mut glimpse = Glimpse::new();
+    let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+    loop {
+        let chunk = next(body).await?;
+        let ended = chunk.is_none();
+        if let Some(chunk) = chunk {
+            *size += chunk.len() as u64;
+            if *size > expected.most_bytes {
                 return Err(too_large(expected.most_bytes));
             }
             if let Some(limits) = &expected.enforced
@@ -67,27 +98,22 @@ pub async fn receive(mut body: Body, file: &File, expected: &Expected) -> Result
             {
                 return Err(Fault::unsupported_media(reason));
             }
-            let sent =
-                (to_file.send(chunk.clone()).await, to_md5.send(chunk.clone()).await, to_sha512.send(chunk).await);
-            if sent.0.is_err() || sent.1.is_err() || sent.2.is_err() {
-                // The writer ended early; its own error says why.
-                break;
+            batch_bytes += chunk.len();
+            batch.push(chunk);
+        }
+        if ended || batch_bytes >= BATCH_BYTES || batch.len() >= BATCH_CHUNKS {
+            let full: Batch = std::mem::take(&mut batch).into();
+            batch_bytes = 0;
+            for queue in to {
+                if queue.send(full.clone()).await.is_err() {
+                    return Ok(());
+                }
             }
         }
-        Ok(())
-    };
-    let pumped = pumped.await;
-    drop((to_file, to_md5, to_sha512));
-    let (written, md5, sha512) = (join(writer).await?, join(md5).await?, join(sha512).await?);
-    if let Err(fault) = pumped {
-        drain(body, &fault).await;
-        return Err(fault);
+        if ended {
+            return Ok(());
+        }
     }
-    let findings = written?;
-    if let Some(announced) = expected.size_bytes.filter(|announced| *announced != size_bytes) {
-        return Err(Fault::invalid(format!("The upload has {size_bytes} bytes, but {announced} were announced.")));
-    }
-    Ok(Received { size_bytes, md5: md5.into(), sha512: sha512.into(), findings })
 }
 
 fn too_large(most: u64) -> Fault {
@@ -95,8 +121,8 @@ fn too_large(most: u64) -> Fault {
 }
 
 fn stage<T: Send + 'static>(
-    run: impl FnOnce(mpsc::Receiver<Bytes>) -> T + Send + 'static,
-) -> (mpsc::Sender<Bytes>, JoinHandle<T>) {
+    run: impl FnOnce(mpsc::Receiver<Batch>) -> T + Send + 'static,
+) -> (mpsc::Sender<Batch>, JoinHandle<T>) {
     let (to, from) = mpsc::channel(QUEUE);
     (to, spawn_blocking(move || run(from)))
 }
@@ -138,28 +164,50 @@ pub async fn drain(mut body: Body, fault: &Fault) {
     }
 }
 
-fn hash<D: Digest>(mut chunks: mpsc::Receiver<Bytes>) -> md5::digest::Output<D> {
+fn hash<D: Digest>(mut batches: mpsc::Receiver<Batch>) -> md5::digest::Output<D> {
     let mut digest = D::new();
-    while let Some(chunk) = chunks.blocking_recv() {
-        digest.update(&chunk);
+    while let Some(batch) = batches.blocking_recv() {
+        for chunk in batch.iter() {
+            digest.update(chunk);
+        }
     }
     digest.finalize()
 }
 
 /// Writes the chunks, brings them to disk, and looks at what they are.
-fn write(mut file: File, mut chunks: mpsc::Receiver<Bytes>) -> Result<Findings> {
+fn write(mut file: File, mut batches: mpsc::Receiver<Batch>) -> Result<Findings> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Fault::too_large("Image storage media is full.").because(error)
         }
         _ => Fault::unavailable("The image service cannot write the upload.").because(error),
     };
-    while let Some(chunk) = chunks.blocking_recv() {
-        file.write_all(&chunk).map_err(failed)?;
+    let mut unsynced = 0;
+    while let Some(batch) = batches.blocking_recv() {
+        unsynced += write_batch(&mut file, &batch).map_err(failed)?;
+        if unsynced >= SYNC_BYTES {
+            file.sync_data().map_err(failed)?;
+            unsynced = 0;
+        }
     }
     file.sync_data().map_err(failed)?;
     let size_bytes = file.metadata().map_err(failed)?.len();
     format::examine(&OnDisk { file, size_bytes }).map_err(failed)
+}
+
+/// All chunks of a batch by as few calls as the kernel needs.
+fn write_batch(file: &mut File, batch: &[Bytes]) -> std::io::Result<usize> {
+    let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(batch.iter().map(Bytes::len).sum())
 }
 
 struct OnDisk {

@@ -1,0 +1,54 @@
+//! Measures nubo from outside and prints ratios that were taken in one run: the machines are shared, so an absolute
+//! figure says little. `cargo xtask bench` builds the release program and runs this.
+//!
+//! Each figure has its reference measured in turns with it (A B A B …), and the median of each is quoted.
+
+mod load;
+mod real;
+mod simulated;
+
+use anyhow::Result;
+
+/// One line of the table.
+pub struct Row {
+    pub what: String,
+    pub measured: String,
+    pub reference: String,
+    pub ratio: f64,
+    /// The bound, and whether a ratio above it is good.
+    pub bound: f64,
+    pub more_is_better: bool,
+}
+
+impl Row {
+    fn holds(&self) -> bool {
+        if self.more_is_better { self.ratio >= self.bound } else { self.ratio <= self.bound }
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if arguments.get(1).is_some_and(|word| word == "bare") {
+        return runtime.block_on(load::serve_bare());
+    }
+    let nubo = std::path::PathBuf::from(std::env::var("NUBO_BIN").unwrap_or_else(|_| "target/release/nubo".into()));
+    let mut rows = runtime.block_on(simulated::measure(&nubo))?;
+    rows.extend(runtime.block_on(real::measure())?);
+    println!("| what | measured | reference | ratio | bound | holds |\n|---|---|---|---|---|---|");
+    for row in &rows {
+        let sign = if row.more_is_better { "≥" } else { "≤" };
+        let holds = if row.holds() { "yes" } else { "NO" };
+        println!(
+            "| {} | {} | {} | {:.2} | {sign} {} | {holds} |",
+            row.what, row.measured, row.reference, row.ratio, row.bound
+        );
+    }
+    Ok(())
+}
+
+/// The middle of a list of figures.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}

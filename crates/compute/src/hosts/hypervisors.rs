@@ -1,0 +1,342 @@
+//! Hypervisors.
+
+use super::{Host, all};
+use crate::servers::Server;
+use crate::{Ask, Compute, input};
+use base::{Fault, Result};
+use model::scheduler;
+use rest::{Access, Call, Change, Method, Page, PageRequest, Reply, Route, Version};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::{Query, Reader, Stored};
+
+pub const CHANGES: &[Change] = &[Change {
+    since: Version(2, 28),
+    operations: &["hypervisors:detail", "hypervisors:show"],
+    request: None,
+    response: Some(|body| each(body, cpu_info_as_text)),
+}];
+
+fn each(body: &mut Value, change: fn(&mut Value)) {
+    if let Some(one) = body.get_mut("hypervisor") {
+        change(one);
+    }
+    body.get_mut("hypervisors").and_then(Value::as_array_mut).into_iter().flatten().for_each(change);
+}
+
+/// Until 2.28 the processor's description was JSON within JSON.
+fn cpu_info_as_text(hypervisor: &mut Value) {
+    if let Some(info) = hypervisor.get_mut("cpu_info") {
+        *info = json!(info.to_string());
+    }
+}
+
+pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
+    let rule = |name| Access::Rule(name);
+    let path = "/os-hypervisors";
+    let get = Method::GET;
+    vec![
+        Route::new(state, get.clone(), path, "hypervisors:list", rule("os_compute_api:os-hypervisors:list"), 200, list),
+        Route::new(
+            state,
+            get.clone(),
+            "/os-hypervisors/detail",
+            "hypervisors:detail",
+            rule("os_compute_api:os-hypervisors:list-detail"),
+            200,
+            detail,
+        ),
+        Route::new(
+            state,
+            get.clone(),
+            "/os-hypervisors/statistics",
+            "hypervisors:statistics",
+            rule("os_compute_api:os-hypervisors:statistics"),
+            200,
+            statistics,
+        ),
+        Route::new(
+            state,
+            get.clone(),
+            "/os-hypervisors/{id}",
+            "hypervisors:show",
+            rule("os_compute_api:os-hypervisors:show"),
+            200,
+            show,
+        ),
+        Route::new(
+            state,
+            get.clone(),
+            "/os-hypervisors/{id}/uptime",
+            "hypervisors:uptime",
+            rule("os_compute_api:os-hypervisors:uptime"),
+            200,
+            uptime,
+        ),
+        Route::new(
+            state,
+            get.clone(),
+            "/os-hypervisors/{id}/search",
+            "hypervisors:search",
+            rule("os_compute_api:os-hypervisors:search"),
+            200,
+            search,
+        )
+        .until(2, 52),
+        Route::new(
+            state,
+            get,
+            "/os-hypervisors/{id}/servers",
+            "hypervisors:servers",
+            rule("os_compute_api:os-hypervisors:servers"),
+            200,
+            servers,
+        )
+        .until(2, 52),
+    ]
+}
+
+/// A host with its use and the servers on it.
+#[derive(Clone)]
+struct Full {
+    host: Stored<Host>,
+    room: scheduler::Host,
+    servers: Vec<(String, String)>,
+    alive: bool,
+}
+
+fn load(reader: &mut Reader, state: &Compute, host: Stored<Host>) -> Result<Full> {
+    let alive = state.hosts.is_alive(&host.name);
+    let room = host.room(reader, &state.options.ratios, alive)?;
+    let servers = reader.list::<Server>(Query::index("host", host.name.as_str()))?;
+    let servers = servers.iter().map(|server| (server.id.to_string(), server.instance_name())).collect();
+    Ok(Full { host, room, servers, alive })
+}
+
+impl Full {
+    fn id(&self, ask: &Ask) -> Value {
+        if ask.version >= Version(2, 53) { json!(self.host.uuid) } else { json!(self.host.number) }
+    }
+
+    fn brief(&self, ask: &Ask) -> Value {
+        json!({
+            "id": self.id(ask),
+            "hypervisor_hostname": self.host.name,
+            "state": if self.alive && !self.host.forced_down { "up" } else { "down" },
+            "status": if self.host.enabled { "enabled" } else { "disabled" },
+        })
+    }
+
+    fn servers(&self) -> Value {
+        json!(self.servers.iter().map(|(uuid, name)| json!({"uuid": uuid, "name": name})).collect::<Vec<_>>())
+    }
+
+    fn whole(&self, ask: &Ask) -> Value {
+        let inventory = &self.host.inventory;
+        let (disk_used, memory_used) = (self.room.disk_gib.used, self.room.memory_mib.used + 512);
+        let service_id =
+            if ask.version >= Version(2, 53) { json!(self.host.service_uuid) } else { json!(self.host.number) };
+        let mut whole = self.brief(ask);
+        let more = json!({
+            "cpu_info": {"arch": inventory.arch, "model": inventory.cpu_model, "vendor": "", "features": [],
+                "topology": {"cells": 1, "sockets": 1, "cores": inventory.vcpus, "threads": 1}},
+            "current_workload": 0,
+            "disk_available_least": inventory.disk_gib.saturating_sub(disk_used),
+            "host_ip": inventory.address,
+            "free_disk_gb": inventory.disk_gib as i64 - disk_used as i64,
+            "free_ram_mb": inventory.memory_mib as i64 - memory_used as i64,
+            "hypervisor_type": inventory.hypervisor_type,
+            "hypervisor_version": inventory.hypervisor_version,
+            "local_gb": inventory.disk_gib,
+            "local_gb_used": disk_used,
+            "memory_mb": inventory.memory_mib,
+            "memory_mb_used": memory_used,
+            "running_vms": self.servers.len(),
+            "vcpus": inventory.vcpus,
+            "vcpus_used": self.room.vcpus.used,
+            "service": {"host": self.host.name, "id": service_id, "disabled_reason": self.host.disabled_reason},
+        });
+        if let (Some(map), Value::Object(more)) = (whole.as_object_mut(), more) {
+            map.extend(more);
+        }
+        whole
+    }
+}
+
+async fn select(state: &Arc<Compute>, ask: &Ask) -> Result<Page<Full>> {
+    ask.enforce_own()?;
+    let modern = ask.version >= Version(2, 53);
+    ask.known_query(&["limit", "marker", "hypervisor_hostname_pattern", "with_servers"])?;
+    let state_in = state.clone();
+    let mut hosts = state
+        .read(ask, move |reader, _| {
+            all(reader)?.into_iter().map(|host| load(reader, &state_in, host)).collect::<Result<Vec<_>>>()
+        })
+        .await?;
+    if let Some(pattern) = ask.query.get("hypervisor_hostname_pattern").filter(|_| modern) {
+        hosts.retain(|full| full.host.name.contains(pattern));
+        if hosts.is_empty() {
+            return Err(Fault::not_found(format!("No hypervisor matching '{pattern}' could be found.")));
+        }
+    }
+    if ask.version < Version(2, 33) {
+        return Ok(Page { items: hosts, more: false });
+    }
+    let request = PageRequest::read(&ask.query)?;
+    let by_uuid = |full: &Full| full.host.uuid.clone();
+    if modern {
+        hosts.sort_by_key(|full| full.host.number);
+    }
+    cut(hosts, &request, |full| if modern { by_uuid(full) } else { full.host.number.to_string() })
+}
+
+fn cut(hosts: Vec<Full>, request: &PageRequest, id: impl Fn(&Full) -> String) -> Result<Page<Full>> {
+    let keyed: Vec<(String, Full)> = hosts.into_iter().map(|full| (id(&full), full)).collect();
+    let page = Page::cut(keyed, request, |pair| pair.0.as_str())?;
+    Ok(Page { items: page.items.into_iter().map(|pair| pair.1).collect(), more: page.more })
+}
+
+fn with_servers(ask: &Ask) -> Result<bool> {
+    if ask.version < Version(2, 53) {
+        return Ok(false);
+    }
+    ask.query
+        .boolean("with_servers")
+        .map(|with| with.unwrap_or(false))
+        .map_err(|_| input::refuse("with_servers", &json!(ask.query.get("with_servers")), "it is not a boolean"))
+}
+
+fn reply(ask: &Ask, path: &str, page: Page<Full>, show: fn(&Full, &Ask) -> Value) -> Result<Reply> {
+    let with = with_servers(ask)?;
+    let shown = page.items.iter().map(|full| {
+        let mut value = show(full, ask);
+        if with && (!full.servers.is_empty() || ask.version >= Version(2, 75)) {
+            value["servers"] = full.servers();
+        }
+        value
+    });
+    let mut body = json!({"hypervisors": shown.collect::<Vec<_>>()});
+    if let Some(last) = page.items.last().filter(|_| page.more) {
+        let marker = last.id(ask);
+        let marker = marker.as_str().map_or_else(|| marker.to_string(), str::to_owned);
+        body["hypervisors_links"] = ask.next_link(path, &marker);
+    }
+    ask.answer(CHANGES, 200, body)
+}
+
+async fn list(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    let page = select(&state, &ask).await?;
+    reply(&ask, "/os-hypervisors", page, Full::brief)
+}
+
+async fn detail(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    let page = select(&state, &ask).await?;
+    reply(&ask, "/os-hypervisors/detail", page, Full::whole)
+}
+
+async fn one(state: &Arc<Compute>, ask: &Ask) -> Result<Full> {
+    ask.enforce_own()?;
+    let state_in = state.clone();
+    let found = state.read(ask, move |reader, ask| {
+        let id = ask.param("id");
+        let hosts = all(reader)?;
+        let wanted = hosts
+            .into_iter()
+            .find(|host| if ask.version >= Version(2, 53) { host.uuid == id } else { host.number.to_string() == id });
+        wanted.map(|host| load(reader, &state_in, host)).transpose()
+    });
+    if ask.version >= Version(2, 53) && !base::is_uuid(ask.param("id")) {
+        return Err(Fault::invalid(format!("Invalid uuid {}", ask.param("id"))));
+    }
+    found
+        .await?
+        .ok_or_else(|| Fault::not_found(format!("Hypervisor with ID '{}' could not be found.", ask.param("id"))))
+}
+
+async fn show(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    let full = one(&state, &ask).await?;
+    let mut whole = full.whole(&ask);
+    if with_servers(&ask)? && (!full.servers.is_empty() || ask.version >= Version(2, 75)) {
+        whole["servers"] = full.servers();
+    }
+    ask.answer(CHANGES, 200, json!({"hypervisor": whole}))
+}
+
+async fn uptime(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    let full = one(&state, &ask).await?;
+    if !full.alive {
+        return Err(Fault::invalid(format!("Compute service of {} is unavailable at this time.", full.host.name)));
+    }
+    let mut brief = full.brief(&ask);
+    // The host says when it booted only by its boot id; since when it is known is what can be told.
+    brief["uptime"] = json!(format!("known since {}", full.host.created.iso_seconds()));
+    Reply::json(200, &json!({"hypervisor": brief}))
+}
+
+async fn matching(state: &Arc<Compute>, ask: &Ask) -> Result<Vec<Full>> {
+    ask.enforce_own()?;
+    let state_in = state.clone();
+    let mut hosts = state
+        .read(ask, move |reader, _| {
+            all(reader)?.into_iter().map(|host| load(reader, &state_in, host)).collect::<Result<Vec<_>>>()
+        })
+        .await?;
+    hosts.retain(|full| full.host.name.contains(ask.param("id")));
+    if hosts.is_empty() {
+        return Err(Fault::not_found(format!("No hypervisor matching '{}' could be found.", ask.param("id"))));
+    }
+    Ok(hosts)
+}
+
+async fn search(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    let hosts = matching(&state, &ask).await?;
+    Reply::json(200, &json!({"hypervisors": hosts.iter().map(|full| full.brief(&ask)).collect::<Vec<_>>()}))
+}
+
+async fn servers(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    let hosts = matching(&state, &ask).await?;
+    let shown = hosts.iter().map(|full| {
+        let mut brief = full.brief(&ask);
+        if !full.servers.is_empty() {
+            brief["servers"] = full.servers();
+        }
+        brief
+    });
+    Reply::json(200, &json!({"hypervisors": shown.collect::<Vec<_>>()}))
+}
+
+async fn statistics(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    ask.enforce_own()?;
+    let state_in = state.clone();
+    let hosts = state
+        .read(&ask, move |reader, _| {
+            all(reader)?.into_iter().map(|host| load(reader, &state_in, host)).collect::<Result<Vec<_>>>()
+        })
+        .await?;
+    let wholes: Vec<_> = hosts.iter().map(|full| full.whole(&ask)).collect();
+    let sum = |key: &str| wholes.iter().filter_map(|whole| whole[key].as_i64()).sum::<i64>();
+    let keys = [
+        "vcpus",
+        "vcpus_used",
+        "memory_mb",
+        "memory_mb_used",
+        "local_gb",
+        "local_gb_used",
+        "free_ram_mb",
+        "free_disk_gb",
+        "current_workload",
+        "running_vms",
+        "disk_available_least",
+    ];
+    let mut sums: serde_json::Map<String, Value> =
+        keys.iter().map(|key| ((*key).to_owned(), json!(sum(key)))).collect();
+    sums.insert("count".to_owned(), json!(wholes.len()));
+    Reply::json(200, &json!({"hypervisor_statistics": sums}))
+}

@@ -1,0 +1,252 @@
+//! All servers in memory, fed by the watch: what lists are made of.
+//!
+//! A list of a thousand servers must not parse a thousand documents, ask a thousand times for ports, or serialize what
+//! it serialized a second ago. The book holds documents, ports and rendered JSON, each thrown away by the change that
+//! makes it old. It is brought up to the present before every list: a commit is published before its writer is
+//! answered, so a client that has read an answer finds it in the next list.
+//!
+//! Never here: anything that decides. Decisions read the store in their own transaction.
+
+use super::document::{Server, ServerObserved, ServerSecret};
+use super::render::{Parts, View, render};
+use crate::Compute;
+use base::{Result, ServerId, Timestamp};
+use contract::ServerPort;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use store::{Change, Document, Event, Query, Rev, Stored, Watch};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// How many renderings of one server are kept: a user's, an administrator's, and one to spare.
+const RENDERINGS: usize = 3;
+
+type Key = (Timestamp, ServerId);
+
+/// A server in the book.
+pub struct Entry {
+    pub server: Stored<Server>,
+    pub observed: Option<Stored<ServerObserved>>,
+    pub ports: Option<Arc<Vec<ServerPort>>>,
+    renderings: Vec<(View, Arc<str>)>,
+}
+
+#[derive(Default)]
+pub struct Pages {
+    watch: Option<Watch>,
+    /// The snapshot that the book was filled from.
+    since: Rev,
+    /// In the order of creation.
+    pub entries: BTreeMap<Key, Entry>,
+    keys: HashMap<ServerId, Timestamp>,
+}
+
+#[derive(Default)]
+pub struct Book(Mutex<Pages>);
+
+impl Book {
+    /// The book as of now. Nobody else reads it meanwhile.
+    pub async fn open(&self, state: &Arc<Compute>) -> Result<MutexGuard<'_, Pages>> {
+        let mut pages = self.0.lock().await;
+        let mut network = Vec::new();
+        if !pages.catch_up(&mut network) {
+            pages.fill(state).await?;
+        } else if !network.is_empty() {
+            pages.forget_ports(state, network).await?;
+        }
+        Ok(pages)
+    }
+}
+
+impl Pages {
+    /// Takes over what the watch has. False: start anew.
+    fn catch_up(&mut self, network: &mut Vec<Change>) -> bool {
+        let Some(mut watch) = self.watch.take() else { return false };
+        while let Some(watched) = watch.try_next() {
+            let Event::Revision(revision) = watched else { return false };
+            if revision.rev <= self.since {
+                continue;
+            }
+            for change in &revision.changes {
+                if !self.take(change, network) {
+                    return false;
+                }
+            }
+        }
+        self.watch = Some(watch);
+        true
+    }
+
+    /// False for a change that cannot be read.
+    fn take(&mut self, change: &Change, network: &mut Vec<Change>) -> bool {
+        match change.kind.as_ref() {
+            Server::KIND => match change.document::<Server>() {
+                Ok(Some(server)) => self.put(server),
+                Ok(None) => self.remove(&ServerId::new(change.id.as_str())),
+                Err(_) => return false,
+            },
+            ServerObserved::KIND => match change.document::<ServerObserved>() {
+                Ok(seen) => {
+                    if let Some(entry) = self.entry(&ServerId::new(change.id.as_str())) {
+                        entry.observed = seen;
+                        entry.renderings.clear();
+                    }
+                }
+                Err(_) => return false,
+            },
+            "port" | "network" | "subnet" | "floating_ip" | "security_group" | "router" => network.push(change.clone()),
+            _ => {}
+        }
+        true
+    }
+
+    fn put(&mut self, server: Stored<Server>) {
+        let id = server.id.clone();
+        let created = server.created;
+        self.keys.insert(id.clone(), created);
+        match self.entries.get_mut(&(created, id.clone())) {
+            Some(entry) => {
+                entry.server = server;
+                entry.renderings.clear();
+            }
+            None => {
+                let entry = Entry { server, observed: None, ports: None, renderings: Vec::new() };
+                self.entries.insert((created, id), entry);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: &ServerId) {
+        if let Some(created) = self.keys.remove(id) {
+            self.entries.remove(&(created, id.clone()));
+        }
+    }
+
+    pub fn entry(&mut self, id: &ServerId) -> Option<&mut Entry> {
+        let created = self.keys.get(id)?;
+        self.entries.get_mut(&(*created, id.clone()))
+    }
+
+    async fn fill(&mut self, state: &Arc<Compute>) -> Result<()> {
+        // The watch first: nothing that is committed after the snapshot can be missed.
+        let watch = state.store.watch();
+        let filled = state.store.read(|reader| {
+            let rev = reader.snapshot_rev()?;
+            Ok((rev, reader.list::<Server>(Query::all())?, reader.list::<ServerObserved>(Query::all())?))
+        });
+        let (rev, servers, observed) = filled.await?;
+        *self = Pages { since: rev, ..Pages::default() };
+        servers.into_iter().for_each(|server| self.put(server));
+        for seen in observed {
+            if let Some(entry) = self.entry(&seen.id.clone()) {
+                entry.observed = Some(seen);
+            }
+        }
+        self.watch = Some(watch);
+        Ok(())
+    }
+
+    async fn forget_ports(&mut self, state: &Arc<Compute>, changes: Vec<Change>) -> Result<()> {
+        let ports = state.ports.clone();
+        let touched = state.store.read(move |reader| {
+            let mut touched = Vec::new();
+            for change in &changes {
+                match ports.servers_touched(reader, change)? {
+                    Some(servers) => touched.extend(servers),
+                    None => return Ok(None),
+                }
+            }
+            Ok(Some(touched))
+        });
+        let forget = |entry: &mut Entry| {
+            entry.ports = None;
+            entry.renderings.clear();
+        };
+        let touched = touched.await.inspect_err(|_| self.watch = None)?;
+        match touched {
+            None => self.entries.values_mut().for_each(forget),
+            Some(servers) => {
+                for server in servers {
+                    if let Some(entry) = self.entry(&server) {
+                        forget(entry);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the ports of those servers that lack them.
+    pub async fn load_ports(&mut self, state: &Arc<Compute>, ids: &[ServerId]) -> Result<()> {
+        let missing: Vec<ServerId> =
+            ids.iter().filter(|id| self.entry(id).is_some_and(|entry| entry.ports.is_none())).cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (ports, wanted) = (state.ports.clone(), missing.clone());
+        let mut read = state.store.read(move |reader| ports.of_servers(reader, &wanted)).await?;
+        for id in &missing {
+            let ports = read.remove(id).unwrap_or_default();
+            if let Some(entry) = self.entry(id) {
+                entry.ports = Some(Arc::new(ports));
+            }
+        }
+        Ok(())
+    }
+
+    /// The JSON of each server in its view; what is not kept is rendered.
+    pub async fn rendered(
+        &mut self,
+        state: &Arc<Compute>,
+        wanted: &[(ServerId, View)],
+        operation: &str,
+    ) -> Result<Vec<Arc<str>>> {
+        let ids: Vec<ServerId> = wanted.iter().map(|(id, _)| id.clone()).collect();
+        self.load_ports(state, &ids).await?;
+        let secrets = self.secrets(state, wanted).await?;
+        let mut rendered = Vec::with_capacity(wanted.len());
+        for (id, view) in wanted {
+            let Some(entry) = self.entry(id) else { continue };
+            if let Some((_, text)) = entry.renderings.iter().find(|(known, _)| known == view) {
+                rendered.push(text.clone());
+                continue;
+            }
+            let parts = Parts {
+                server: &entry.server,
+                observed: entry.observed.as_ref(),
+                ports: entry.ports.as_ref().map(|ports| ports.as_slice()).unwrap_or_default(),
+                user_data: secrets.get(id).map(String::as_str),
+                deleted: None,
+            };
+            let text: Arc<str> = render(&parts, view, operation)?.into();
+            if entry.renderings.len() >= RENDERINGS {
+                entry.renderings.remove(0);
+            }
+            entry.renderings.push((view.clone(), text.clone()));
+            rendered.push(text);
+        }
+        Ok(rendered)
+    }
+
+    /// User data, for those renderings that show it and are not kept.
+    async fn secrets(&mut self, state: &Compute, wanted: &[(ServerId, View)]) -> Result<HashMap<ServerId, String>> {
+        let mut missing = Vec::new();
+        for (id, view) in wanted.iter().filter(|(_, view)| view.attributes) {
+            if self.entry(id).is_some_and(|entry| entry.renderings.iter().all(|(known, _)| known != view)) {
+                missing.push(id.clone());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let read = move |reader: &mut store::Reader| {
+            let mut found = HashMap::new();
+            for id in &missing {
+                if let Some(text) = reader.get::<ServerSecret>(id)?.and_then(|secret| secret.doc.user_data) {
+                    found.insert(id.clone(), text);
+                }
+            }
+            Ok(found)
+        };
+        state.store.read(read).await
+    }
+}

@@ -1,0 +1,290 @@
+//! A server as it lies in the store: what it shall be, what was seen of it, and its secrets apart.
+
+use agent_api::RootDisk;
+use base::{FlavorId, HostName, ImageId, ProjectId, ServerId, Timestamp, UserId};
+use model::server::{Facts, Observed, Power, State, Verb, state};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use store::{Document, Keys};
+
+/// The flavor at the time of creation. A server keeps its size when the flavor goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerFlavor {
+    pub id: FlavorId,
+    pub name: String,
+    pub vcpus: u32,
+    pub ram_mib: u64,
+    pub disk_gib: u64,
+    pub ephemeral_gib: u64,
+    pub swap_mib: u64,
+    pub extra_specs: BTreeMap<String, String>,
+}
+
+/// Why a server is in ERROR.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerFault {
+    pub code: u16,
+    pub message: String,
+    /// For administrators only.
+    pub details: String,
+    pub created: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lock {
+    /// True: an administrator did it, and the owner cannot undo it.
+    pub by_admin: bool,
+    pub reason: Option<String>,
+}
+
+/// The desired state. `generation` rises with every change that the host must see.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    pub id: ServerId,
+    pub project_id: ProjectId,
+    pub user_id: UserId,
+    pub name: String,
+    pub description: Option<String>,
+    pub hostname: String,
+    pub generation: u64,
+    pub power: Power,
+    pub verb: Verb,
+    pub verb_generation: u64,
+    pub soft_reboots: u64,
+    pub hard_reboots: u64,
+    pub host: Option<HostName>,
+    /// What the user asked of the scheduler.
+    pub wanted_zone: Option<String>,
+    pub wanted_host: Option<HostName>,
+    pub flavor: ServerFlavor,
+    pub image: ImageId,
+    /// None when the image could not be used: the server is in ERROR from the start.
+    pub root: Option<RootDisk>,
+    pub key_name: Option<String>,
+    pub public_key: Option<String>,
+    pub metadata: BTreeMap<String, String>,
+    pub tags: Vec<String>,
+    pub config_drive: bool,
+    pub lock: Option<Lock>,
+    pub reservation_id: String,
+    pub launch_index: u32,
+    pub ec2_number: u32,
+    pub disk_config: String,
+    pub access_ip_v4: Option<String>,
+    pub access_ip_v6: Option<String>,
+    pub fault: Option<ServerFault>,
+    /// Scheduling has ended without a host, or could never begin.
+    pub unschedulable: bool,
+    pub forced_error: bool,
+    /// Why it stopped although nobody asked.
+    pub stop_reason: Option<String>,
+}
+
+impl Document for Server {
+    const KIND: &'static str = "server";
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn project_id(&self) -> &str {
+        &self.project_id
+    }
+    fn keys(&self, keys: &mut Keys) {
+        if let Some(host) = &self.host {
+            keys.index("host", host.as_str());
+        }
+        if self.needs_placing() {
+            keys.index("todo", "place");
+        }
+        if self.power == Power::Absent {
+            keys.index("todo", "remove");
+        }
+    }
+}
+
+impl Server {
+    pub fn needs_placing(&self) -> bool {
+        self.host.is_none() && !self.unschedulable && self.power != Power::Absent
+    }
+
+    /// Nova's name for it on the host.
+    pub fn instance_name(&self) -> String {
+        format!("instance-{:08x}", self.ec2_number)
+    }
+
+    /// A new generation, because of `verb`.
+    pub fn ask(&mut self, verb: Verb) {
+        self.generation += 1;
+        self.verb = verb;
+        self.verb_generation = self.generation;
+        self.stop_reason = None;
+        match verb {
+            Verb::Start | Verb::Unpause | Verb::Resume | Verb::Create => self.power = Power::Running,
+            Verb::Stop | Verb::PowerSync => self.power = Power::Stopped,
+            Verb::Pause => self.power = Power::Paused,
+            Verb::Suspend => self.power = Power::Suspended,
+            Verb::Delete => self.power = Power::Absent,
+            Verb::SoftReboot => self.soft_reboots += 1,
+            Verb::HardReboot => {
+                self.power = Power::Running;
+                self.hard_reboots += 1;
+                self.forced_error = false;
+            }
+        }
+    }
+
+    /// A new generation for what the guest merely reads, such as its metadata.
+    pub fn touch(&mut self) {
+        self.generation += 1;
+    }
+}
+
+/// What a host said last. Written only when it changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerObserved {
+    pub id: ServerId,
+    pub project_id: ProjectId,
+    pub generation: u64,
+    /// None: on its way.
+    pub power: Option<Power>,
+    pub rest: Power,
+    pub soft_reboots: u64,
+    pub hard_reboots: u64,
+    pub fault: Option<ServerFault>,
+    /// The host has given up until the generation rises.
+    pub gave_up: bool,
+    pub started_at: Option<Timestamp>,
+    /// When it was ACTIVE for the first time.
+    pub launched_at: Option<Timestamp>,
+}
+
+impl Document for ServerObserved {
+    const KIND: &'static str = "server_observed";
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn project_id(&self) -> &str {
+        &self.project_id
+    }
+    fn keys(&self, keys: &mut Keys) {
+        if self.waits_for_ports() {
+            keys.index("todo", "launch");
+        }
+    }
+}
+
+impl ServerObserved {
+    /// It runs, and has not been ACTIVE yet.
+    pub fn waits_for_ports(&self) -> bool {
+        self.launched_at.is_none() && self.power == Some(Power::Running) && !self.gave_up
+    }
+
+    pub fn nothing(server: &Server) -> ServerObserved {
+        ServerObserved {
+            id: server.id.clone(),
+            project_id: server.project_id.clone(),
+            generation: 0,
+            power: None,
+            rest: Power::Stopped,
+            soft_reboots: 0,
+            hard_reboots: 0,
+            fault: None,
+            gave_up: false,
+            started_at: None,
+            launched_at: None,
+        }
+    }
+}
+
+/// What must not stand in history: apart from the server, so that lists and the watch carry none of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerSecret {
+    pub id: ServerId,
+    pub project_id: ProjectId,
+    /// Base64, as the user gave it.
+    pub user_data: Option<String>,
+    pub admin_pass: Option<String>,
+}
+
+impl Document for ServerSecret {
+    const KIND: &'static str = "server_secret";
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn project_id(&self) -> &str {
+        &self.project_id
+    }
+    fn redact(body: &mut serde_json::Value) {
+        body["user_data"] = serde_json::Value::Null;
+        body["admin_pass"] = serde_json::Value::Null;
+    }
+}
+
+/// What remains of a server for those who ask what was deleted; forgotten after a day.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeletedServer {
+    pub server: Server,
+    pub observed: Option<ServerObserved>,
+    pub created: Timestamp,
+    pub deleted: Timestamp,
+}
+
+impl Document for DeletedServer {
+    const KIND: &'static str = "deleted_server";
+    fn id(&self) -> &str {
+        &self.server.id
+    }
+    fn project_id(&self) -> &str {
+        &self.server.project_id
+    }
+}
+
+/// A guest that a host reported and the store does not know: it must go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tombstone {
+    pub id: ServerId,
+    pub host: HostName,
+    pub generation: u64,
+}
+
+impl Document for Tombstone {
+    const KIND: &'static str = "guest_tombstone";
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn keys(&self, keys: &mut Keys) {
+        keys.index("host", self.host.as_str());
+    }
+}
+
+pub fn facts(server: &Server, observed: Option<&ServerObserved>) -> Facts {
+    Facts {
+        desired: server.power,
+        verb: server.verb,
+        verb_generation: server.verb_generation,
+        soft_reboots: server.soft_reboots,
+        hard_reboots: server.hard_reboots,
+        scheduled: server.host.is_some(),
+        unschedulable: server.unschedulable,
+        forced_error: server.forced_error,
+        launched: observed.is_some_and(|seen| seen.launched_at.is_some()),
+        ports_up: false,
+        observed: observed.map(|seen| Observed {
+            generation: seen.generation,
+            power: seen.power,
+            rest: seen.rest,
+            soft_reboots: seen.soft_reboots,
+            hard_reboots: seen.hard_reboots,
+            gave_up: seen.gave_up,
+        }),
+    }
+}
+
+pub fn state_of(server: &Server, observed: Option<&ServerObserved>) -> State {
+    state(&facts(server, observed))
+}
+
+/// The fault to show: the host's own if it is newer than what the scheduler said.
+pub fn fault_of<'a>(server: &'a Server, observed: Option<&'a ServerObserved>) -> Option<&'a ServerFault> {
+    let from_host = observed.filter(|seen| seen.gave_up && seen.generation >= server.verb_generation);
+    from_host.and_then(|seen| seen.fault.as_ref()).or(server.fault.as_ref())
+}

@@ -1,0 +1,143 @@
+//! Servers. What a server shall be is its document; what it is, is observed by its host; its status is computed from
+//! both by [`model::server`].
+//!
+//! ```text
+//!   POST -> document, ports, quota --place--> host, ports bound, room taken --view--> host ... --report--> observed
+//!   DELETE -> desired Absent --view--> host ... --report Absent--> document, ports, quota, room gone in one commit
+//! ```
+//!
+//! Never: a host's room taken without a server that holds it, a status that is stored, a guest that is asked to do
+//! something outside a view.
+
+mod actions;
+mod attributes;
+mod book;
+mod changes;
+mod consoles;
+mod create;
+mod document;
+mod history;
+mod list;
+mod network;
+mod observe;
+mod ops;
+mod place;
+mod projector;
+mod render;
+
+pub use book::Book;
+pub use changes::CHANGES;
+pub use consoles::bridge_service;
+pub use document::{DeletedServer, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone, state_of};
+pub use history::InstanceAction;
+pub use observe::report as observe_report;
+pub use place::{Janitor, Launcher, Placer};
+
+use crate::{Ask, Compute};
+use base::{Fault, Result};
+use policy::Target;
+use rest::{Access, Method, Route};
+use std::sync::Arc;
+use store::{Reader, Stored};
+
+/// A server with what was seen of it.
+#[derive(Clone, Debug)]
+pub struct Full {
+    pub server: Stored<Server>,
+    pub observed: Option<Stored<ServerObserved>>,
+}
+
+impl Full {
+    pub fn state(&self) -> model::server::State {
+        document::state_of(&self.server, self.observed.as_ref().map(|seen| &seen.doc))
+    }
+}
+
+pub fn missing(id: &str) -> Fault {
+    Fault::not_found(format!("Instance {id} could not be found."))
+}
+
+/// The server, if the caller may know of it and may do what `rule` says. A server of another project is as good as none.
+pub fn find_for(reader: &mut Reader, ask: &Ask, id: &str, rule: &str) -> Result<Full> {
+    if !base::is_uuid(id) {
+        return Err(missing(id));
+    }
+    let server = reader.get::<Server>(id)?.ok_or_else(|| missing(id))?;
+    let target = Target::project(server.project_id.as_str()).with("user_id", server.user_id.as_str());
+    if !ask.may(rule, &target) {
+        let own = ask.project_str() == Some(server.project_id.as_str());
+        return Err(if own || ask.is_admin() {
+            Fault::forbidden(format!("Policy doesn't allow {rule} to be performed."))
+        } else {
+            missing(id)
+        });
+    }
+    let observed = reader.get::<ServerObserved>(id)?;
+    Ok(Full { server, observed })
+}
+
+/// [`find_for`] with the path's server and the route's rule.
+pub fn find(reader: &mut Reader, ask: &Ask) -> Result<Full> {
+    find_for(reader, ask, ask.param("server_id"), ask.rule)
+}
+
+pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
+    let rule = |name| Access::Rule(name);
+    let one = "/servers/{server_id}";
+    let mut routes = vec![
+        Route::new(
+            state,
+            Method::GET,
+            "/servers",
+            "servers:list",
+            rule("os_compute_api:servers:index"),
+            200,
+            list::brief,
+        ),
+        Route::new(
+            state,
+            Method::GET,
+            "/servers/detail",
+            "servers:detail",
+            rule("os_compute_api:servers:detail"),
+            200,
+            list::detail,
+        ),
+        Route::new(
+            state,
+            Method::POST,
+            "/servers",
+            "servers:create",
+            rule("os_compute_api:servers:create"),
+            202,
+            create::create,
+        ),
+        Route::new(state, Method::GET, one, "servers:show", rule("os_compute_api:servers:show"), 200, ops::show),
+        Route::new(state, Method::PUT, one, "servers:update", rule("os_compute_api:servers:update"), 200, ops::update),
+        Route::new(
+            state,
+            Method::DELETE,
+            one,
+            "servers:delete",
+            rule("os_compute_api:servers:delete"),
+            204,
+            ops::delete,
+        ),
+        Route::new(
+            state,
+            Method::GET,
+            "/servers/{server_id}/topology",
+            "servers:topology",
+            rule("compute:server:topology:index"),
+            200,
+            ops::topology,
+        )
+        .since(2, 78),
+    ];
+    routes.extend(actions::routes(state));
+    routes.extend(attributes::routes(state));
+    routes.extend(network::routes(state));
+    routes.extend(history::routes(state));
+    routes.extend(consoles::routes(state));
+    routes
+}

@@ -1,0 +1,183 @@
+//! What hosts report becomes documents, written only where something changed.
+
+use super::document::{DeletedServer, Server, ServerFault, ServerObserved, ServerSecret, Tombstone, facts};
+use super::history;
+use crate::{Compute, hosts, quota};
+use agent_api::{GuestObserved, ObservedPower, Report};
+use base::{HostName, Result, ServerId};
+use model::server::{Power, Verb, settled};
+use std::collections::BTreeSet;
+use store::{Query, Stored, Tx};
+
+/// Takes over a report of a host.
+pub fn report(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
+    for guest in &report.guests {
+        guest_seen(state, tx, &report.host, guest)?;
+    }
+    if report.whole {
+        missing_guests(state, tx, report)?;
+    }
+    Ok(())
+}
+
+fn guest_seen(state: &Compute, tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()> {
+    let server = tx.get::<Server>(&guest.id)?;
+    match server {
+        Some(server) if server.host.as_ref() == Some(host) => server_seen(state, tx, server, guest),
+        _ => stray_seen(tx, host, guest),
+    }
+}
+
+/// A guest that nobody wants on that host: it is asked to go, and forgotten when it has gone.
+fn stray_seen(tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()> {
+    let known = tx.get::<Tombstone>(&guest.id)?;
+    match (known, guest.power) {
+        (Some(_), ObservedPower::Absent) => {
+            tx.delete::<Tombstone>(&guest.id)?;
+        }
+        (None, ObservedPower::Absent) | (Some(_), _) => {}
+        (None, _) => {
+            tracing::warn!(host = %host, server = %guest.id, "a guest that the store does not know is removed");
+            let generation = guest.generation + 1;
+            tx.create(&Tombstone { id: guest.id.clone(), host: host.clone(), generation })?;
+        }
+    }
+    Ok(())
+}
+
+fn server_seen(state: &Compute, tx: &mut Tx, server: Stored<Server>, guest: &GuestObserved) -> Result<()> {
+    if guest.power == ObservedPower::Absent {
+        return gone(state, tx, server);
+    }
+    let before = tx.get::<ServerObserved>(&server.id)?.map(|seen| seen.doc);
+    let mut seen = take(tx, &server, before.clone(), guest);
+    let mut server = server;
+    if let Some(reason) = &guest.stopped_by_itself
+        && guest.power == ObservedPower::Stopped
+        && guest.generation >= server.verb_generation
+        && matches!(server.power, Power::Running | Power::Paused)
+    {
+        follow_power(tx, &mut server, reason)?;
+    }
+    if seen.launched_at.is_none() && is_ready(state, tx, &server, &seen)? {
+        seen.launched_at = Some(tx.now());
+    }
+    if before.as_ref() != Some(&seen) {
+        tx.put(&seen)?;
+        conclude(tx, &server, &seen)?;
+    }
+    Ok(())
+}
+
+/// The observation as a document.
+fn take(tx: &Tx, server: &Server, before: Option<ServerObserved>, guest: &GuestObserved) -> ServerObserved {
+    let before = before.unwrap_or_else(|| ServerObserved::nothing(server));
+    let power = match guest.power {
+        ObservedPower::Running => Some(Power::Running),
+        ObservedPower::Stopped => Some(Power::Stopped),
+        ObservedPower::Paused => Some(Power::Paused),
+        ObservedPower::Suspended => Some(Power::Suspended),
+        ObservedPower::Building | ObservedPower::Absent => None,
+    };
+    let fault = guest.fault.as_ref().map(|fault| {
+        let known =
+            before.fault.as_ref().filter(|known| known.message == fault.message && known.details == fault.detail);
+        let created = known.map_or(tx.now(), |known| known.created);
+        ServerFault { code: 500, message: fault.message.clone(), details: fault.detail.clone(), created }
+    });
+    ServerObserved {
+        generation: guest.generation,
+        power,
+        rest: power.unwrap_or(before.rest),
+        soft_reboots: guest.soft_reboots,
+        hard_reboots: guest.hard_reboots,
+        gave_up: guest.fault.as_ref().is_some_and(|fault| !fault.retried),
+        fault,
+        started_at: guest.started_at,
+        ..before
+    }
+}
+
+/// The guest stopped and nobody asked: that is what it shall be from now on, and why is written down.
+fn follow_power(tx: &mut Tx, server: &mut Stored<Server>, reason: &str) -> Result<()> {
+    server.doc.ask(Verb::PowerSync);
+    server.doc.stop_reason = Some(reason.to_owned());
+    let message = Some(format!("The guest stopped by itself: {reason}."));
+    let request = format!("req-{}", tx.uuid());
+    history::write(tx, &server.doc, "nubo", &request, "stop", Some(server.generation), message)?;
+    tx.update(&server.doc)?;
+    Ok(())
+}
+
+/// True once the server may be called ACTIVE for the first time: running, and every port wired that shall be.
+pub fn is_ready(state: &Compute, tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<bool> {
+    let running = seen.power == Some(Power::Running) && server.power == Power::Running;
+    if !running || seen.generation < server.verb_generation || seen.gave_up {
+        return Ok(false);
+    }
+    let ports = state.ports.of_server(tx, &server.id)?;
+    Ok(ports.iter().all(|port| port.up || !port.admin_state_up))
+}
+
+/// Closes the actions that this observation ends.
+pub fn conclude(tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<()> {
+    let failed = seen.gave_up && seen.generation >= server.verb_generation;
+    if failed || settled(&facts(server, Some(seen))) {
+        history::close(tx, &server.id, seen.generation.max(server.verb_generation), failed)?;
+    }
+    Ok(())
+}
+
+/// The guest is not on its host (any more).
+fn gone(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
+    if server.power == Power::Absent {
+        return remove(state, tx, server);
+    }
+    let Some(seen) = tx.get::<ServerObserved>(&server.id)?.filter(|seen| seen.power.is_some()) else { return Ok(()) };
+    tracing::warn!(server = %server.id, host = ?server.host, "a guest vanished from its host and is made again");
+    tx.update(&ServerObserved { power: None, generation: 0, ..seen.doc })?;
+    let mut server = server;
+    server.doc.touch();
+    tx.update(&server.doc)?;
+    Ok(())
+}
+
+/// What a whole report leaves out is not there.
+fn missing_guests(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
+    let named: BTreeSet<&ServerId> = report.guests.iter().map(|guest| &guest.id).collect();
+    for server in tx.list::<Server>(Query::index("host", report.host.as_str()))? {
+        if !named.contains(&server.id) {
+            gone(state, tx, server)?;
+        }
+    }
+    for tombstone in tx.list::<Tombstone>(Query::index("host", report.host.as_str()))? {
+        if !named.contains(&tombstone.id) {
+            tx.delete::<Tombstone>(&tombstone.id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a server out of the cloud with everything it held: ports, room on its host, quota.
+pub fn remove(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
+    let id = server.id.clone();
+    state.ports.detach_all(tx, &id)?;
+    quota::release_server(tx, &server.project_id, &server.flavor)?;
+    if let Some(host) = &server.host {
+        for (resource, amount) in hosts::claims(&server.flavor) {
+            tx.charge(&hosts::scope(host), resource, -amount, None)?;
+        }
+    }
+    let observed = tx.get::<ServerObserved>(&id)?.map(|seen| seen.doc);
+    if observed.is_some() {
+        tx.delete::<ServerObserved>(&id)?;
+    }
+    if tx.get::<ServerSecret>(&id)?.is_some() {
+        tx.delete::<ServerSecret>(&id)?;
+    }
+    history::close(tx, &id, u64::MAX, false)?;
+    tx.delete::<Server>(&id)?;
+    let (created, deleted) = (server.created, tx.now());
+    tx.put(&DeletedServer { server: server.doc, observed, created, deleted })?;
+    Ok(())
+}

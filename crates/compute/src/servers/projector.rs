@@ -1,0 +1,189 @@
+//! Servers as the hosts that carry them are told.
+
+use super::document::{Server, ServerSecret, Tombstone};
+use crate::Compute;
+use agent_api::{
+    DesiredPower, DiskFormat, GuestSpec, InstanceMetadata, MetadataAddress, MetadataNetwork, Nic, OnCrash, RootDisk,
+    ViewKind, ViewObject,
+};
+use base::{HostName, Result, ServerId};
+use contract::{Projector, ServerPort, Touched};
+use model::extra_spec;
+use model::server::Power;
+use std::collections::BTreeMap;
+use store::{Change, Document, Query, Reader};
+
+impl Projector for Compute {
+    fn whole(&self, reader: &mut Reader, host: &HostName) -> Result<Vec<ViewObject>> {
+        let servers = reader.list::<Server>(Query::index("host", host.as_str()))?;
+        let ids: Vec<ServerId> = servers.iter().map(|server| server.id.clone()).collect();
+        let ports = self.ports.of_servers(reader, &ids)?;
+        let mut objects = Vec::new();
+        for server in &servers {
+            let ports = ports.get(&server.id).map(Vec::as_slice).unwrap_or_default();
+            objects.push(ViewObject::Guest(spec(self, reader, server, ports)?));
+        }
+        for tombstone in reader.list::<Tombstone>(Query::index("host", host.as_str()))? {
+            objects.push(ViewObject::Guest(absent(&tombstone)));
+        }
+        Ok(objects)
+    }
+
+    fn touched(&self, reader: &mut Reader, change: &Change, touched: &mut Touched) -> Result<()> {
+        match change.kind.as_ref() {
+            Server::KIND => match change.document::<Server>()?.map(|server| server.doc.host) {
+                Some(Some(host)) => touched.on(&host, ViewKind::Guest, &change.id),
+                Some(None) => {}
+                None => touched.anywhere(ViewKind::Guest, &change.id),
+            },
+            Tombstone::KIND => match change.document::<Tombstone>()? {
+                Some(tombstone) => touched.on(&tombstone.host, ViewKind::Guest, &change.id),
+                None => touched.anywhere(ViewKind::Guest, &change.id),
+            },
+            ServerSecret::KIND => on_its_host(reader, &change.id, touched)?,
+            _ => match self.ports.servers_touched(reader, change)? {
+                Some(servers) => {
+                    for server in servers {
+                        on_its_host(reader, &server, touched)?;
+                    }
+                }
+                None => {
+                    for server in reader.list::<Server>(Query::all())? {
+                        if let Some(host) = &server.host {
+                            touched.on(host, ViewKind::Guest, &server.id);
+                        }
+                    }
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn one(&self, reader: &mut Reader, host: &HostName, kind: ViewKind, id: &str) -> Result<Option<ViewObject>> {
+        if kind != ViewKind::Guest {
+            return Ok(None);
+        }
+        if let Some(server) = reader.get::<Server>(id)?.filter(|server| server.host.as_ref() == Some(host)) {
+            let ports = self.ports.of_server(reader, &server.id)?;
+            return Ok(Some(ViewObject::Guest(spec(self, reader, &server, &ports)?)));
+        }
+        let tombstone = reader.get::<Tombstone>(id)?.filter(|tombstone| tombstone.host == *host);
+        Ok(tombstone.map(|tombstone| ViewObject::Guest(absent(&tombstone))))
+    }
+}
+
+fn on_its_host(reader: &mut Reader, server: &str, touched: &mut Touched) -> Result<()> {
+    if let Some(host) = reader.get::<Server>(server)?.and_then(|server| server.doc.host) {
+        touched.on(&host, ViewKind::Guest, server);
+    }
+    Ok(())
+}
+
+fn no_disk() -> RootDisk {
+    RootDisk { image: "".into(), format: DiskFormat::Raw, sha512: String::new(), image_bytes: 0, size_gib: 0 }
+}
+
+/// A guest that must go is asked for its absence; nothing else of it matters.
+fn absent(tombstone: &Tombstone) -> GuestSpec {
+    GuestSpec {
+        id: tombstone.id.clone(),
+        generation: tombstone.generation,
+        power: DesiredPower::Absent,
+        soft_reboots: 0,
+        hard_reboots: 0,
+        vcpus: 1,
+        memory_mib: 1,
+        root: no_disk(),
+        nics: Vec::new(),
+        on_crash: OnCrash::Stop,
+        config_drive: false,
+        metadata: InstanceMetadata { uuid: tombstone.id.clone(), ..InstanceMetadata::default() },
+    }
+}
+
+fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPort]) -> Result<GuestSpec> {
+    let secret = reader.get::<ServerSecret>(&server.id)?.map(|secret| secret.doc);
+    let zone = state.zone_of(reader, server)?;
+    Ok(GuestSpec {
+        id: server.id.clone(),
+        generation: server.generation,
+        power: match server.power {
+            Power::Running => DesiredPower::Running,
+            Power::Stopped => DesiredPower::Stopped,
+            Power::Paused => DesiredPower::Paused,
+            Power::Suspended => DesiredPower::Suspended,
+            Power::Absent => DesiredPower::Absent,
+        },
+        soft_reboots: server.soft_reboots,
+        hard_reboots: server.hard_reboots,
+        vcpus: server.flavor.vcpus,
+        memory_mib: server.flavor.ram_mib,
+        root: server.root.clone().unwrap_or_else(no_disk),
+        nics: ports
+            .iter()
+            .map(|port| Nic {
+                port: port.id.clone(),
+                network: port.network.clone(),
+                mac: port.mac.clone(),
+                mtu: port.mtu,
+            })
+            .collect(),
+        on_crash: match extra_spec::on_crash(&server.flavor.extra_specs) {
+            extra_spec::OnCrash::Stop => OnCrash::Stop,
+            extra_spec::OnCrash::Restart => OnCrash::Restart,
+        },
+        config_drive: server.config_drive,
+        metadata: metadata(server, secret, ports, zone),
+    })
+}
+
+fn metadata(server: &Server, secret: Option<ServerSecret>, ports: &[ServerPort], zone: String) -> InstanceMetadata {
+    let key = server.key_name.clone().zip(server.public_key.clone());
+    let mut security_groups: Vec<String> = Vec::new();
+    for (_, name) in ports.iter().flat_map(|port| &port.security_groups) {
+        if !security_groups.contains(name) {
+            security_groups.push(name.clone());
+        }
+    }
+    let floating = ports.iter().flat_map(|port| &port.floating).find(|(floating, _)| floating.is_ipv4());
+    let public_ipv4 = floating.map(|(floating, _)| floating.to_string());
+    let (user_data, admin_pass) = secret.map_or((None, None), |secret| (secret.user_data, secret.admin_pass));
+    InstanceMetadata {
+        uuid: server.id.clone(),
+        name: server.name.clone(),
+        hostname: server.hostname.clone(),
+        project_id: server.project_id.clone(),
+        user_id: server.user_id.clone(),
+        availability_zone: zone,
+        flavor: server.flavor.name.clone(),
+        flavor_id: server.flavor.id.clone(),
+        image: server.image.clone(),
+        launch_index: server.launch_index,
+        reservation_id: server.reservation_id.clone(),
+        ec2_number: server.ec2_number,
+        meta: server.metadata.clone(),
+        public_keys: key.into_iter().collect::<BTreeMap<_, _>>(),
+        user_data,
+        security_groups,
+        networks: ports.iter().map(network).collect(),
+        public_ipv4,
+        admin_pass,
+    }
+}
+
+fn network(port: &ServerPort) -> MetadataNetwork {
+    let addresses = port.fixed.iter().map(|fixed| MetadataAddress {
+        address: fixed.address.to_string(),
+        prefix_len: fixed.prefix_len,
+        gateway: fixed.gateway.map(|gateway| gateway.to_string()),
+        dns: fixed.dns.iter().map(ToString::to_string).collect(),
+        dhcp: fixed.dhcp,
+    });
+    MetadataNetwork {
+        port: port.id.clone(),
+        network: port.network.clone(),
+        mac: port.mac.clone(),
+        mtu: port.mtu,
+        addresses: addresses.collect(),
+    }
+}
