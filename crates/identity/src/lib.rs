@@ -85,6 +85,7 @@ pub struct Identity {
     passwords: Passwords,
     model: RwLock<Model>,
     watch: Mutex<Watch>,
+    verified: token::cache::Cache,
 }
 
 /// Every kind of document that this service keeps.
@@ -117,7 +118,7 @@ impl Identity {
         let model = store.read(|reader| Model::load(reader)).await?;
         let passwords = Passwords::new(options.password_algorithm, &*env.random)?;
         let (model, watch) = (RwLock::new(model), Mutex::new(watch));
-        Ok(Arc::new(Identity { store, env, options, passwords, model, watch }))
+        Ok(Arc::new(Identity { store, env, options, passwords, model, watch, verified: Default::default() }))
     }
 
     /// Follows the store, rotates the keys of tokens and throws outdated revocations away, until the store is gone.
@@ -181,12 +182,16 @@ impl Identity {
             let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
             // A model that is newer than the snapshot has seen more than was read.
             if fresh.rev >= model.rev {
-                *model = fresh;
+                let generation = model.generation + 1;
+                *model = Model { generation, ..fresh };
             }
         } else if keys {
             let keys = self.store.read(|reader| Ok(reader.get::<TokenKeys>(TokenKeys::ID)?)).await?;
             if let Some(keys) = keys {
-                self.model.write().unwrap_or_else(PoisonError::into_inner).keys = Keyring::parse(&keys.doc)?;
+                let keys = Keyring::parse(&keys.doc)?;
+                let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+                model.keys = keys;
+                model.generation += 1;
             }
         }
         Ok(())
@@ -243,8 +248,18 @@ impl Identity {
 
     /// Verifies a token without waiting for anything.
     pub fn verify_now(&self, token: &str) -> Result<Arc<Caller>> {
-        let verified = token::verify::verify(&self.model(), token, self.env.now(), false)?;
-        Ok(Arc::new(Caller { credentials: verified.credentials(), token: Some(Arc::new(verified)) }))
+        self.known(token).map(|entry| entry.caller)
+    }
+
+    pub(crate) fn known(&self, token: &str) -> Result<token::cache::Entry> {
+        let now = self.env.now();
+        let model = self.model();
+        if let Some(entry) = self.verified.get(model.generation, token, now) {
+            return Ok(entry);
+        }
+        let entry = token::cache::Entry::new(token::verify::verify(&model, token, now, false)?);
+        self.verified.put(model.generation, token, entry.clone());
+        Ok(entry)
     }
 }
 

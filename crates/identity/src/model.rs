@@ -168,6 +168,8 @@ macro_rules! model {
         #[derive(Default)]
         pub struct Model {
             pub rev: Rev,
+            /// Raised whenever anything here changes.
+            pub generation: u64,
             $(pub $field: Table<$type>,)*
             pub revocations: Revocations,
             pub keys: Keyring,
@@ -197,6 +199,7 @@ macro_rules! model {
                 self.rev = revision.rev;
                 let (mut keys, mut catalog) = (false, false);
                 for change in &revision.changes {
+                    self.generation += 1;
                     match &*change.kind {
                         $($type::KIND => match change.document::<$type>()? {
                             Some(stored) => self.$field.put(stored.doc.stripped()),
@@ -207,7 +210,8 @@ macro_rules! model {
                             None => self.revocations.remove(&change.id),
                         },
                         TokenKeys::KIND => keys = true,
-                        _ => {}
+                        // Of another service.
+                        _ => self.generation -= 1,
                     }
                     catalog |= matches!(&*change.kind, Service::KIND | Endpoint::KIND | Region::KIND);
                 }

@@ -157,6 +157,8 @@ fn expanded(model: &Model, assignment: &Assignment) -> Vec<Line> {
     let own = assignment.role_id.to_string();
     let mut roles = BTreeSet::from([own.clone()]);
     expand(model, &mut roles);
+    // As in a token, a role of one domain is worth only what it implies.
+    roles.retain(|id| model.roles.get(id).is_some_and(|role| role.domain_id.is_none()));
     let mut lines = Vec::new();
     for (actor, membership) in &actors {
         for place in &places {

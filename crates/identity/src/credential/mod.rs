@@ -1,5 +1,7 @@
 //! Credentials of other kinds (EC2 keys, certificates): kept for whoever knows how to use them.
 
+mod ec2;
+
 use crate::Identity;
 use crate::documents::*;
 use crate::fields::Fields;
@@ -16,7 +18,8 @@ use store::{Query, Stored, Tx};
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let rule = Access::Rule;
     let (all, one) = ("/v3/credentials", "/v3/credentials/{id}");
-    vec![
+    let mut routes = ec2::routes(identity);
+    routes.extend([
         Route::new(identity, Method::GET, all, "credentials:list", rule("identity:list_credentials"), 200, list),
         Route::new(identity, Method::POST, all, "credentials:create", rule("identity:create_credential"), 201, create),
         Route::new(identity, Method::GET, one, "credentials:show", rule("identity:get_credential"), 200, show),
@@ -30,7 +33,8 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
             204,
             delete,
         ),
-    ]
+    ]);
+    routes
 }
 
 fn shown(call: &Call, credential: &Credential) -> Value {

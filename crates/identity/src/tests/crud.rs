@@ -345,6 +345,26 @@ async fn credentials_belong_to_their_user() {
 }
 
 #[tokio::test]
+async fn ec2_keys_are_made_shown_and_deleted_by_their_user() {
+    let cloud = Cloud::new().await;
+    let demo = cloud.login("demo", "demo", json!({"project": project_named("demo")})).await;
+    let token = &demo.body["token"];
+    let path = format!("/v3/users/{}/credentials/OS-EC2", token["user"]["id"].as_str().unwrap());
+    let body = || Some(json!({"tenant_id": token["project"]["id"]}));
+    let made = cloud.by(&demo.token, "POST", &path, body()).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let key = &made.body["credential"];
+    assert_eq!((&key["tenant_id"], &key["user_id"]), (&token["project"]["id"], &token["user"]["id"]));
+    let one = format!("{path}/{}", key["access"].as_str().unwrap());
+    assert_eq!(cloud.by(&demo.token, "GET", &one, None).await.body["credential"], *key);
+    assert_eq!(cloud.by(&demo.token, "GET", &path, None).await.body["credentials"], json!([key]));
+    let foreign = format!("/v3/users/{}/credentials/OS-EC2", cloud.id("users", "admin").await);
+    assert_eq!(cloud.by(&demo.token, "POST", &foreign, body()).await.status, 403);
+    assert_eq!(cloud.by(&demo.token, "DELETE", &one, None).await.status, 204);
+    assert_eq!(cloud.get(&one).await.status, 404);
+}
+
+#[tokio::test]
 async fn versions_are_found_without_a_token() {
     let cloud = Cloud::new().await;
     let list = cloud.ask("GET", "", &[], None).await;

@@ -142,6 +142,11 @@ async fn a_revoked_token_is_worthless_at_once_and_its_siblings_are_not() {
     assert_eq!(cloud.by(&one, "GET", "/v3/auth/projects", None).await.status, 401);
     assert_eq!(cloud.validate(&one).await.status, 404);
     assert_eq!(cloud.validate(&two).await.status, 200);
+    let by_member = [("x-auth-token", two.as_str()), ("x-subject-token", cloud.admin.as_str())];
+    assert_eq!(cloud.ask("GET", "/v3/auth/tokens", &by_member, None).await.status, 403);
+    assert_eq!(cloud.ask("DELETE", "/v3/auth/tokens", &by_member, None).await.status, 403);
+    let gone = [("x-auth-token", two.as_str()), ("x-subject-token", one.as_str())];
+    assert_eq!(cloud.ask("GET", "/v3/auth/tokens", &gone, None).await.status, 404);
 }
 
 #[tokio::test]

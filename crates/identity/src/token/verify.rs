@@ -8,8 +8,9 @@ use super::{fernet, revoke};
 use crate::documents::*;
 use crate::model::Model;
 use base::{Fault, Result, Timestamp};
+use bytes::Bytes;
 use policy::Credentials;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How long after its end a token still verifies for a service that asks so (`allow_expired`), as in Keystone.
 pub const EXPIRED_WINDOW_S: i64 = 48 * 3600;
@@ -26,6 +27,8 @@ pub struct Verified {
     /// In the order of ids.
     pub roles: Vec<Arc<Role>>,
     pub application_credential: Option<Arc<ApplicationCredential>>,
+    /// The answer to a validation, once worked out. It is dropped with the rest when anything changes.
+    pub body: OnceLock<Bytes>,
 }
 
 /// Why not: for the log. A client reads the same sentence for all.
@@ -73,6 +76,7 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
         domain: None,
         roles: Vec::new(),
         application_credential: None,
+        body: OnceLock::new(),
         payload,
     };
     let place = match verified.payload.scope.clone() {

@@ -1,0 +1,99 @@
+//! EC2 keys of a user: credentials of the type `ec2` under their own paths.
+
+use super::{allowed, delegated, ec2_id};
+use crate::Identity;
+use crate::documents::*;
+use crate::listing::{collection, forbid, missing, single};
+use base::{Fault, Result};
+use policy::Target;
+use rest::{Access, Call, Method, Reply, Route};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::{Query, Tx};
+
+pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
+    let rule = Access::Rule;
+    let (all, one) = ("/v3/users/{id}/credentials/OS-EC2", "/v3/users/{id}/credentials/OS-EC2/{access}");
+    vec![
+        Route::new(identity, Method::GET, all, "ec2:list", rule("identity:ec2_list_credentials"), 200, list),
+        Route::new(identity, Method::POST, all, "ec2:create", rule("identity:ec2_create_credential"), 201, create),
+        Route::new(identity, Method::GET, one, "ec2:show", rule("identity:ec2_get_credential"), 200, show),
+        Route::new(identity, Method::DELETE, one, "ec2:delete", rule("identity:ec2_delete_credential"), 204, delete),
+    ]
+}
+
+fn shown(call: &Call, credential: &Credential) -> Value {
+    let blob: Value = serde_json::from_str(&credential.blob).unwrap_or_default();
+    let user = &credential.user_id;
+    let link = format!("/v3/users/{user}/credentials/OS-EC2/{}", blob["access"].as_str().unwrap_or(""));
+    json!({
+        "access": blob["access"],
+        "secret": blob["secret"],
+        "trust_id": null,
+        "user_id": user,
+        "tenant_id": credential.project_id,
+        "links": {"self": call.link(&link)},
+    })
+}
+
+/// The user of the path owns what is asked for.
+fn target(call: &Call) -> Target<'static> {
+    let id = call.param("id").to_owned();
+    Target::new().with("user_id", id.clone()).with("target.credential.user_id", id)
+}
+
+async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    forbid(&call, &target(&call))?;
+    let found = identity.store.list::<Credential>(Query::index("user", call.param("id"))).await?;
+    let keys = found.iter().filter(|credential| credential.kind == "ec2");
+    collection(&call, "credentials", keys.map(|credential| shown(&call, credential)).collect())
+}
+
+/// The id under which the key of the path is kept.
+fn id(call: &Call) -> Result<String> {
+    ec2_id(&json!({"access": call.param("access")}).to_string())
+}
+
+async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let found = identity.store.get::<Credential>(&id(&call)?).await?;
+    let credential = allowed(&call, found.filter(|credential| credential.user_id.as_str() == call.param("id")))?;
+    single(&call, 200, "credential", shown(&call, &credential))
+}
+
+async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    forbid(&call, &target(&call))?;
+    delegated(&call)?;
+    let body: Value = call.json().await?;
+    let project = body["tenant_id"].as_str().unwrap_or("").to_owned();
+    if project.is_empty() {
+        return Err(Fault::invalid("Invalid input for field 'tenant_id': it is a required property."));
+    }
+    let blob = json!({"access": identity.env.secret_hex(16), "secret": identity.env.secret_hex(16), "trust_id": null});
+    let blob = blob.to_string();
+    let credential = Credential {
+        id: ec2_id(&blob)?,
+        kind: "ec2".into(),
+        user_id: call.param("id").into(),
+        project_id: Some(project.into()),
+        blob,
+        extra: Extra::new(),
+    };
+    let shown = shown(&call, &credential);
+    let work = move |tx: &mut Tx| {
+        tx.get::<User>(&credential.user_id)?.ok_or_else(|| missing("user", &credential.user_id))?;
+        let project = credential.project_id.as_deref().unwrap_or("");
+        tx.get::<Project>(project)?.ok_or_else(|| missing("project", project))?;
+        tx.create(&credential)?;
+        Ok(())
+    };
+    identity.write(&call, work).await?;
+    single(&call, 201, "credential", shown)
+}
+
+async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let found = identity.store.get::<Credential>(&id(&call)?).await?;
+    let id = allowed(&call, found.filter(|credential| credential.user_id.as_str() == call.param("id")))?.id;
+    delegated(&call)?;
+    identity.write(&call, move |tx| Ok(tx.delete::<Credential>(&id).map(drop)?)).await?;
+    Ok(Reply::empty(204))
+}
