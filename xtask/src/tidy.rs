@@ -12,7 +12,7 @@ const LOCKED_PACKAGES: usize = 450;
 const CHAIN: usize = 8;
 const FILE_LINES: usize = 1000;
 /// Crates that speak to the kernel.
-const UNSAFE: [&str; 5] = ["qemu", "netlink", "agent", "unixfd", "nubo"];
+const UNSAFE: [&str; 4] = ["qemu", "netlink", "agent", "unixfd"];
 const BANNED: [&str; 4] = ["openssl-sys", "aws-lc-sys", "openssl", "native-tls"];
 const LICENCES: [&str; 14] = [
     "MIT",

@@ -50,6 +50,21 @@ impl Cgroups {
         (files, problem)
     }
 
+    /// Removes the groups of all guests, and the cloud's. Busy for a group whose guest still runs.
+    pub fn remove_all(&self) -> io::Result<()> {
+        for hierarchy in &self.hierarchies {
+            let own = hierarchy.mount.join(format!("nubo-{}", self.cloud));
+            if !own.is_dir() {
+                continue;
+            }
+            for entry in std::fs::read_dir(&own)?.flatten().filter(|entry| entry.path().is_dir()) {
+                std::fs::remove_dir(entry.path())?;
+            }
+            std::fs::remove_dir(&own)?;
+        }
+        Ok(())
+    }
+
     /// Removes the guest's groups, and the cloud's when this was the last. They are empty: the process has ended.
     pub fn ensure_absent(&self, id: &ServerId) {
         for (_, group) in self.groups(id) {

@@ -19,6 +19,7 @@ pub mod link;
 pub mod metadata;
 pub mod net;
 pub mod netd;
+pub mod offline;
 pub mod run;
 pub mod wiring;
 

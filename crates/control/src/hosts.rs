@@ -165,22 +165,26 @@ struct WantImage {
 async fn serve_files(link: Link, listener: UnixListener) {
     loop {
         let Some(stream) = accept(&listener).await else { continue };
-        let link = link.clone();
+        let (link, runtime) = (link.clone(), tokio::runtime::Handle::current());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = pass_file(&link, stream) {
+            if let Err(error) = pass_file(&link, &runtime, stream) {
                 tracing::debug!("an image was not passed: {error}");
             }
         });
     }
 }
 
-fn pass_file(link: &Link, stream: UnixStream) -> Result<(), Box<dyn std::error::Error>> {
+fn pass_file(
+    link: &Link,
+    runtime: &tokio::runtime::Handle,
+    stream: UnixStream,
+) -> Result<(), Box<dyn std::error::Error>> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
     let (message, _) = unixfd::recv_fd(&stream)?;
     let wanted: WantImage = serde_json::from_slice(&message)?;
-    match link.observers.image(&wanted.image) {
+    match runtime.block_on(link.observers.image(&wanted.image)) {
         Ok(file) => unixfd::send_fd(&stream, b"{}\n", Some(file.as_fd()))?,
         Err(fault) => {
             let said = serde_json::json!({"error": fault.message}).to_string();

@@ -4,11 +4,16 @@
 //! the engine. Must never touch a host's engine: what a host shall do is published as its view, and what it has done
 //! comes back as a report.
 
+mod cloud;
 mod hosts;
 mod link;
+mod own_api;
+mod serve;
 mod sessions;
 mod view;
 
+pub use cloud::{Bootstrap, Cloud, CloudOptions};
 pub use hosts::serve as serve_hosts;
 pub use link::{Link, Observers, host};
+pub use serve::serve;
 pub use sessions::{LEASE_MS, Sessions};

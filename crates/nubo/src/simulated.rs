@@ -64,8 +64,8 @@ async fn serve(settings: &Settings, setup: &Setup, count: u32) -> Result<()> {
     let options = control_command::options(settings, public_url, bootstrap);
     let cloud = Cloud::open(options, env.clone()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
     for n in 1..=count {
-        let name = HostName::new(format!("sim-{n:05}"));
-        tokio::spawn(control::host(Arc::new(simhost::SimHost::new(name, env.clone())), cloud.link()));
+        let options = simhost::Options::new(HostName::new(format!("sim-{n:05}")));
+        tokio::spawn(control::host(Arc::new(simhost::SimHost::new(env.clone(), options)), cloud.link()));
     }
     let public = tokio::spawn(control::serve(cloud.clone(), listener, None));
     cloud.wait_hosts(count as usize).await;

@@ -4,6 +4,7 @@ use crate::netns;
 use crate::process;
 use crate::settings::Settings;
 use crate::setup::{Accounts, Setup};
+use crate::units;
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::Duration;
@@ -20,9 +21,14 @@ pub fn down(settings: &Settings, stop_guests: bool) -> Result<()> {
     };
     need_root("down")?;
     enter(settings)?;
+    if units::systemd_runs() {
+        units::stop(&setup.cloud_id, false)?;
+    }
     stop_processes(settings)?;
     if stop_guests {
-        let stopped = agent::stop_guests(&settings.state, &setup.cloud_id, GUEST_PATIENCE)?;
+        let uid = guests_uid(&setup)?;
+        let stop = agent::offline::stop_guests(&settings.state, &setup.cloud_id, uid, GUEST_PATIENCE);
+        let stopped = runtime()?.block_on(stop)?;
         println!("stopped {stopped} guests");
     }
     println!("cloud {} is down{}", setup.cloud_id, if stop_guests { "" } else { "; guests keep running" });
@@ -44,12 +50,18 @@ pub fn purge(settings: &Settings) -> Result<()> {
     if inside {
         enter(settings)?;
     }
-    stop_processes(settings)?;
-    agent::kill_guests(state, &setup.cloud_id)?;
-    if inside {
-        agent::net::purge(&setup.cloud_id)?;
+    if units::systemd_runs() {
+        units::stop(&setup.cloud_id, true)?;
     }
-    agent::remove_cgroups(&setup.cloud_id)?;
+    stop_processes(settings)?;
+    if Accounts::find(&setup.cloud_id)?.is_some() {
+        runtime()?.block_on(agent::offline::kill_guests(&setup.cloud_id, guests_uid(&setup)?))?;
+    }
+    if inside {
+        let underlay = netlink::Netns::current()?;
+        agent::net::purge(&setup.cloud_id, &underlay)?;
+    }
+    agent::offline::remove_cgroups(&setup.cloud_id)?;
     if let Some(name) = &setup.made_netns {
         netns::remove(name)?;
     }
@@ -81,7 +93,7 @@ fn remove_state(state: &Path) -> Result<()> {
 
 fn stop_processes(settings: &Settings) -> Result<()> {
     for (file, subcommand) in
-        [("supervisor.pid", "supervise"), ("agent.pid", "agent"), ("control.pid", "control"), ("netd.pid", "netd")]
+        [("supervisor.pid", "supervise"), ("agent.pid", "agent"), ("control.pid", "control")]
     {
         let path = settings.run().join(file);
         if let Some(found) = process::find(&path, subcommand, &settings.state) {
@@ -89,7 +101,17 @@ fn stop_processes(settings: &Settings) -> Result<()> {
         }
         let _ = std::fs::remove_file(path);
     }
+    agent::netd::stop(&settings.run().join("netd.sock"));
     Ok(())
+}
+
+fn guests_uid(setup: &Setup) -> Result<u32> {
+    let accounts = Accounts::find(&setup.cloud_id)?;
+    Ok(accounts.ok_or_else(|| anyhow::anyhow!("the cloud's accounts are missing"))?.guests.0.as_raw())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 fn need_root(command: &str) -> Result<()> {

@@ -10,18 +10,12 @@ use anyhow::{Context, Result};
 use nix::unistd::{Gid, Uid};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 const LOOK: Duration = Duration::from_millis(100);
 /// A process that lived shorter than this is started again with a growing pause, at most a second.
 const SHORT: Duration = Duration::from_secs(5);
-
-static STOP: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn on_term(_: nix::libc::c_int) {
-    STOP.store(true, Ordering::SeqCst);
-}
 
 /// One process that must run.
 struct Ward {
@@ -58,7 +52,6 @@ impl Ward {
             .current_dir("/")
             .uid(self.uid.as_raw())
             .gid(self.gid.as_raw());
-        own_session(&mut command);
         self.child = Some(command.spawn().with_context(|| format!("cannot start nubo {}", self.name))?);
         self.adopted = None;
         self.started = Instant::now();
@@ -66,33 +59,40 @@ impl Ward {
     }
 }
 
-/// The child leads a session of its own: no signal to our terminal or group reaches it.
-#[allow(unsafe_code)]
-pub fn own_session(command: &mut Command) {
-    // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
-    unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
-    }
+/// Leads a session of its own from here on: no signal to the terminal or group of whoever started us reaches us.
+pub fn own_session() {
+    // Fails only for a leader of a group, which is its own already.
+    let _ = nix::unistd::setsid();
 }
 
 pub fn main(settings: &Settings) -> Result<()> {
     let setup = Setup::load(&settings.state)?.context("the cloud is not set up: run `nubo up` first")?;
     let accounts = Accounts::find(&setup.cloud_id)?.context("the cloud's accounts are missing: run `nubo up`")?;
-    catch_term()?;
+    own_session();
     let (control, root) = (accounts.control, (Uid::from_raw(0), Gid::from_raw(0)));
     let mut wards = [("control", control), ("agent", root)].map(|(name, (uid, gid))| {
         let adopted = process::find(&settings.run().join(format!("{name}.pid")), name, &settings.state);
         Ward { name, uid, gid, child: None, adopted, started: Instant::now(), failures: 0 }
     });
     std::fs::write(settings.run().join("supervisor.pid"), std::process::id().to_string())?;
-    while !STOP.load(Ordering::SeqCst) {
-        for ward in &mut wards {
-            tend(ward, settings)?;
-        }
-        std::thread::sleep(LOOK);
-    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(watch(&mut wards, settings))?;
     let _ = std::fs::remove_file(settings.run().join("supervisor.pid"));
     Ok(())
+}
+
+/// Tends the wards until a TERM comes.
+async fn watch(wards: &mut [Ward], settings: &Settings) -> Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    loop {
+        for ward in wards.iter_mut() {
+            tend(ward, settings)?;
+        }
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = tokio::time::sleep(LOOK) => {}
+        }
+    }
 }
 
 fn tend(ward: &mut Ward, settings: &Settings) -> Result<()> {
@@ -108,13 +108,4 @@ fn tend(ward: &mut Ward, settings: &Settings) -> Result<()> {
     }
     ward.failures += 1;
     ward.start(settings)
-}
-
-#[allow(unsafe_code)]
-fn catch_term() -> Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-    let action = SigAction::new(SigHandler::Handler(on_term), SaFlags::SA_RESTART, SigSet::empty());
-    // SAFETY: the handler only stores to an atomic.
-    unsafe { sigaction(Signal::SIGTERM, &action)? };
-    Ok(())
 }

@@ -4,7 +4,7 @@ use crate::process::{self, wait_until};
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::setup::{self, Accounts, Setup};
-use crate::{client, demo, netns, supervise, tls};
+use crate::{client, demo, netns, tls, units};
 use anyhow::{Context, Result, bail};
 use base::Env;
 use hyper::Method;
@@ -34,7 +34,7 @@ pub fn main(settings: &Settings) -> Result<()> {
     let accounts = Accounts::ensure(&setup.cloud_id)?;
     setup::make_directories(&settings.state, &accounts)?;
     write_control_files(settings, &setup, &accounts)?;
-    ensure_supervisor(settings, &progress)?;
+    ensure_supervisor(settings, &setup, &progress)?;
     let url = wait_ready(settings, &progress)?;
     setup::write_clouds(settings, &setup, &url, setup::person())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -73,11 +73,13 @@ fn ensure_image(settings: &Settings, progress: &Progress) -> Result<PathBuf> {
 
 /// The external network must not cover a route of the machine, unless it is our own bridge's.
 fn check_external(settings: &Settings, setup: &Setup) -> Result<()> {
-    if let Some(conflict) = agent::net::external_conflict(&settings.external_cidr, &setup.cloud_id)? {
-        bail!(
-            "the external network {} clashes with {conflict} of this machine. Cure: NUBO_EXTERNAL_CIDR=another network",
-            settings.external_cidr
-        );
+    let underlay = netlink::Netns::current()?;
+    let own = agent::net::inventory(&setup.cloud_id, &underlay)?;
+    let bridge = own.iter().find(|thing| thing.namespace.is_none() && thing.name.starts_with("nubr-"));
+    let cidr = settings.external_cidr.into();
+    let conflicts = agent::net::external_conflicts(&underlay, cidr, bridge.map(|bridge| bridge.name.as_str()))?;
+    if let Some(conflict) = conflicts.first() {
+        bail!("the external network {cidr} clashes: {conflict}. Cure: NUBO_EXTERNAL_CIDR=another network");
     }
     Ok(())
 }
@@ -99,7 +101,12 @@ fn write_control_files(settings: &Settings, setup: &Setup, accounts: &Accounts) 
     setup::write_private(&directory.join("bootstrap.json"), &bootstrap, Some(accounts.control))
 }
 
-fn ensure_supervisor(settings: &Settings, progress: &Progress) -> Result<()> {
+fn ensure_supervisor(settings: &Settings, setup: &Setup, progress: &Progress) -> Result<()> {
+    if units::systemd_runs() {
+        let changed = units::ensure(settings, &setup.cloud_id)?;
+        progress.say(if changed { "  made    units of systemd" } else { "  stands  units of systemd" });
+        return Ok(());
+    }
     if process::find(&settings.run().join("supervisor.pid"), "supervise", &settings.state).is_some() {
         progress.stands("supervisor");
         return Ok(());
@@ -115,7 +122,6 @@ fn ensure_supervisor(settings: &Settings, progress: &Progress) -> Result<()> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .current_dir("/");
-    supervise::own_session(&mut command);
     let mut child = command.spawn().context("cannot start nubo supervise")?;
     let stands = || process::find(&settings.run().join("supervisor.pid"), "supervise", &settings.state).is_some();
     let mut ended = None;

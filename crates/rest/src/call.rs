@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use policy::{Decision, Policy, Target};
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The values of a path's placeholders, percent-decoded.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,8 @@ pub struct Call {
     pub params: Params,
     pub policy: Arc<Policy>,
     pub now: Timestamp,
-    pub(crate) body: Option<Body>,
+    /// Behind a lock only so that a shared reference to the call may cross an await: a body is not `Sync`.
+    pub(crate) body: Mutex<Option<Body>>,
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
@@ -50,7 +51,7 @@ impl Call {
 
     /// The whole body, at most `most` bytes.
     pub async fn bytes(&mut self, most: usize) -> Result<Bytes> {
-        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let Some(body) = self.take_body() else { return Ok(Bytes::new()) };
         let declared =
             self.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if declared.is_some_and(|length| length > most as u64) {
@@ -65,7 +66,11 @@ impl Call {
 
     /// The body as a stream, for uploads. Can be taken once.
     pub fn body(&mut self) -> Body {
-        self.body.take().unwrap_or_else(Body::empty)
+        self.take_body().unwrap_or_else(Body::empty)
+    }
+
+    fn take_body(&mut self) -> Option<Body> {
+        self.body.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
 
     /// For websockets: the connection after the answer 101.

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The longest path that is looked at, in bytes.
 const PATH_BYTES: usize = 4096;
@@ -190,7 +190,7 @@ impl Inner {
             params: Params(params),
             policy: service.policy.clone(),
             now: self.options.env.now(),
-            body: Some(body),
+            body: Mutex::new(Some(body)),
             upgrade,
         };
         match AssertUnwindSafe((route.handler)(call)).catch_unwind().await {

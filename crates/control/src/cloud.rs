@@ -1,0 +1,191 @@
+//! A whole control plane: opened from its store, closed by dropping it.
+
+use crate::link::{Link, Observers};
+use crate::own_api::{self, Own};
+use crate::sessions::Sessions;
+use agent_api::{HostInventory, Report};
+use axum::body::Body;
+use base::{CloudId, Env, Fault, ImageId, Result};
+use contract::{Hosts, Projector};
+use http::{Request, Response};
+use identity::Identity;
+use policy::Policy;
+use rest::{Gateway, GatewayOptions};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use store::{Cause, Store, Tx};
+use tokio::task::JoinSet;
+
+/// What setup draws for a new cloud.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bootstrap {
+    pub cloud_id: CloudId,
+    pub admin_password: String,
+    pub demo_password: String,
+}
+
+pub struct CloudOptions {
+    /// `sqlite:PATH`, `sqlite::memory:` or `postgres://…`.
+    pub store_url: String,
+    /// Where clients reach the cloud; no trailing slash.
+    pub public_url: String,
+    pub images: PathBuf,
+    /// The text of `policy.yaml`.
+    pub policy: Option<String>,
+    pub bcrypt_rounds: u32,
+    pub image_format_enforcement: bool,
+    pub bootstrap: Bootstrap,
+    /// The interface through which the external network is masqueraded.
+    pub masquerade: Option<String>,
+}
+
+/// A control plane. Cheap to clone; the last clone's drop stops its tasks.
+#[derive(Clone)]
+pub struct Cloud(Arc<Inner>);
+
+struct Inner {
+    gateway: Gateway,
+    sessions: Sessions,
+    link: Link,
+    _tasks: JoinSet<()>,
+}
+
+const SERVICES: [(&str, &str, &str); 4] = [
+    ("identity", "keystone", "/identity"),
+    ("image", "glance", "/image"),
+    ("network", "neutron", "/network"),
+    ("compute", "nova", "/compute/v2.1"),
+];
+
+struct Services {
+    image: Arc<image::Service>,
+}
+
+#[async_trait::async_trait]
+impl Observers for Services {
+    fn host_seen(&self, tx: &mut Tx, inventory: &HostInventory) -> Result<()> {
+        let _ = (tx, inventory); Ok(())
+    }
+
+    fn observed(&self, tx: &mut Tx, report: &Report) -> Result<()> {
+let _ = (tx, report); Ok(())
+    }
+
+    async fn image(&self, image: &ImageId) -> Result<std::fs::File> {
+        self.image.open_file(image).await
+    }
+}
+
+impl Cloud {
+    pub async fn open(options: CloudOptions, env: Env) -> Result<Cloud> {
+        let store = open_store(&options, &env).await?;
+        let rules = [identity::RULES, image::RULES];
+        let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
+        bootstrap(&store, &env, &options).await?;
+        let identity = open_identity(&store, &env, &options).await?;
+        let sessions = Sessions::new(store.clone(), env.clone());
+        let hosts: Arc<dyn Hosts> = Arc::new(sessions.clone());
+        let mut image_options = image::Options::new(&options.images);
+        image_options.format_enforcement = options.image_format_enforcement;
+        let image = image::Service::new(store.clone(), env.clone(), image_options)?;
+        let projectors: Vec<Arc<dyn Projector>> = vec![];
+        sessions.set_projectors(projectors.clone());
+        let own = Arc::new(Own {
+            store: store.clone(),
+            sessions: sessions.clone(),
+            projectors,
+            images: Box::new(image::Service::ids),
+            loops: OnceLock::new(),
+            services: OnceLock::new(),
+            gateway: OnceLock::new(),
+        });
+        let mut services = vec![own_api::service(&own)?, identity.service(policy.clone()), image.rest(policy.clone())];
+        let _ = own.services.set(SERVICES.iter().map(|(kind, _, _)| *kind).collect());
+        let gateway_options =
+            GatewayOptions { public_url: options.public_url.clone(), env: env.clone(), identity_path: "/identity" };
+        let gateway = Gateway::new(gateway_options, identity.clone(), services)?;
+        let _ = own.gateway.set(gateway.clone());
+        let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
+        let _ = own.loops.set(engine::run(&store, &env, reconcilers));
+        let observers = Arc::new(Services { image });
+        let link = Link { sessions: sessions.clone(), store, env, observers };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(identity.run());
+        let projection = sessions.clone();
+        tasks.spawn(async move { projection.project().await });
+        Ok(Cloud(Arc::new(Inner { gateway, sessions, link, _tasks: tasks })))
+    }
+
+    /// Answers one request of the public API.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        self.0.gateway.handle(request).await
+    }
+
+    /// What hosts talk to.
+    pub fn link(&self) -> Link {
+        self.0.link.clone()
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        &self.0.gateway
+    }
+
+    /// Waits until `count` hosts poll.
+    pub async fn wait_hosts(&self, count: usize) {
+        while self.0.sessions.alive().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn open_store(options: &CloudOptions, env: &Env) -> Result<Store> {
+    let mut store = store::Options::new(&options.store_url);
+    store.kinds.extend(identity::kinds());
+    store.kinds.extend(image::kinds());
+    let store = store;
+    Store::open(store, env.clone()).await
+}
+
+fn algorithm(options: &CloudOptions) -> identity::Algorithm {
+    identity::Algorithm::Bcrypt { rounds: options.bcrypt_rounds }
+}
+
+/// Makes what no API call can make: roles, the first users and projects, the catalog. Repeatable; a start after the
+/// first finds the mark and hashes nothing.
+async fn bootstrap(store: &Store, env: &Env, options: &CloudOptions) -> Result<()> {
+    const VERSION: i64 = 1;
+    let cloud = i64::from_str_radix(&options.bootstrap.cloud_id, 16).map_err(|_| Fault::bug("a cloud id is hex"))?;
+    let (done, known) = store.read_few(|r| Ok((r.meta("bootstrap")?, r.meta("cloud_id")?))).await?;
+    if let Some(known) = known.filter(|known| *known != cloud) {
+        return Err(Fault::conflict(format!("The store belongs to cloud {known:08x}, and this is cloud {cloud:08x}.")));
+    }
+    if done == Some(VERSION) {
+        return Ok(());
+    }
+    let services = SERVICES.iter().map(|(kind, name, path)| identity::ServiceSpec { kind, name, path }).collect();
+    let identity_options = identity::BootstrapOptions {
+        admin_password: options.bootstrap.admin_password.clone(),
+        demo_password: Some(options.bootstrap.demo_password.clone()),
+        password_algorithm: algorithm(options),
+        region: "RegionOne".into(),
+        services,
+    };
+    let cause = Cause::new("nubo", format!("req-{}", env.uuid()), "bootstrap");
+    let write = store.write(cause, move |tx| {
+        identity::bootstrap(tx, &identity_options)?;
+        tx.set_meta("cloud_id", cloud)?;
+        Ok(tx.set_meta("bootstrap", VERSION)?)
+    });
+    write.await.map(drop)
+}
+
+async fn open_identity(store: &Store, env: &Env, options: &CloudOptions) -> Result<Arc<Identity>> {
+    let identity_options = identity::Options {
+        public_url: options.public_url.clone(),
+        password_algorithm: algorithm(options),
+        ..identity::Options::default()
+    };
+    Identity::open(store.clone(), env.clone(), identity_options).await
+}
