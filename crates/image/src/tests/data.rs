@@ -309,3 +309,55 @@ async fn compute_sees_what_it_may_boot() {
     assert_eq!(foreign.unwrap_err().kind, base::FaultKind::NotFound);
     assert!(described.is_some());
 }
+
+/// The moment between the file's whole name and the commit that names it.
+#[tokio::test]
+async fn a_process_that_died_before_its_last_commit_leaves_nothing() {
+    let world = World::new().await;
+    let id = world.raw_image(OWNER).await;
+    let dying = id.clone();
+    let cause = store::Cause::new("test", "", "test");
+    let announced = world.store.write(cause, move |tx| {
+        Ok(tx.modify::<Image>(&dying, |image| {
+            image.status = crate::document::Status::Saving;
+            image.transfer = Some("dead".to_owned());
+        })?)
+    });
+    announced.await.unwrap();
+    let whole = world.folder.join(format!("{id}.dead"));
+    std::fs::write(&whole, "whole").unwrap();
+    let held = std::fs::File::open(&whole).unwrap();
+    held.lock().unwrap();
+    world.sweep().await;
+    assert_eq!(world.show(&id).await["status"], "saving", "its process lives");
+    drop(held);
+    world.sweep().await;
+    assert_eq!((world.show(&id).await["status"].as_str(), world.files().len()), (Some("queued"), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_uploads_at_once_one_wins_and_quota_is_exact() {
+    let world = Arc::new(World::with(|options| options.quota.image_count_total = Some(5)).await);
+    let creates = (0..40).map(|_| {
+        let world = world.clone();
+        tokio::spawn(async move {
+            let body = json!({"disk_format": "raw", "container_format": "bare"});
+            world.send(OWNER, "POST", "/v2/images", body).await
+        })
+    });
+    let answers: Vec<Answer> = futures::future::join_all(creates).await.into_iter().map(|a| a.unwrap()).collect();
+    let created: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 201).collect();
+    assert_eq!(created.len(), 5);
+    assert!(answers.iter().all(|answer| matches!(answer.status, 201 | 413)));
+    let id = created[0].json()["id"].as_str().unwrap().to_owned();
+    let uploads = (0..20).map(|n: u8| {
+        let (world, id) = (world.clone(), id.clone());
+        tokio::spawn(async move { (n, world.upload(OWNER, &id, stream(&[n; 50_000], 1_000, false)).await.status) })
+    });
+    let outcomes: Vec<(u8, u16)> = futures::future::join_all(uploads).await.into_iter().map(|a| a.unwrap()).collect();
+    let won: Vec<u8> = outcomes.iter().filter(|(_, status)| *status == 204).map(|(n, _)| *n).collect();
+    assert_eq!(won.len(), 1, "{outcomes:?}");
+    assert!(outcomes.iter().all(|(_, status)| matches!(status, 204 | 409)), "{outcomes:?}");
+    assert_eq!(world.get(OWNER, &format!("/v2/images/{id}/file")).await.bytes, vec![won[0]; 50_000]);
+    assert_eq!(world.files().len(), 1);
+}

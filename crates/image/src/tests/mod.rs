@@ -4,6 +4,7 @@ mod data;
 mod hostile;
 mod images;
 mod members;
+mod random;
 
 use crate::{Options, Service};
 use async_trait::async_trait;
