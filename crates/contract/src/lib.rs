@@ -6,11 +6,13 @@
 
 pub mod hosts;
 pub mod images;
+pub mod limits;
 pub mod ports;
 pub mod projector;
 
 pub use hosts::*;
 pub use images::*;
+pub use limits::*;
 pub use ports::*;
 pub use projector::*;
 pub use rest::{Caller, Tokens};

@@ -33,7 +33,7 @@ use tokio::sync::Semaphore;
 /// Uploads that are taken in at a time; more wait. Each uses three blocking threads.
 const UPLOADS: usize = 32;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Where the bytes are kept.
     pub folder: PathBuf,
@@ -42,7 +42,7 @@ pub struct Options {
     /// Most bytes of an image's file (Glance's `image_size_cap`).
     pub size_limit_bytes: u64,
     pub format_limits: format::Limits,
-    pub quota: quota::Defaults,
+    pub quota: quota::Quota,
 }
 
 impl Options {
@@ -52,7 +52,7 @@ impl Options {
             format_enforcement: true,
             size_limit_bytes: 1 << 40,
             format_limits: format::Limits::default(),
-            quota: quota::Defaults::default(),
+            quota: quota::Quota::default(),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::Service;
 use crate::document::Image;
-use base::{Fault, Result};
+use base::{Fault, ProjectId, Result};
+use contract::Limits;
 use policy::Target;
 use rest::{Call, Reply};
 use serde_json::json;
@@ -13,11 +14,26 @@ pub const COUNT: &str = "image_count_total";
 /// In mebibytes, as Glance's registered limit has it.
 pub const SIZE: &str = "image_size_total";
 
-/// The limits of a project without its own; none or negative is unlimited.
-#[derive(Clone, Debug, Default)]
-pub struct Defaults {
+/// Where limits come from.
+#[derive(Clone, Default)]
+pub struct Quota {
+    /// The operator's registered limits and limits.
+    pub limits: Option<Arc<dyn Limits>>,
+    /// What holds where the operator registered nothing; none or negative is unlimited.
     pub image_count_total: Option<i64>,
     pub image_size_total_mib: Option<i64>,
+}
+
+impl Quota {
+    /// The limit of a project; none is unlimited.
+    fn limit(&self, reader: &mut Reader, owner: &ProjectId, resource: &str) -> Result<Option<i64>> {
+        let default = if resource == COUNT { self.image_count_total } else { self.image_size_total_mib };
+        let kept = match &self.limits {
+            Some(limits) => limits.limit(reader, owner, "image", resource)?,
+            None => None,
+        };
+        Ok(kept.or(default).filter(|limit| *limit >= 0))
+    }
 }
 
 /// What the caller's project uses, as `GET /v2/info/usage` shows it. What is uploading or staged has no limit of its
@@ -25,14 +41,13 @@ pub struct Defaults {
 pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
     let project = call.project()?;
     call.enforce(&Target::project(project.as_str()))?;
-    let defaults = service.options.quota.clone();
+    let quota = service.options.quota.clone();
     let usage = service.store.read(move |reader| {
-        let mut of = |resource: &str, default: Option<i64>| {
-            let usage = reader.usage(&project, resource)?;
-            let limit = usage.limit.or(default).filter(|limit| *limit >= 0).unwrap_or(-1);
-            Ok::<_, Fault>(json!({"limit": limit, "usage": usage.used}))
+        let mut of = |resource: &str| {
+            let limit = quota.limit(reader, &project, resource)?.unwrap_or(-1);
+            Ok::<_, Fault>(json!({"limit": limit, "usage": reader.usage(&project, resource)?.used}))
         };
-        let (count, size) = (of(COUNT, defaults.image_count_total)?, of(SIZE, defaults.image_size_total_mib)?);
+        let (count, size) = (of(COUNT)?, of(SIZE)?);
         let images = reader.list::<Image>(Query::project(project.as_str()))?;
         let uploading = images.iter().filter(|image| image.transfer.is_some()).count();
         let staged: u64 = images.iter().filter_map(|image| image.staged.as_ref()).map(|s| s.contents.size_bytes).sum();
@@ -46,20 +61,21 @@ pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
     Reply::json(200, &json!({"usage": usage.await?}))
 }
 
-/// Charges a whole image (`times` 1) to its owner, or gives it back (-1). TooLarge beyond a limit.
-pub fn charge(tx: &mut Tx, defaults: &Defaults, image: &Image, times: i64) -> Result<()> {
+/// Charges a whole image (`times` 1) to its owner, or gives it back (-1). Quota beyond a limit.
+pub fn charge(tx: &mut Tx, quota: &Quota, image: &Image, times: i64) -> Result<()> {
     let Some(owner) = &image.owner else { return Ok(()) };
-    add(tx, owner, COUNT, times, defaults.image_count_total)?;
-    add(tx, owner, SIZE, times * image.quota_mib(), defaults.image_size_total_mib)
+    add(tx, quota, owner, COUNT, times)?;
+    add(tx, quota, owner, SIZE, times * image.quota_mib())
 }
 
 /// Charges the bytes of an image that becomes active.
-pub fn charge_size(tx: &mut Tx, defaults: &Defaults, image: &Image) -> Result<()> {
+pub fn charge_size(tx: &mut Tx, quota: &Quota, image: &Image) -> Result<()> {
     let Some(owner) = &image.owner else { return Ok(()) };
-    add(tx, owner, SIZE, image.quota_mib(), defaults.image_size_total_mib)
+    add(tx, quota, owner, SIZE, image.quota_mib())
 }
 
-fn add(tx: &mut Tx, owner: &str, resource: &'static str, delta: i64, limit: Option<i64>) -> Result<()> {
+fn add(tx: &mut Tx, quota: &Quota, owner: &ProjectId, resource: &'static str, delta: i64) -> Result<()> {
+    let limit = quota.limit(tx, owner, resource)?;
     match tx.charge(owner, resource, delta, limit) {
         Ok(_) => Ok(()),
         Err(store::Error::Quota { used, limit, asked, .. }) => Err(over(owner, resource, limit, used, asked)),
@@ -68,13 +84,12 @@ fn add(tx: &mut Tx, owner: &str, resource: &'static str, delta: i64, limit: Opti
 }
 
 /// Refuses an upload whose announced size can no longer fit, before any byte is taken.
-pub fn precheck(reader: &mut Reader, defaults: &Defaults, image: &Image, announced: u64) -> Result<()> {
+pub fn precheck(reader: &mut Reader, quota: &Quota, image: &Image, announced: u64) -> Result<()> {
     let Some(owner) = &image.owner else { return Ok(()) };
-    let usage = reader.usage(owner, SIZE)?;
+    let used = reader.usage(owner, SIZE)?.used;
     let asked = i64::try_from(announced.div_ceil(1 << 20)).unwrap_or(i64::MAX);
-    let limit = usage.limit.or(defaults.image_size_total_mib).filter(|limit| *limit >= 0);
-    match limit {
-        Some(limit) if usage.used.saturating_add(asked) > limit => Err(over(owner, SIZE, limit, usage.used, asked)),
+    match quota.limit(reader, owner, SIZE)? {
+        Some(limit) if used.saturating_add(asked) > limit => Err(over(owner, SIZE, limit, used, asked)),
         _ => Ok(()),
     }
 }

@@ -5,12 +5,12 @@ use crate::documents::*;
 use crate::fields::Fields;
 use crate::listing::{filtered, forbid, linked, missing, single};
 use crate::project::pairs;
-use base::{Fault, Result};
+use base::{Fault, ProjectId, Result};
 use policy::Target;
 use rest::{Access, Call, Method, Reply, Route};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use store::{Query, Tx};
+use store::{Query, Reader, Tx};
 
 /// The most entries of one request.
 const ENTRIES: usize = 256;
@@ -330,4 +330,24 @@ async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let id = find(&identity, &call)?.id.clone();
     identity.write(&call, move |tx| Ok(tx.delete::<Limit>(&id).map(drop)?)).await?;
     Ok(Reply::empty(204))
+}
+
+impl contract::Limits for Identity {
+    fn limit(
+        &self,
+        reader: &mut Reader,
+        project: &ProjectId,
+        service_type: &str,
+        resource: &str,
+    ) -> Result<Option<i64>> {
+        let services = reader.list::<Service>(Query::all())?;
+        for service in services.iter().filter(|service| service.kind == service_type) {
+            let registered = reader.list::<RegisteredLimit>(Query::index("service", service.id.as_str()))?;
+            let Some(registered) = registered.into_iter().find(|one| one.resource_name == resource) else { continue };
+            let region = registered.region_id.as_deref().unwrap_or("");
+            let own = reader.get_unique::<Limit>("resource", [project.as_str(), "", &service.id, region, resource])?;
+            return Ok(Some(own.map_or(registered.default_limit, |own| own.resource_limit)));
+        }
+        Ok(None)
+    }
 }

@@ -317,6 +317,14 @@ async fn limits_need_a_registered_default() {
     let seen = cloud.by(&demo, "GET", "/v3/limits", None).await.body;
     assert_eq!(seen["limits"].as_array().unwrap().len(), 1);
     assert_eq!(cloud.get("/v3/limits/model").await.body["model"]["name"], "flat");
+    let identity = cloud.identity.clone();
+    let told = cloud.identity.store.read(move |reader| {
+        let mut of = |project: &str, service: &str| {
+            contract::Limits::limit(&*identity, reader, &project.into(), service, "servers")
+        };
+        Ok((of(&project, "compute")?, of("another", "compute")?, of(&project, "image")?))
+    });
+    assert_eq!(told.await.unwrap(), (Some(7), Some(10), None), "what other services are told");
     assert_eq!(cloud.delete(&limit).await, 204);
     assert_eq!(cloud.delete(&registered).await, 204);
 }

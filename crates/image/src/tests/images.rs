@@ -426,3 +426,39 @@ async fn usage_is_shown_with_its_limits() {
     assert_eq!(usage["usage"]["image_count_total"], json!({"limit": 7, "usage": 1}));
     assert_eq!(usage["usage"]["image_size_total"], json!({"limit": -1, "usage": 1}));
 }
+
+/// Stands in for the identity service: project red may have two images, others one.
+struct Kept;
+
+impl contract::Limits for Kept {
+    fn limit(
+        &self,
+        _: &mut store::Reader,
+        project: &base::ProjectId,
+        service_type: &str,
+        resource: &str,
+    ) -> Result<Option<i64>> {
+        let two = project.as_str() == "red";
+        Ok((service_type == "image" && resource == "image_count_total").then_some(if two { 2 } else { 1 }))
+    }
+}
+
+#[tokio::test]
+async fn limits_of_the_identity_service_come_before_defaults() {
+    let world = World::with(|options| {
+        options.quota.limits = Some(Arc::new(Kept));
+        options.quota.image_count_total = Some(9);
+        options.quota.image_size_total_mib = Some(0);
+    })
+    .await;
+    for (token, most) in [(OWNER, 2), (OTHER, 1)] {
+        for _ in 0..most {
+            world.raw_image(token).await;
+        }
+        world.send(token, "POST", "/v2/images", json!({})).await.refuses(413, &format!("over limit of {most}"));
+    }
+    let usage = world.get(OWNER, "/v2/info/usage").await.expect(200).json();
+    assert_eq!(usage["usage"]["image_count_total"], json!({"limit": 2, "usage": 2}));
+    let id = world.get(OWNER, "/v2/images").await.json()["images"][0]["id"].as_str().unwrap().to_owned();
+    world.upload(OWNER, &id, "x").await.refuses(413, "image_size_total");
+}
