@@ -7,7 +7,7 @@ use crate::attr::Input;
 use crate::floatingips::FloatingIp;
 use crate::networks::Network;
 use crate::ports::{self, Attached, NewPort, Observed, Port, Wanted};
-use crate::project::touch;
+use crate::project::{Touch, touch};
 use crate::routers::{self, Router};
 use crate::security_groups::{self, SecurityGroup};
 use crate::standard::{Look, Standard};
@@ -15,7 +15,7 @@ use crate::subnets::Subnet;
 use agent_api::{PortObserved, RouterObserved, ViewKind};
 use base::{Fault, HostName, PortId, ProjectId, Result, SecurityGroupId, ServerId};
 use contract::{Caller, FixedAddress, NetworkRequest, Ports, RequestedNetwork, ServerPort};
-use store::{Query, Reader, Tx};
+use store::{Change, Document, Query, Reader, Tx};
 
 /// The most ports of a server.
 const PORTS: usize = 64;
@@ -95,6 +95,33 @@ impl Ports for crate::Network {
 
     fn of_server(&self, reader: &mut Reader, server: &ServerId) -> Result<Vec<ServerPort>> {
         server_ports(reader, server)?.into_iter().map(|port| server_port(reader, port)).collect()
+    }
+
+    /// What a new body no longer shows (a port gone, a floating address taken away) is named by a touch of the server.
+    fn servers_touched(&self, reader: &mut Reader, change: &Change) -> Result<Option<Vec<ServerId>>> {
+        let ports: Vec<Port> = match &*change.kind {
+            Port::KIND => change.document::<Port>()?.map(|stored| stored.doc).into_iter().collect(),
+            Observed::KIND => reader.doc(&change.id)?.into_iter().collect(),
+            FloatingIp::KIND => match change.document::<FloatingIp>()?.and_then(|stored| stored.doc.port_id) {
+                Some(port) => reader.doc(&port)?.into_iter().collect(),
+                None => vec![],
+            },
+            Network::KIND => reader.by("network", &change.id)?,
+            Subnet::KIND => match change.document::<Subnet>()? {
+                Some(subnet) => reader.by("subnet", &subnet.id)?,
+                None => vec![],
+            },
+            SecurityGroup::KIND => reader.by("group", &change.id)?,
+            Touch::KIND => {
+                let touch = change.document::<Touch>()?.filter(|touch| touch.kind == ViewKind::Guest);
+                return Ok(Some(touch.map(|touch| ServerId::new(touch.doc.object)).into_iter().collect()));
+            }
+            _ => vec![],
+        };
+        let mut servers: Vec<ServerId> = ports.into_iter().filter_map(|port| Some(port.attached?.server)).collect();
+        servers.sort();
+        servers.dedup();
+        Ok(Some(servers))
     }
 
     fn add_security_group(&self, tx: &mut Tx, caller: &Caller, server: &ServerId, group: &str) -> Result<()> {
@@ -289,6 +316,7 @@ fn give_back(tx: &mut Tx, mut port: Port) -> Result<()> {
     if !port.host.is_empty() {
         left(tx, &port)?;
     }
+    touch(tx, ViewKind::Guest, &port.device_id)?;
     port.device_id.clear();
     port.device_owner.clear();
     port.host = HostName::default();

@@ -65,7 +65,8 @@ impl Projector for crate::Network {
         let id = &change.id;
         match &*change.kind {
             Touch::KIND => {
-                if let Some(touch) = change.document::<Touch>()? {
+                // Guests are another service's objects: who reads a server's ports asks `servers_touched`.
+                if let Some(touch) = change.document::<Touch>()?.filter(|touch| touch.kind != ViewKind::Guest) {
                     name(reader, touched, touch.kind, &touch.object)?;
                 }
             }

@@ -74,6 +74,9 @@ pub fn delete(floating: FloatingIp, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
     if let Some(router) = &floating.router_id {
         touch(tx, ViewKind::Router, router)?;
     }
+    if let Some(port) = &floating.port_id {
+        port_touched(tx, port)?;
+    }
     charge(tx, &floating.project_id, "floatingip", -1)?;
     tx.delete::<FloatingIp>(&floating.id)?;
     if let Some(holder) = tx.doc::<Port>(&floating.holder)? {
@@ -114,8 +117,19 @@ fn release(floating: &mut FloatingIp, tx: &mut Tx) -> Result<()> {
     if let Some(router) = floating.router_id.take() {
         touch(tx, ViewKind::Router, &router)?;
     }
-    (floating.port_id, floating.fixed_ip_address) = (None, None);
+    if let Some(port) = floating.port_id.take() {
+        port_touched(tx, &port)?;
+    }
+    floating.fixed_ip_address = None;
     Ok(())
+}
+
+/// The server behind a port shows its floating addresses.
+fn port_touched(tx: &mut Tx, port: &str) -> Result<()> {
+    match tx.doc::<Port>(port)?.and_then(|port| port.attached) {
+        Some(attached) => touch(tx, ViewKind::Guest, &attached.server),
+        None => Ok(()),
+    }
 }
 
 /// The fixed address that is meant.

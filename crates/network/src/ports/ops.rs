@@ -113,6 +113,9 @@ pub fn remove(tx: &mut Tx, port: Port) -> Result<()> {
         touch(tx, ViewKind::AddressSet, group)?;
         touch(tx, ViewKind::SecurityGroup, group)?;
     }
+    if let Some(attached) = &port.attached {
+        touch(tx, ViewKind::Guest, &attached.server)?;
+    }
     if port.is_router_owned() {
         touch(tx, ViewKind::Router, &port.device_id)?;
     }

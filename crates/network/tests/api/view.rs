@@ -1,14 +1,16 @@
 //! What hosts are told: whatever happens, the touched objects are all that differ.
 
 use crate::cloud::*;
-use agent_api::{ViewKind, ViewObject};
+use agent_api::{PortObserved, ViewKind, ViewObject};
 use base::{Env, HostName};
-use contract::{Projector, Touched, Where};
+use contract::{Ports, Projector, ServerPort, Touched, Where};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use store::{Event, Watch};
 
 const HOSTS: [&str; 2] = ["host-a", "host-b"];
+
+const SERVERS: [&str; 4] = ["server-0", "server-1", "server-2", "server-3"];
 
 type View = BTreeMap<(ViewKind, String), ViewObject>;
 
@@ -16,11 +18,12 @@ type View = BTreeMap<(ViewKind, String), ViewObject>;
 struct Follower {
     watch: Watch,
     views: BTreeMap<&'static str, View>,
+    ports: BTreeMap<String, Vec<ServerPort>>,
 }
 
 impl Follower {
     fn new(cloud: &Cloud) -> Follower {
-        Follower { watch: cloud.store.watch(), views: HOSTS.iter().map(|host| (*host, View::new())).collect() }
+        Follower { watch: cloud.store.watch(), views: HOSTS.iter().map(|host| (*host, View::new())).collect(), ports: BTreeMap::new() }
     }
 
     async fn follow(&mut self, cloud: &Cloud) {
@@ -31,10 +34,14 @@ impl Follower {
         }
         let net = cloud.net.clone();
         let mut views = std::mem::take(&mut self.views);
-        self.views = cloud.store.read(move |reader| {
+        let mut ports = std::mem::take(&mut self.ports);
+        (self.views, self.ports) = cloud.store.read(move |reader| {
             let mut touched = Touched::default();
             for change in &changes {
                 net.touched(reader, change, &mut touched)?;
+                for server in net.servers_touched(reader, change)?.expect("known without looking at all") {
+                    ports.insert(server.to_string(), net.of_server(reader, &server)?);
+                }
             }
             for (place, kind, id) in &touched.0 {
                 for (host, view) in views.iter_mut().filter(|(host, _)| match place {
@@ -47,7 +54,7 @@ impl Follower {
                     };
                 }
             }
-            Ok(std::mem::take(&mut views))
+            Ok((std::mem::take(&mut views), std::mem::take(&mut ports)))
         }).await.unwrap();
     }
 
@@ -61,6 +68,11 @@ impl Follower {
             }).collect();
             assert_eq!(self.views[host].keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>(), "{host} after {after}");
             assert_eq!(self.views[host], whole, "{host} after {after}");
+        }
+        for server in SERVERS {
+            let net = cloud.net.clone();
+            let ports = cloud.store.read(move |reader| net.of_server(reader, &server.into())).await.unwrap();
+            assert_eq!(self.ports.get(server).cloned().unwrap_or_default(), ports, "{server} after {after}");
         }
     }
 }
@@ -76,7 +88,7 @@ async fn pick(cloud: &Cloud, env: &Env, path: &str) -> Option<Value> {
 async fn step(cloud: &Cloud, env: &Env, n: u64) -> String {
     let roll = |bound: u64| env.random.below(bound);
     let server = format!("server-{}", roll(4));
-    let (kind, a, b) = (roll(16), roll(4), roll(2) == 0);
+    let (kind, a, b) = (roll(17), roll(4), roll(2) == 0);
     match kind {
         0 => {
             let network = pick(cloud, env, "networks").await;
@@ -95,6 +107,11 @@ async fn step(cloud: &Cloud, env: &Env, n: u64) -> String {
         5 => {
             cloud.detach_all(&server).await;
             format!("detach {server}")
+        }
+        6 if b => {
+            let Some(group) = pick(cloud, env, "security-groups").await else { return String::new() };
+            cloud.change(ADMIN, "security-groups", &group, json!({"name": format!("renamed{n}")})).await;
+            "group renamed".into()
         }
         6 => {
             let _ = cloud.ask(DEMO, "POST", "/v2.0/security-groups", json!({"security_group": {"name": format!("g{n}")}})).await;
@@ -149,9 +166,15 @@ async fn step(cloud: &Cloud, env: &Env, n: u64) -> String {
             cloud.settle().await;
             "gateway".into()
         }
+        15 => {
+            let Some(port) = pick(cloud, env, "ports").await else { return String::new() };
+            let seen = PortObserved { id: text(&port).into(), up: b, fault: None };
+            cloud.ports_seen(HOSTS[a as usize % 2], vec![seen]).await;
+            "report".into()
+        }
         _ => {
             let Some(network) = pick(cloud, env, "networks").await else { return String::new() };
-            cloud.change(ADMIN, "networks", &network, json!({"admin_state_up": b, "mtu": 1300 + a})).await;
+            cloud.change(ADMIN, "networks", &network, json!({"admin_state_up": b, "mtu": 1300 + a, "name": format!("n{n}")})).await;
             "network change".into()
         }
     }
