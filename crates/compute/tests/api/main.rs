@@ -1,0 +1,9 @@
+//! The compute service from outside: through the gateway, over a store in memory, with simulated hosts pumped by hand.
+
+mod cloud;
+mod input;
+mod lifecycle;
+mod lists;
+mod resources;
+mod routes;
+mod versions;
