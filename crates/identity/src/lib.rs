@@ -116,7 +116,7 @@ impl Identity {
     pub async fn open(store: Store, env: Env, options: Options) -> Result<Arc<Identity>> {
         let watch = store.watch();
         let model = store.read(|reader| Model::load(reader)).await?;
-        let passwords = Passwords::new(options.password_algorithm, &*env.random)?;
+        let passwords = Passwords::new(options.password_algorithm);
         let (model, watch) = (RwLock::new(model), Mutex::new(watch));
         Ok(Arc::new(Identity { store, env, options, passwords, model, watch, verified: Default::default() }))
     }

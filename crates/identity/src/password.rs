@@ -8,11 +8,14 @@ use base::{Fault, Random, Result};
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 /// bcrypt looks at no more bytes; Keystone cuts there, too.
 const BCRYPT_BYTES: usize = 72;
+/// The most logins that wait for a core: who comes later is told to come again. At 12 rounds this is half a minute.
+const WAITING: usize = 256;
 /// Keystone's own bound.
 pub const PASSWORD_BYTES: usize = 4096;
 
@@ -35,17 +38,16 @@ impl Default for Algorithm {
 pub struct Passwords {
     algorithm: Algorithm,
     line: Arc<Semaphore>,
-    /// A hash of nothing anybody knows, to spend the same time on a user who does not exist.
+    waiting: Arc<AtomicUsize>,
+    /// A hash that no password is known for, to spend the same time on a user who does not exist.
     decoy: Arc<str>,
 }
 
 impl Passwords {
-    pub fn new(algorithm: Algorithm, random: &dyn Random) -> Result<Passwords> {
+    pub fn new(algorithm: Algorithm) -> Passwords {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-        let mut secret = [0u8; 32];
-        random.fill(&mut secret);
-        let decoy = hash(&fernet_text(&secret), algorithm, random)?;
-        Ok(Passwords { algorithm, line: Arc::new(Semaphore::new(cores)), decoy: decoy.into() })
+        let decoy = decoy(algorithm).into();
+        Passwords { algorithm, line: Arc::new(Semaphore::new(cores)), waiting: Arc::default(), decoy }
     }
 
     /// The hash to keep.
@@ -65,7 +67,12 @@ impl Passwords {
     }
 
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let place = Place(self.waiting.clone());
+        if self.waiting.fetch_add(1, Ordering::SeqCst) >= WAITING {
+            return Err(Fault::unavailable("Too many logins at once. Try again in a moment."));
+        }
         let permit = self.line.clone().acquire_owned().await;
+        drop(place);
         let permit = permit.map_err(|_| Fault::unavailable("The server is shutting down."))?;
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -75,8 +82,23 @@ impl Passwords {
     }
 }
 
-fn fernet_text(bytes: &[u8]) -> String {
-    crate::token::fernet::URL_SAFE.encode(bytes)
+/// A place in the line, given back however the wait ends.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Well-formed, of the same cost as a real one, and made without work: a start must not wait for it.
+fn decoy(algorithm: Algorithm) -> String {
+    match algorithm {
+        Algorithm::Bcrypt { rounds } => format!("$2b${rounds:02}${}", ".".repeat(53)),
+        Algorithm::Scrypt { rounds, r, p } => {
+            format!("$scrypt$ln={rounds},r={r},p={p}${}${}", AB64.encode([0; 16]), AB64.encode([0; 32]))
+        }
+    }
 }
 
 /// Hashes at once: for the bootstrap and for blocking threads.
@@ -178,10 +200,49 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_decoy_costs_what_a_real_hash_costs() {
+        for algorithm in [Algorithm::Bcrypt { rounds: 9 }, Algorithm::Scrypt { rounds: 12, r: 8, p: 1 }] {
+            let real = hash("x", algorithm, &SeededRandom::new(1)).unwrap();
+            let time = |hash: &str| {
+                let best = |_| {
+                    let began = std::time::Instant::now();
+                    assert!(!verify("y", hash));
+                    began.elapsed()
+                };
+                (0..5).map(best).min().unwrap()
+            };
+            let (real, decoy) = (time(&real), time(&decoy(algorithm)));
+            assert!(decoy > real / 2 && decoy < real * 2, "{algorithm:?}: {real:?} and {decoy:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_logins_is_told_to_come_again() {
+        let passwords = Passwords::new(Algorithm::Bcrypt { rounds: 4 });
+        let all = passwords.line.clone().acquire_many_owned(passwords.line.available_permits() as u32).await.unwrap();
+        let waiting: Vec<_> = (0..WAITING)
+            .map(|_| {
+                let passwords = passwords.clone();
+                tokio::spawn(async move { passwords.verify("x".into(), None).await })
+            })
+            .collect();
+        while passwords.waiting.load(Ordering::SeqCst) < WAITING {
+            tokio::task::yield_now().await;
+        }
+        let refused = passwords.verify("x".into(), None).await.unwrap_err();
+        assert_eq!(refused.kind, base::FaultKind::Unavailable);
+        drop(all);
+        for one in waiting {
+            assert!(!one.await.unwrap().unwrap());
+        }
+        assert_eq!(passwords.waiting.load(Ordering::SeqCst), 0);
+    }
+
     #[tokio::test]
     async fn an_unknown_user_costs_a_verification_and_gets_a_no() {
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
-        let passwords = Passwords::new(Algorithm::Bcrypt { rounds: 4 }, &*random).unwrap();
+        let passwords = Passwords::new(Algorithm::Bcrypt { rounds: 4 });
         let hash = passwords.hash("right".into(), random).await.unwrap();
         assert!(passwords.verify("right".into(), Some(hash.clone())).await.unwrap());
         assert!(!passwords.verify("wrong".into(), Some(hash)).await.unwrap());

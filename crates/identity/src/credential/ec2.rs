@@ -1,6 +1,6 @@
 //! EC2 keys of a user: credentials of the type `ec2` under their own paths.
 
-use super::{allowed, delegated, ec2_id};
+use super::{delegated, ec2_id};
 use crate::Identity;
 use crate::documents::*;
 use crate::listing::{collection, forbid, missing, single};
@@ -9,7 +9,7 @@ use policy::Target;
 use rest::{Access, Call, Method, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::{Query, Tx};
+use store::{Query, Stored, Tx};
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let rule = Access::Rule;
@@ -54,9 +54,16 @@ fn id(call: &Call) -> Result<String> {
     ec2_id(&json!({"access": call.param("access")}).to_string())
 }
 
+/// The key, if it is that of the user of the path. Who may ask for that user's keys learns that there is none.
+fn found(call: &Call, stored: Option<Stored<Credential>>) -> Result<Credential> {
+    forbid(call, &target(call))?;
+    let own = stored.filter(|credential| credential.user_id.as_str() == call.param("id"));
+    own.map(|stored| stored.doc).ok_or_else(|| missing("credential", call.param("access")))
+}
+
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let found = identity.store.get::<Credential>(&id(&call)?).await?;
-    let credential = allowed(&call, found.filter(|credential| credential.user_id.as_str() == call.param("id")))?;
+    let stored = identity.store.get::<Credential>(&id(&call)?).await?;
+    let credential = found(&call, stored)?;
     single(&call, 200, "credential", shown(&call, &credential))
 }
 
@@ -91,8 +98,8 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 }
 
 async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let found = identity.store.get::<Credential>(&id(&call)?).await?;
-    let id = allowed(&call, found.filter(|credential| credential.user_id.as_str() == call.param("id")))?.id;
+    let stored = identity.store.get::<Credential>(&id(&call)?).await?;
+    let id = found(&call, stored)?.id;
     delegated(&call)?;
     identity.write(&call, move |tx| Ok(tx.delete::<Credential>(&id).map(drop)?)).await?;
     Ok(Reply::empty(204))

@@ -369,7 +369,7 @@ async fn ec2_keys_are_made_shown_and_deleted_by_their_user() {
     let foreign = format!("/v3/users/{}/credentials/OS-EC2", cloud.id("users", "admin").await);
     assert_eq!(cloud.by(&demo.token, "POST", &foreign, body()).await.status, 403);
     assert_eq!(cloud.by(&demo.token, "DELETE", &one, None).await.status, 204);
-    assert_eq!(cloud.get(&one).await.status, 404);
+    assert_eq!(cloud.by(&demo.token, "GET", &one, None).await.status, 404);
 }
 
 #[tokio::test]
