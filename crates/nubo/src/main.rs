@@ -145,7 +145,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
 
 /// Builds the tiny image, saying each step.
 pub fn build_tiny(output: &std::path::Path) -> Result<()> {
-    let _ = output; Ok(())
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let options = tiny::BuildOptions { output: output.to_owned(), work: folder.join("tiny-build") };
+    tiny::build(options, &mut |step| eprintln!("image tiny: {step}"))
 }
 
 /// Logs to standard error. `NUBO_LOG` filters as in `RUST_LOG`; the default shows one line a request.

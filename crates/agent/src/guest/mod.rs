@@ -315,7 +315,6 @@ fn publish(host: &Host, id: &ServerId, ledger: &Ledger, power: Option<ObservedPo
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::*;
     use agent_api::{DesiredPower, DiskFormat, GuestSpec, OnCrash, RootDisk};
 
     /// A small guest without ports.

@@ -84,10 +84,6 @@ impl Fixture {
             missing("qemu", "qemu-system-x86_64 is not installed");
             return None;
         }
-        if std::env::var("NUBO_TINY").is_err() {
-            missing("qemu", "NUBO_TINY names no image of the tiny guest");
-            return None;
-        }
         let image = tiny_image();
         let folder = tempfile::Builder::new().prefix(&format!("nubo-test-{name}-")).tempdir().unwrap();
         // Of its own, also beside other tests of this process.
@@ -276,7 +272,12 @@ fn sha512() -> String {
 }
 
 fn tiny_image() -> PathBuf {
-    PathBuf::from(std::env::var("NUBO_TINY").unwrap())
+    static IMAGE: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    let built = || {
+        let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tiny");
+        tiny::cached(&work).unwrap_or_else(|error| panic!("the tiny guest cannot be built: {error:#}"))
+    };
+    IMAGE.get_or_init(built).clone()
 }
 
 pub fn base64(bytes: &[u8]) -> String {
