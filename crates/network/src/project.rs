@@ -110,8 +110,8 @@ fn name(reader: &mut Reader, touched: &mut Touched, kind: ViewKind, id: &str) ->
     touched.anywhere(kind, id);
     match kind {
         ViewKind::Network => {
-            let ports: Vec<Port> = reader.by("network", id)?;
-            for port in ports.iter().filter(|port| port.is_router_owned()) {
+            let ports: Vec<Port> = reader.by("router", id)?;
+            for port in ports {
                 touched.anywhere(ViewKind::Router, &port.device_id);
             }
         }
@@ -198,8 +198,8 @@ impl View<'_> {
         if self.reader.first::<Port>("host_network", &format!("{}/{id}", self.host))?.is_some() {
             return Ok(true);
         }
-        let ports: Vec<Port> = self.reader.by("network", id)?;
-        for port in ports.iter().filter(|port| port.is_router_owned()) {
+        let ports: Vec<Port> = self.reader.by("router", id)?;
+        for port in ports {
             if self.reader.doc::<Router>(&port.device_id)?.is_some_and(|router| router.host == *self.host) {
                 return Ok(true);
             }
@@ -217,8 +217,7 @@ impl View<'_> {
             return Ok(None);
         }
         let subnets = network.subnets(self.reader)?;
-        let ports: Vec<Port> = self.reader.by("network", id)?;
-        let service = ports.into_iter().find(|port| port.device_owner == ports::SERVICE);
+        let service = self.reader.first::<Port>("service", id)?;
         Ok(Some(NetworkSpec {
             external: external(self.net, &network, &subnets),
             id: network.id,

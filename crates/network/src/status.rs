@@ -70,3 +70,79 @@ pub fn floating(floating: &FloatingIp, observed: Option<&RouterObserved>) -> &'s
         _ => "DOWN",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::{GATEWAY, INTERFACE};
+    use base::{HostName, PortId};
+    use serde_json::json;
+
+    fn a_port(owner: &str, host: &str, up: bool) -> Port {
+        let port = json!({
+            "id": "p", "project_id": "", "network_id": "n", "name": "", "admin_state_up": up, "mac": "", "fixed_ips": [],
+            "device_id": "", "device_owner": owner, "security_groups": [], "port_security": true, "address_pairs": [],
+            "dhcp_options": [], "host": host, "vnic_type": "normal", "profile": {}, "charged": false, "attached": null,
+            "standard": {"description": "", "tags": [], "revision": 1, "created_at": 0, "updated_at": 0}
+        });
+        serde_json::from_value(port).unwrap()
+    }
+
+    #[test]
+    fn ports() {
+        use PortState::*;
+        let seen = |up, fault: Option<&str>| Some(PortObserved { id: PortId::new("p"), host: HostName::new("h"), up, fault: fault.map(str::to_owned) });
+        for (owner, host, admin_up, observed, router_up, expected) in [
+            ("", "", true, None, false, Down),
+            ("compute:nova", "", true, None, false, Down),
+            ("compute:nova", "h", true, None, false, Build),
+            ("compute:nova", "h", true, seen(true, None), false, Active),
+            ("compute:nova", "h", true, seen(false, None), false, Down),
+            ("compute:nova", "h", true, seen(false, Some("no tap")), false, Error),
+            ("compute:nova", "h", false, seen(true, None), false, Down),
+            ("compute:nova", "h", false, None, false, Down),
+            (INTERFACE, "", true, None, true, Active),
+            (INTERFACE, "", true, None, false, Down),
+            (GATEWAY, "", true, None, true, Active),
+            (GATEWAY, "", false, None, true, Down),
+            (FLOATING, "", true, None, true, NotApplicable),
+            (SERVICE, "", true, None, true, Down),
+        ] {
+            let state = port(&a_port(owner, host, admin_up), observed.as_ref(), router_up);
+            assert_eq!(state, expected, "{owner} on {host:?}, up {admin_up}, {observed:?}, router {router_up}");
+        }
+    }
+
+    #[test]
+    fn routers_and_floating_addresses() {
+        let seen = |up, fault: Option<&str>, floating: &[&str]| {
+            let floating = floating.iter().map(|id| (*id).into()).collect();
+            Some(RouterObserved { id: "r".into(), host: "h".into(), up, floating, fault: fault.map(str::to_owned) })
+        };
+        for (idle, observed, expected) in [
+            (true, None, "ACTIVE"),
+            (false, None, "ALLOCATING"),
+            (false, seen(false, None, &[]), "ALLOCATING"),
+            (false, seen(true, None, &[]), "ACTIVE"),
+            (false, seen(true, Some("x"), &[]), "ERROR"),
+            (true, seen(false, Some("x"), &[]), "ACTIVE"),
+        ] {
+            assert_eq!(router(idle, observed.as_ref()), expected, "{idle} {observed:?}");
+        }
+        for (port, observed, expected) in [
+            (None, None, "DOWN"),
+            (None, seen(true, None, &["f"]), "DOWN"),
+            (Some("p"), None, "DOWN"),
+            (Some("p"), seen(true, None, &["g"]), "DOWN"),
+            (Some("p"), seen(true, None, &["f"]), "ACTIVE"),
+            (Some("p"), seen(false, Some("x"), &[]), "ERROR"),
+        ] {
+            let one = json!({
+                "id": "f", "project_id": "", "network_id": "n", "address": "1.2.3.4", "holder": "h", "port_id": port,
+                "fixed_ip_address": null, "router_id": null,
+                "standard": {"description": "", "tags": [], "revision": 1, "created_at": 0, "updated_at": 0}
+            });
+            assert_eq!(floating(&serde_json::from_value(one).unwrap(), observed.as_ref()), expected, "{port:?} {observed:?}");
+        }
+    }
+}

@@ -110,6 +110,12 @@ impl Document for Port {
 
     fn keys(&self, keys: &mut Keys) {
         keys.index("network", self.network_id.as_str());
+        if self.device_owner == SERVICE {
+            keys.index("service", self.network_id.as_str());
+        }
+        if self.is_router_owned() {
+            keys.index("router", self.network_id.as_str());
+        }
         keys.unique("mac", [self.network_id.as_str(), &self.mac]);
         for fixed in &self.fixed_ips {
             keys.index("subnet", fixed.subnet_id.as_str());

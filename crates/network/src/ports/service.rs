@@ -13,8 +13,7 @@ use store::Tx;
 /// has. A full subnet gets none and keeps working without; the port is brought in line at the next change.
 pub fn ensure_service_port(tx: &mut Tx, network: &Network) -> Result<()> {
     let subnets: Vec<Subnet> = network.subnets(tx)?.into_iter().filter(|subnet| subnet.dhcp).collect();
-    let ports: Vec<Port> = tx.by("network", &network.id)?;
-    let port = ports.into_iter().find(|port| port.device_owner == SERVICE);
+    let port = tx.first::<Port>("service", &network.id)?;
     match (port, subnets.is_empty()) {
         (None, true) => Ok(()),
         (Some(port), true) => ops::remove(tx, port),

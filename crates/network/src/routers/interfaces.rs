@@ -79,6 +79,9 @@ fn add_subnet(tx: &mut Tx, ctx: &Ctx, router: &Router, id: &str) -> Result<Port>
     };
     check_overlap(router, tx, &subnet)?;
     let network = tx.need::<Network>(&subnet.network_id)?.doc;
+    // The port takes the gateway's address from everybody else: whoever may not make ports there may not do this.
+    let target = policy::Target::project(router.project_id.to_string());
+    ctx.require("create_port", &crate::networks::with_network(target, &network))?;
     let new = NewPort {
         project: &router.project_id,
         wanted: Some(vec![Wanted { subnet: Some(subnet.id.clone()), address: Some(gateway) }]),

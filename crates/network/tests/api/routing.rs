@@ -33,6 +33,9 @@ async fn a_router_joins_subnets_that_do_not_overlap() {
         let (got, answer) = interface(&cloud, "add", &router, body.clone()).await;
         assert!(got == status && refusal(&answer).contains(words), "{body}: {got} {answer}");
     }
+    let (_, public) = cloud.public().await;
+    let (status, answer) = interface(&cloud, "add", &router, json!({"subnet_id": public["id"]})).await;
+    assert!(status == 403, "the outside's gateway address is not for everybody: {answer}");
     // By port, with an address of its own.
     let free = cloud.make(DEMO, "ports", json!({"network_id": two_net["id"], "fixed_ips": [{"subnet_id": two["id"]}]})).await;
     let other = cloud.make(DEMO, "routers", json!({"name": "s"})).await;
