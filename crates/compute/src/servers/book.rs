@@ -20,6 +20,18 @@ use tokio::sync::{Mutex, MutexGuard};
 /// How many renderings of one server are kept: a user's, an administrator's, and one to spare.
 const RENDERINGS: usize = 3;
 
+/// Kinds of this service that no list shows.
+const OWN: &[&str] = &[
+    super::InstanceAction::KIND,
+    super::DeletedServer::KIND,
+    super::Tombstone::KIND,
+    ServerSecret::KIND,
+    super::consoles::ConsoleToken::KIND,
+    crate::Flavor::KIND,
+    crate::KeyPair::KIND,
+    crate::Host::KIND,
+];
+
 type Key = (Timestamp, ServerId);
 
 /// A server in the book.
@@ -93,7 +105,8 @@ impl Pages {
                 }
                 Err(_) => return false,
             },
-            "port" | "network" | "subnet" | "floating_ip" | "security_group" | "router" => network.push(change.clone()),
+            // Which kinds the addresses of a server are made of is the network's to know.
+            kind if !OWN.contains(&kind) => network.push(change.clone()),
             _ => {}
         }
         true

@@ -17,6 +17,30 @@ pub fn report(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
     if report.whole {
         missing_guests(state, tx, report)?;
     }
+    if !report.ports.is_empty() {
+        launch_waiting(state, tx, &report.host)?;
+    }
+    Ok(())
+}
+
+/// Ports that came up after their guests: the servers of the host that waited for them are ACTIVE now.
+fn launch_waiting(state: &Compute, tx: &mut Tx, host: &HostName) -> Result<()> {
+    for seen in tx.list::<ServerObserved>(Query::index("todo", "launch"))? {
+        let server = tx.get::<Server>(&seen.id)?.filter(|server| server.host.as_ref() == Some(host));
+        if let Some(server) = server {
+            launch(state, tx, &server, seen.doc)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes the first ACTIVE, if it has come.
+pub fn launch(state: &Compute, tx: &mut Tx, server: &Server, seen: ServerObserved) -> Result<()> {
+    if seen.waits_for_ports() && is_ready(state, tx, server, &seen)? {
+        let seen = ServerObserved { launched_at: Some(tx.now()), ..seen };
+        tx.update(&seen)?;
+        conclude(tx, server, &seen)?;
+    }
     Ok(())
 }
 
@@ -110,7 +134,7 @@ fn follow_power(tx: &mut Tx, server: &mut Stored<Server>, reason: &str) -> Resul
 }
 
 /// True once the server may be called ACTIVE for the first time: running, and every port wired that shall be.
-pub fn is_ready(state: &Compute, tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<bool> {
+fn is_ready(state: &Compute, tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<bool> {
     let running = seen.power == Some(Power::Running) && server.power == Power::Running;
     if !running || seen.generation < server.verb_generation || seen.gave_up {
         return Ok(false);
@@ -120,7 +144,7 @@ pub fn is_ready(state: &Compute, tx: &mut Tx, server: &Server, seen: &ServerObse
 }
 
 /// Closes the actions that this observation ends.
-pub fn conclude(tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<()> {
+fn conclude(tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<()> {
     let failed = seen.gave_up && seen.generation >= server.verb_generation;
     if failed || settled(&facts(server, Some(seen))) {
         history::close(tx, &server.id, seen.generation.max(server.verb_generation), failed)?;

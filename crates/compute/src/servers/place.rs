@@ -103,7 +103,7 @@ fn may_still_come(state: &Compute, tx: &Tx, request: &Request, rooms: &[schedule
     early && (rooms.is_empty() || choose(request, &hopeful).is_ok())
 }
 
-/// Notices that a server is ACTIVE for the first time when its ports come up after its guest.
+/// Notices that a server is ACTIVE for the first time when no report says so: a port was taken down by its owner.
 pub struct Launcher(pub Arc<Compute>);
 
 #[async_trait]
@@ -113,14 +113,6 @@ impl Reconciler for Launcher {
     }
 
     fn concerns(&self, change: &Change) -> Option<String> {
-        #[derive(serde::Deserialize)]
-        struct Port {
-            device_id: Option<String>,
-        }
-        if change.kind == "port" {
-            let port: Port = serde_json::from_str(change.body.as_ref()?).ok()?;
-            return port.device_id.filter(|id| !id.is_empty());
-        }
         document::<ServerObserved>(change).filter(|seen| seen.waits_for_ports()).map(|seen| seen.id.to_string())
     }
 
@@ -130,7 +122,7 @@ impl Reconciler for Launcher {
     }
 
     async fn reconcile(&self, id: &str) -> Result<Outcome> {
-        // Most changes of ports concern servers that run already: look before writing.
+        // Usually the report that wrote it has done this already: look before writing.
         let waits = self.0.store.get::<ServerObserved>(id).await?.is_some_and(|seen| seen.waits_for_ports());
         if !waits {
             return Ok(Outcome::Settled);
@@ -143,12 +135,7 @@ impl Reconciler for Launcher {
 
 fn launch(state: &Compute, tx: &mut Tx, id: &str) -> Result<()> {
     let (Some(server), Some(seen)) = (tx.get::<Server>(id)?, tx.get::<ServerObserved>(id)?) else { return Ok(()) };
-    if seen.waits_for_ports() && observe::is_ready(state, tx, &server, &seen)? {
-        let seen = ServerObserved { launched_at: Some(tx.now()), ..seen.doc };
-        tx.update(&seen)?;
-        observe::conclude(tx, &server, &seen)?;
-    }
-    Ok(())
+    observe::launch(state, tx, &server, seen.doc)
 }
 
 /// Removes servers that shall be gone and that no host can answer for; forgets what has been gone for long.
