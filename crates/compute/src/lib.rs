@@ -66,8 +66,26 @@ pub struct Compute {
     pub(crate) started: Timestamp,
 }
 
+/// The kinds of documents, for opening the store.
+pub fn kinds() -> Vec<store::Kind> {
+    use store::Kind;
+    vec![
+        Kind::of::<flavors::Flavor>(),
+        Kind::of::<quota::QuotaClass>(),
+        Kind::of::<keypairs::KeyPair>(),
+        Kind::of::<Host>(),
+        Kind::of::<servers::Server>(),
+        Kind::of::<servers::ServerObserved>(),
+        Kind::of::<servers::ServerSecret>(),
+        Kind::of::<servers::DeletedServer>(),
+        Kind::of::<servers::Tombstone>(),
+        Kind::of::<servers::InstanceAction>(),
+        Kind::of::<servers::ConsoleToken>(),
+    ]
+}
+
 impl Compute {
-    /// Invalid when `policy_yaml` holds a rule that cannot be read.
+    /// `policy` knows [`RULES`].
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         store: Store,
@@ -77,11 +95,10 @@ impl Compute {
         ports: Arc<dyn Ports>,
         hosts: Arc<dyn Hosts>,
         consoles: Arc<dyn Consoles>,
-        policy_yaml: Option<&str>,
-    ) -> Result<Arc<Compute>> {
-        let policy = Arc::new(Policy::new(RULES, policy_yaml)?);
+        policy: Arc<Policy>,
+    ) -> Arc<Compute> {
         let (book, started) = (servers::Book::default(), env.now());
-        Ok(Arc::new(Compute { store, env, options, images, ports, hosts, consoles, policy, book, started }))
+        Arc::new(Compute { store, env, options, images, ports, hosts, consoles, policy, book, started })
     }
 
     /// The API, and beside it the version list and the consoles' websocket.

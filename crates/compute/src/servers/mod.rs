@@ -27,6 +27,7 @@ mod render;
 
 pub use book::Book;
 pub use changes::CHANGES;
+pub use consoles::ConsoleToken;
 pub use consoles::bridge_service;
 pub use document::{DeletedServer, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone, state_of};
 pub use history::InstanceAction;

@@ -315,9 +315,8 @@ impl Cloud {
             Arc::new(FakePorts),
             hardware.clone(),
             hardware.clone(),
-            None,
-        )
-        .unwrap();
+            Arc::new(policy::Policy::new(compute::RULES, None).unwrap()),
+        );
         let options =
             GatewayOptions { public_url: "http://cloud".into(), env: env.clone(), identity_path: "/identity" };
         let gateway = Gateway::new(options, Arc::new(FakeTokens), compute.services()).unwrap();
