@@ -5,6 +5,15 @@
 //! memory, and every write decides again inside its transaction. Must never show or log a secret, tell a stranger whether
 //! something exists, or trust a token without looking up what it means now.
 
+/// A table of routes that a policy rule guards: method, path, operation, rule, status, handler.
+macro_rules! routes {
+    ($identity:expr; $($method:ident $path:expr, $operation:literal, $rule:literal, $status:literal, $handler:path;)*) => {
+        vec![$(rest::Route::new(
+            $identity, rest::Method::$method, $path, $operation, rest::Access::Rule($rule), $status, $handler,
+        )),*]
+    };
+}
+
 pub mod application_credential;
 pub mod assignment;
 pub mod bootstrap;

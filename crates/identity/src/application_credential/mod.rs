@@ -11,52 +11,19 @@ use crate::project::{pairs, taken};
 use crate::token::verify::Verified;
 use base::{Fault, Result, Timestamp};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::Tx;
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) =
         ("/v3/users/{id}/application_credentials", "/v3/users/{id}/application_credentials/{credential_id}");
-    vec![
-        Route::new(
-            identity,
-            Method::GET,
-            all,
-            "application_credentials:list",
-            rule("identity:list_application_credentials"),
-            200,
-            list,
-        ),
-        Route::new(
-            identity,
-            Method::POST,
-            all,
-            "application_credentials:create",
-            rule("identity:create_application_credential"),
-            201,
-            create,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            one,
-            "application_credentials:show",
-            rule("identity:get_application_credential"),
-            200,
-            show,
-        ),
-        Route::new(
-            identity,
-            Method::DELETE,
-            one,
-            "application_credentials:delete",
-            rule("identity:delete_application_credential"),
-            204,
-            delete,
-        ),
+    routes![identity;
+        GET all, "application_credentials:list", "identity:list_application_credentials", 200, list;
+        POST all, "application_credentials:create", "identity:create_application_credential", 201, create;
+        GET one, "application_credentials:show", "identity:get_application_credential", 200, show;
+        DELETE one, "application_credentials:delete", "identity:delete_application_credential", 204, delete;
     ]
 }
 

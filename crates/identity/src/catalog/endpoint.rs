@@ -7,7 +7,7 @@ use crate::listing::{filtered, forbid, linked, missing, single};
 use crate::project::pairs;
 use base::{Fault, Result};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::Tx;
@@ -16,14 +16,13 @@ const URL_CHARS: usize = 2048;
 const INTERFACES: [&str; 3] = ["public", "internal", "admin"];
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/endpoints", "/v3/endpoints/{id}");
-    vec![
-        Route::new(identity, Method::GET, all, "endpoints:list", rule("identity:list_endpoints"), 200, list),
-        Route::new(identity, Method::POST, all, "endpoints:create", rule("identity:create_endpoint"), 201, create),
-        Route::new(identity, Method::GET, one, "endpoints:show", rule("identity:get_endpoint"), 200, show),
-        Route::new(identity, Method::PATCH, one, "endpoints:update", rule("identity:update_endpoint"), 200, update),
-        Route::new(identity, Method::DELETE, one, "endpoints:delete", rule("identity:delete_endpoint"), 204, delete),
+    routes![identity;
+        GET all, "endpoints:list", "identity:list_endpoints", 200, list;
+        POST all, "endpoints:create", "identity:create_endpoint", 201, create;
+        GET one, "endpoints:show", "identity:get_endpoint", 200, show;
+        PATCH one, "endpoints:update", "identity:update_endpoint", 200, update;
+        DELETE one, "endpoints:delete", "identity:delete_endpoint", 204, delete;
     ]
 }
 

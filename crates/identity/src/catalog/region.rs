@@ -7,7 +7,7 @@ use crate::listing::{filtered, forbid, linked, missing, single};
 use crate::project::pairs;
 use base::{Fault, Result};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::{Query, Tx};
@@ -16,15 +16,14 @@ const ID_CHARS: usize = 255;
 const DEPTH: usize = 32;
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/regions", "/v3/regions/{id}");
-    vec![
-        Route::new(identity, Method::GET, all, "regions:list", rule("identity:list_regions"), 200, list),
-        Route::new(identity, Method::POST, all, "regions:create", rule("identity:create_region"), 201, create),
-        Route::new(identity, Method::PUT, one, "regions:create_named", rule("identity:create_region"), 201, create),
-        Route::new(identity, Method::GET, one, "regions:show", rule("identity:get_region"), 200, show),
-        Route::new(identity, Method::PATCH, one, "regions:update", rule("identity:update_region"), 200, update),
-        Route::new(identity, Method::DELETE, one, "regions:delete", rule("identity:delete_region"), 204, delete),
+    routes![identity;
+        GET all, "regions:list", "identity:list_regions", 200, list;
+        POST all, "regions:create", "identity:create_region", 201, create;
+        PUT one, "regions:create_named", "identity:create_region", 201, create;
+        GET one, "regions:show", "identity:get_region", 200, show;
+        PATCH one, "regions:update", "identity:update_region", 200, update;
+        DELETE one, "regions:delete", "identity:delete_region", 204, delete;
     ]
 }
 

@@ -7,20 +7,19 @@ use crate::listing::{filtered, forbid, linked, missing, single};
 use crate::project::{pairs, remove_where};
 use base::Result;
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::Tx;
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/services", "/v3/services/{id}");
-    vec![
-        Route::new(identity, Method::GET, all, "services:list", rule("identity:list_services"), 200, list),
-        Route::new(identity, Method::POST, all, "services:create", rule("identity:create_service"), 201, create),
-        Route::new(identity, Method::GET, one, "services:show", rule("identity:get_service"), 200, show),
-        Route::new(identity, Method::PATCH, one, "services:update", rule("identity:update_service"), 200, update),
-        Route::new(identity, Method::DELETE, one, "services:delete", rule("identity:delete_service"), 204, delete),
+    routes![identity;
+        GET all, "services:list", "identity:list_services", 200, list;
+        POST all, "services:create", "identity:create_service", 201, create;
+        GET one, "services:show", "identity:get_service", 200, show;
+        PATCH one, "services:update", "identity:update_service", 200, update;
+        DELETE one, "services:delete", "identity:delete_service", 204, delete;
     ]
 }
 

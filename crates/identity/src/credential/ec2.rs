@@ -6,19 +6,18 @@ use crate::documents::*;
 use crate::listing::{collection, forbid, missing, single};
 use base::{Fault, Result};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::{Query, Stored, Tx};
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/users/{id}/credentials/OS-EC2", "/v3/users/{id}/credentials/OS-EC2/{access}");
-    vec![
-        Route::new(identity, Method::GET, all, "ec2:list", rule("identity:ec2_list_credentials"), 200, list),
-        Route::new(identity, Method::POST, all, "ec2:create", rule("identity:ec2_create_credential"), 201, create),
-        Route::new(identity, Method::GET, one, "ec2:show", rule("identity:ec2_get_credential"), 200, show),
-        Route::new(identity, Method::DELETE, one, "ec2:delete", rule("identity:ec2_delete_credential"), 204, delete),
+    routes![identity;
+        GET all, "ec2:list", "identity:ec2_list_credentials", 200, list;
+        POST all, "ec2:create", "identity:ec2_create_credential", 201, create;
+        GET one, "ec2:show", "identity:ec2_get_credential", 200, show;
+        DELETE one, "ec2:delete", "identity:ec2_delete_credential", 204, delete;
     ]
 }
 

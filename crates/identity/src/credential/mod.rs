@@ -9,30 +9,21 @@ use crate::listing::{filtered, forbid, linked, missing, single};
 use crate::project::pairs;
 use base::{Fault, Result};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use sha2::Digest;
 use std::sync::Arc;
 use store::{Query, Stored, Tx};
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/credentials", "/v3/credentials/{id}");
     let mut routes = ec2::routes(identity);
-    routes.extend([
-        Route::new(identity, Method::GET, all, "credentials:list", rule("identity:list_credentials"), 200, list),
-        Route::new(identity, Method::POST, all, "credentials:create", rule("identity:create_credential"), 201, create),
-        Route::new(identity, Method::GET, one, "credentials:show", rule("identity:get_credential"), 200, show),
-        Route::new(identity, Method::PATCH, one, "credentials:update", rule("identity:update_credential"), 200, update),
-        Route::new(
-            identity,
-            Method::DELETE,
-            one,
-            "credentials:delete",
-            rule("identity:delete_credential"),
-            204,
-            delete,
-        ),
+    routes.extend(routes![identity;
+        GET all, "credentials:list", "identity:list_credentials", 200, list;
+        POST all, "credentials:create", "identity:create_credential", 201, create;
+        GET one, "credentials:show", "identity:get_credential", 200, show;
+        PATCH one, "credentials:update", "identity:update_credential", 200, update;
+        DELETE one, "credentials:delete", "identity:delete_credential", 204, delete;
     ]);
     routes
 }

@@ -9,21 +9,20 @@ use crate::listing::{allowed, filtered, forbid, linked, missing, single};
 use crate::project::{Changes, NAME_CHARS, pairs, remove_where, taken};
 use base::{Fault, Result};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::{Query, Tx};
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/domains", "/v3/domains/{id}");
-    vec![
-        Route::new(identity, Method::GET, all, "domains:list", rule("identity:list_domains"), 200, list),
-        Route::new(identity, Method::POST, all, "domains:create", rule("identity:create_domain"), 201, create),
-        Route::new(identity, Method::GET, one, "domains:show", rule("identity:get_domain"), 200, show),
-        Route::new(identity, Method::PATCH, one, "domains:update", rule("identity:update_domain"), 200, update),
-        Route::new(identity, Method::DELETE, one, "domains:delete", rule("identity:delete_domain"), 204, delete),
+    routes![identity;
+        GET all, "domains:list", "identity:list_domains", 200, list;
+        POST all, "domains:create", "identity:create_domain", 201, create;
+        GET one, "domains:show", "identity:get_domain", 200, show;
+        PATCH one, "domains:update", "identity:update_domain", 200, update;
+        DELETE one, "domains:delete", "identity:delete_domain", 204, delete;
     ]
 }
 

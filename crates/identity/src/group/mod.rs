@@ -7,7 +7,7 @@ use crate::listing::{allowed, filtered, forbid, linked, missing, single};
 use crate::project::{pairs, remove_where, taken, usual_domain};
 use base::Result;
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::Tx;
@@ -15,35 +15,18 @@ use store::Tx;
 const NAME_CHARS: usize = 64;
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one, users) = ("/v3/groups", "/v3/groups/{id}", "/v3/groups/{id}/users");
     let member = "/v3/groups/{id}/users/{user_id}";
-    vec![
-        Route::new(identity, Method::GET, all, "groups:list", rule("identity:list_groups"), 200, list),
-        Route::new(identity, Method::POST, all, "groups:create", rule("identity:create_group"), 201, create),
-        Route::new(identity, Method::GET, one, "groups:show", rule("identity:get_group"), 200, show),
-        Route::new(identity, Method::PATCH, one, "groups:update", rule("identity:update_group"), 200, update),
-        Route::new(identity, Method::DELETE, one, "groups:delete", rule("identity:delete_group"), 204, delete),
-        Route::new(identity, Method::GET, users, "groups:users", rule("identity:list_users_in_group"), 200, list_users),
-        Route::new(identity, Method::PUT, member, "groups:add_user", rule("identity:add_user_to_group"), 204, add_user),
-        Route::new(
-            identity,
-            Method::GET,
-            member,
-            "groups:check_user",
-            rule("identity:check_user_in_group"),
-            204,
-            check_user,
-        ),
-        Route::new(
-            identity,
-            Method::DELETE,
-            member,
-            "groups:remove_user",
-            rule("identity:remove_user_from_group"),
-            204,
-            remove_user,
-        ),
+    routes![identity;
+        GET all, "groups:list", "identity:list_groups", 200, list;
+        POST all, "groups:create", "identity:create_group", 201, create;
+        GET one, "groups:show", "identity:get_group", 200, show;
+        PATCH one, "groups:update", "identity:update_group", 200, update;
+        DELETE one, "groups:delete", "identity:delete_group", 204, delete;
+        GET users, "groups:users", "identity:list_users_in_group", 200, list_users;
+        PUT member, "groups:add_user", "identity:add_user_to_group", 204, add_user;
+        GET member, "groups:check_user", "identity:check_user_in_group", 204, check_user;
+        DELETE member, "groups:remove_user", "identity:remove_user_from_group", 204, remove_user;
     ]
 }
 

@@ -7,7 +7,7 @@ use crate::listing::{filtered, forbid, linked, missing, single};
 use crate::project::pairs;
 use base::{Fault, ProjectId, Result};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use store::{Query, Reader, Tx};
@@ -16,69 +16,20 @@ use store::{Query, Reader, Tx};
 const ENTRIES: usize = 256;
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (registered, one_registered) = ("/v3/registered_limits", "/v3/registered_limits/{id}");
     let (limits, one) = ("/v3/limits", "/v3/limits/{id}");
-    vec![
-        Route::new(
-            identity,
-            Method::GET,
-            registered,
-            "registered_limits:list",
-            rule("identity:list_registered_limits"),
-            200,
-            list_registered,
-        ),
-        Route::new(
-            identity,
-            Method::POST,
-            registered,
-            "registered_limits:create",
-            rule("identity:create_registered_limits"),
-            201,
-            register,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            one_registered,
-            "registered_limits:show",
-            rule("identity:get_registered_limit"),
-            200,
-            show_registered,
-        ),
-        Route::new(
-            identity,
-            Method::PATCH,
-            one_registered,
-            "registered_limits:update",
-            rule("identity:update_registered_limit"),
-            200,
-            update_registered,
-        ),
-        Route::new(
-            identity,
-            Method::DELETE,
-            one_registered,
-            "registered_limits:delete",
-            rule("identity:delete_registered_limit"),
-            204,
-            delete_registered,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/limits/model",
-            "limits:model",
-            rule("identity:get_limit_model"),
-            200,
-            model,
-        ),
-        Route::new(identity, Method::GET, limits, "limits:list", rule("identity:list_limits"), 200, list),
-        Route::new(identity, Method::POST, limits, "limits:create", rule("identity:create_limits"), 201, create),
-        Route::new(identity, Method::GET, one, "limits:show", rule("identity:get_limit"), 200, show),
-        Route::new(identity, Method::PATCH, one, "limits:update", rule("identity:update_limit"), 200, update),
-        Route::new(identity, Method::DELETE, one, "limits:delete", rule("identity:delete_limit"), 204, delete),
+    routes![identity;
+        GET registered, "registered_limits:list", "identity:list_registered_limits", 200, list_registered;
+        POST registered, "registered_limits:create", "identity:create_registered_limits", 201, register;
+        GET one_registered, "registered_limits:show", "identity:get_registered_limit", 200, show_registered;
+        PATCH one_registered, "registered_limits:update", "identity:update_registered_limit", 200, update_registered;
+        DELETE one_registered, "registered_limits:delete", "identity:delete_registered_limit", 204, delete_registered;
+        GET "/v3/limits/model", "limits:model", "identity:get_limit_model", 200, model;
+        GET limits, "limits:list", "identity:list_limits", 200, list;
+        POST limits, "limits:create", "identity:create_limits", 201, create;
+        GET one, "limits:show", "identity:get_limit", 200, show;
+        PATCH one, "limits:update", "identity:update_limit", 200, update;
+        DELETE one, "limits:delete", "identity:delete_limit", 204, delete;
     ]
 }
 

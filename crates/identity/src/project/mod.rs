@@ -11,7 +11,7 @@ use crate::listing::{allowed, filtered, forbid, linked, missing, single};
 use crate::{Identity, duplicate};
 use base::{DomainId, Fault, FaultKind, ProjectId, Result, Timestamp};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use store::{Document, Query, Tx};
@@ -21,45 +21,12 @@ pub const DEPTH: usize = 5;
 pub(crate) const NAME_CHARS: usize = 64;
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
-    let mut routes = vec![
-        Route::new(identity, Method::GET, "/v3/projects", "projects:list", rule("identity:list_projects"), 200, list),
-        Route::new(
-            identity,
-            Method::POST,
-            "/v3/projects",
-            "projects:create",
-            rule("identity:create_project"),
-            201,
-            create,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/projects/{id}",
-            "projects:show",
-            rule("identity:get_project"),
-            200,
-            show,
-        ),
-        Route::new(
-            identity,
-            Method::PATCH,
-            "/v3/projects/{id}",
-            "projects:update",
-            rule("identity:update_project"),
-            200,
-            update,
-        ),
-        Route::new(
-            identity,
-            Method::DELETE,
-            "/v3/projects/{id}",
-            "projects:delete",
-            rule("identity:delete_project"),
-            204,
-            delete,
-        ),
+    let mut routes = routes![identity;
+        GET "/v3/projects", "projects:list", "identity:list_projects", 200, list;
+        POST "/v3/projects", "projects:create", "identity:create_project", 201, create;
+        GET "/v3/projects/{id}", "projects:show", "identity:get_project", 200, show;
+        PATCH "/v3/projects/{id}", "projects:update", "identity:update_project", 200, update;
+        DELETE "/v3/projects/{id}", "projects:delete", "identity:delete_project", 204, delete;
     ];
     routes.extend(tags::routes(identity));
     routes

@@ -5,7 +5,7 @@ use crate::Identity;
 use crate::documents::Project;
 use crate::listing::{allowed, missing};
 use base::{Fault, Result};
-use rest::{Access, Call, Method, Reply, Route, header};
+use rest::{Call, Reply, Route, header};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,39 +14,14 @@ const TAGS: usize = 80;
 const TAG_CHARS: usize = 255;
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/projects/{id}/tags", "/v3/projects/{id}/tags/{tag}");
-    vec![
-        Route::new(identity, Method::GET, all, "projects:tags:list", rule("identity:list_project_tags"), 200, list),
-        Route::new(
-            identity,
-            Method::PUT,
-            all,
-            "projects:tags:replace",
-            rule("identity:update_project_tags"),
-            200,
-            replace,
-        ),
-        Route::new(
-            identity,
-            Method::DELETE,
-            all,
-            "projects:tags:clear",
-            rule("identity:delete_project_tags"),
-            204,
-            clear,
-        ),
-        Route::new(identity, Method::GET, one, "projects:tags:check", rule("identity:get_project_tag"), 204, check),
-        Route::new(identity, Method::PUT, one, "projects:tags:add", rule("identity:create_project_tag"), 201, add),
-        Route::new(
-            identity,
-            Method::DELETE,
-            one,
-            "projects:tags:remove",
-            rule("identity:delete_project_tag"),
-            204,
-            remove,
-        ),
+    routes![identity;
+        GET all, "projects:tags:list", "identity:list_project_tags", 200, list;
+        PUT all, "projects:tags:replace", "identity:update_project_tags", 200, replace;
+        DELETE all, "projects:tags:clear", "identity:delete_project_tags", 204, clear;
+        GET one, "projects:tags:check", "identity:get_project_tag", 204, check;
+        PUT one, "projects:tags:add", "identity:create_project_tag", 201, add;
+        DELETE one, "projects:tags:remove", "identity:delete_project_tag", 204, remove;
     ]
 }
 

@@ -10,7 +10,7 @@ use crate::listing::{filtered, forbid_rule, linked, missing, single};
 use crate::project::{pairs, remove_where, taken};
 use base::{Fault, Result};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route};
+use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,69 +21,20 @@ const NAME_CHARS: usize = 255;
 const NEVER_IMPLIED: &str = "admin";
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one, implies) = ("/v3/roles", "/v3/roles/{id}", "/v3/roles/{id}/implies");
     let implied = "/v3/roles/{id}/implies/{implied_id}";
-    vec![
-        Route::new(identity, Method::GET, all, "roles:list", rule("identity:list_roles"), 200, list),
-        Route::new(identity, Method::POST, all, "roles:create", rule("identity:create_role"), 201, create),
-        Route::new(identity, Method::GET, one, "roles:show", rule("identity:get_role"), 200, show),
-        Route::new(identity, Method::PATCH, one, "roles:update", rule("identity:update_role"), 200, update),
-        Route::new(identity, Method::DELETE, one, "roles:delete", rule("identity:delete_role"), 204, delete),
-        Route::new(
-            identity,
-            Method::GET,
-            implies,
-            "roles:implies:list",
-            rule("identity:list_implied_roles"),
-            200,
-            list_implied,
-        ),
-        Route::new(
-            identity,
-            Method::PUT,
-            implied,
-            "roles:implies:create",
-            rule("identity:create_implied_role"),
-            201,
-            imply,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            implied,
-            "roles:implies:show",
-            rule("identity:get_implied_role"),
-            200,
-            show_implied,
-        ),
-        Route::new(
-            identity,
-            Method::HEAD,
-            implied,
-            "roles:implies:check",
-            rule("identity:check_implied_role"),
-            204,
-            check_implied,
-        ),
-        Route::new(
-            identity,
-            Method::DELETE,
-            implied,
-            "roles:implies:delete",
-            rule("identity:delete_implied_role"),
-            204,
-            unimply,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/role_inferences",
-            "role_inferences:list",
-            rule("identity:list_role_inference_rules"),
-            200,
-            inferences,
-        ),
+    routes![identity;
+        GET all, "roles:list", "identity:list_roles", 200, list;
+        POST all, "roles:create", "identity:create_role", 201, create;
+        GET one, "roles:show", "identity:get_role", 200, show;
+        PATCH one, "roles:update", "identity:update_role", 200, update;
+        DELETE one, "roles:delete", "identity:delete_role", 204, delete;
+        GET implies, "roles:implies:list", "identity:list_implied_roles", 200, list_implied;
+        PUT implied, "roles:implies:create", "identity:create_implied_role", 201, imply;
+        GET implied, "roles:implies:show", "identity:get_implied_role", 200, show_implied;
+        HEAD implied, "roles:implies:check", "identity:check_implied_role", 204, check_implied;
+        DELETE implied, "roles:implies:delete", "identity:delete_implied_role", 204, unimply;
+        GET "/v3/role_inferences", "role_inferences:list", "identity:list_role_inference_rules", 200, inferences;
     ]
 }
 

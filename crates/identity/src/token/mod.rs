@@ -25,50 +25,18 @@ use std::sync::Arc;
 use verify::{Verified, verify};
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let tokens = "/v3/auth/tokens";
-    vec![
-        Route::new(identity, Method::POST, tokens, "auth:issue_token", Access::Open, 201, issue),
-        Route::new(identity, Method::GET, tokens, "auth:validate_token", rule("identity:validate_token"), 200, show),
-        Route::new(identity, Method::HEAD, tokens, "auth:check_token", rule("identity:check_token"), 200, show),
-        Route::new(identity, Method::DELETE, tokens, "auth:revoke_token", rule("identity:revoke_token"), 204, revoke),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/auth/catalog",
-            "auth:catalog",
-            rule("identity:get_auth_catalog"),
-            200,
-            catalog,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/auth/projects",
-            "auth:projects",
-            rule("identity:get_auth_projects"),
-            200,
-            projects,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/auth/domains",
-            "auth:domains",
-            rule("identity:get_auth_domains"),
-            200,
-            domains,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/auth/system",
-            "auth:system",
-            rule("identity:get_auth_system"),
-            200,
-            system,
-        ),
-    ]
+    let mut routes = routes![identity;
+        GET tokens, "auth:validate_token", "identity:validate_token", 200, show;
+        HEAD tokens, "auth:check_token", "identity:check_token", 200, show;
+        DELETE tokens, "auth:revoke_token", "identity:revoke_token", 204, revoke;
+        GET "/v3/auth/catalog", "auth:catalog", "identity:get_auth_catalog", 200, catalog;
+        GET "/v3/auth/projects", "auth:projects", "identity:get_auth_projects", 200, projects;
+        GET "/v3/auth/domains", "auth:domains", "identity:get_auth_domains", 200, domains;
+        GET "/v3/auth/system", "auth:system", "identity:get_auth_system", 200, system;
+    ];
+    routes.push(Route::new(identity, Method::POST, tokens, "auth:issue_token", Access::Open, 201, issue));
+    routes
 }
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-subject-token");

@@ -17,35 +17,27 @@ use store::Tx;
 const NAME_CHARS: usize = 255;
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
-    let rule = Access::Rule;
     let (all, one) = ("/v3/users", "/v3/users/{id}");
-    vec![
-        Route::new(identity, Method::GET, all, "users:list", rule("identity:list_users"), 200, list),
-        Route::new(identity, Method::POST, all, "users:create", rule("identity:create_user"), 201, create),
-        Route::new(identity, Method::GET, one, "users:show", rule("identity:get_user"), 200, show),
-        Route::new(identity, Method::PATCH, one, "users:update", rule("identity:update_user"), 200, update),
-        Route::new(identity, Method::DELETE, one, "users:delete", rule("identity:delete_user"), 204, delete),
-        // The old password is the right.
-        Route::new(identity, Method::POST, "/v3/users/{id}/password", "users:password", Access::Open, 204, password),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/users/{id}/projects",
-            "users:projects",
-            rule("identity:list_user_projects"),
-            200,
-            projects,
-        ),
-        Route::new(
-            identity,
-            Method::GET,
-            "/v3/users/{id}/groups",
-            "users:groups",
-            rule("identity:list_groups_for_user"),
-            200,
-            groups,
-        ),
-    ]
+    let mut routes = routes![identity;
+        GET all, "users:list", "identity:list_users", 200, list;
+        POST all, "users:create", "identity:create_user", 201, create;
+        GET one, "users:show", "identity:get_user", 200, show;
+        PATCH one, "users:update", "identity:update_user", 200, update;
+        DELETE one, "users:delete", "identity:delete_user", 204, delete;
+        GET "/v3/users/{id}/projects", "users:projects", "identity:list_user_projects", 200, projects;
+        GET "/v3/users/{id}/groups", "users:groups", "identity:list_groups_for_user", 200, groups;
+    ];
+    // The old password is the right.
+    routes.push(Route::new(
+        identity,
+        Method::POST,
+        "/v3/users/{id}/password",
+        "users:password",
+        Access::Open,
+        204,
+        password,
+    ));
+    routes
 }
 
 pub(crate) fn shown(call: &Call, user: &User) -> Value {
