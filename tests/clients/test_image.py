@@ -150,3 +150,21 @@ def test_foreign_images_do_not_exist(sim, name, disk):
     refused = sim.run("image", "show", image, cloud="demo", check=False)
     assert refused.returncode != 0 and "No Image found" in refused.stderr
     sim.run("image", "delete", image)
+
+
+def test_an_operator_limits_a_project(sim, name):
+    project = sim.json("project", "create", name)["id"]
+    sim.run("role", "add", "--project", name, "--user", "demo", "member")
+    known = [row["Resource Name"] for row in sim.json("registered", "limit", "list")]
+    if "image_count_total" not in known:
+        sim.run("registered", "limit", "create", "--service", "glance", "--default-limit", "1000", "image_count_total")
+    sim.run("limit", "create", "--project", project, "--service", "glance", "--resource-limit", "1", "image_count_total")
+    demo = sim.sdk("demo").connect_as(project_id=project, project_name=None)
+    first = demo.image.create_image(f"{name}-1", disk_format="raw", container_format="bare")
+    with pytest.raises(Exception, match="image_count_total is over limit of 1") as refused:
+        demo.image.create_image(f"{name}-2", disk_format="raw", container_format="bare")
+    assert refused.value.status_code == 413
+    demo.image.delete_image(first)
+    demo.image.delete_image(demo.image.create_image(f"{name}-3", disk_format="raw", container_format="bare"))
+    sim.run("limit", "delete", sim.json("limit", "list", "--project", project)[0]["ID"])
+    sim.run("project", "delete", project)

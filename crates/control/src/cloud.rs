@@ -89,6 +89,7 @@ impl Cloud {
         let hosts: Arc<dyn Hosts> = Arc::new(sessions.clone());
         let mut image_options = image::Options::new(&options.images);
         image_options.format_enforcement = options.image_format_enforcement;
+        image_options.quota.limits = Some(identity.clone());
         let image = image::Service::new(store.clone(), env.clone(), image_options)?;
         let projectors: Vec<Arc<dyn Projector>> = vec![];
         sessions.set_projectors(projectors.clone());
