@@ -36,6 +36,25 @@ pub struct Flow {
     zone: Option<Vec<u8>>,
 }
 
+impl Flow {
+    /// A flow as a listing would show it, for what decides about flows; it names nothing in the kernel.
+    pub fn new(source: IpAddr, destination: IpAddr, protocol: u8, destination_port: u16, mark: u32) -> Flow {
+        Flow {
+            source,
+            destination,
+            protocol,
+            source_port: 0,
+            destination_port,
+            reply_destination: Some(source),
+            reply_source: Some(destination),
+            mark,
+            family: crate::wire::family_of(source),
+            tuple: Vec::new(),
+            zone: None,
+        }
+    }
+}
+
 fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }

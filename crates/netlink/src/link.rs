@@ -107,6 +107,8 @@ pub struct Link {
     pub nf_call: Option<bool>,
     /// The other side is there.
     pub carrier: bool,
+    /// It takes frames to send. That comes a moment after the carrier.
+    pub running: bool,
     /// The bridge passes its frames on. That comes a moment after the link is up.
     pub forwarding: Option<bool>,
 }
@@ -312,7 +314,7 @@ pub fn list(ns: &Netns) -> Result<BTreeMap<String, Link>> {
 fn parse(body: &[u8]) -> Option<Link> {
     let index = u32_of(body.get(4..8)?)?;
     let flags = u32_of(body.get(8..12)?)?;
-    let mut link = Link { index, up: flags & 1 != 0, ..Default::default() };
+    let mut link = Link { index, up: flags & 1 != 0, running: flags & 0x40 != 0, ..Default::default() };
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text_of(value),

@@ -61,12 +61,14 @@ impl Netns {
         }
         let path = path(name)?;
         let made = path.clone();
-        in_host_mounts(move || {
+        let work = move || {
             prepare_dir()?;
             File::create(&made).map_err(|e| Error::os(format!("create {}", made.display()), e))?;
             unshare_net()?;
             mount_current(&made)
-        })?;
+        };
+        // Never on the caller's thread, which would be left in the new namespace.
+        on_thread(|| in_host_mounts(work))?;
         let ns = Netns::open(name)?.ok_or_else(|| Error::tool(format!("namespace {name}"), "gone at once"))?;
         crate::link::set(&ns, "lo", &crate::LinkSet { up: Some(true), ..Default::default() })?;
         Ok(ns)
@@ -286,19 +288,24 @@ fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     })
 }
 
-fn in_host_mounts<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    on_thread(|| {
+/// The mount namespace of process 1, where it is not ours and may be entered.
+fn other_mounts() -> Option<&'static File> {
+    static FIRST: std::sync::OnceLock<Option<File>> = std::sync::OnceLock::new();
+    let find = || {
         let ours = std::fs::read_link("/proc/self/ns/mnt").ok();
         let theirs = std::fs::read_link("/proc/1/ns/mnt").ok();
-        if theirs.is_some()
-            && ours != theirs
-            && let Ok(first) = File::open("/proc/1/ns/mnt")
-        {
-            use nix::sched::{CloneFlags, setns, unshare};
-            // A thread may enter a mount namespace only with a working directory of its own.
-            if unshare(CloneFlags::CLONE_FS).is_ok() {
-                let _ = setns(first, CloneFlags::CLONE_NEWNS);
-            }
+        if theirs.is_none() || ours == theirs { None } else { File::open("/proc/1/ns/mnt").ok() }
+    };
+    FIRST.get_or_init(find).as_ref()
+}
+
+fn in_host_mounts<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let Some(first) = other_mounts() else { return work() };
+    on_thread(|| {
+        use nix::sched::{CloneFlags, setns, unshare};
+        // A thread may enter a mount namespace only with a working directory of its own.
+        if unshare(CloneFlags::CLONE_FS).is_ok() {
+            let _ = setns(first, CloneFlags::CLONE_NEWNS);
         }
         work()
     })

@@ -83,7 +83,11 @@ pub fn change_addresses(ns: &Netns, remove: &[Address], add: &[Address]) -> Resu
 
 /// All addresses, link-local IPv6 ones left out.
 pub fn addresses(ns: &Netns) -> Result<BTreeSet<Address>> {
-    let names = names(ns)?;
+    addresses_of(ns, &names(ns)?)
+}
+
+/// As [`addresses`], with the links' names known.
+pub fn addresses_of(ns: &Netns, names: &Names) -> Result<BTreeSet<Address>> {
     let message = Message::new(RTM_GETADDR, 0, &[0u8; 8], "list addresses");
     let mut all = BTreeSet::new();
     for (kind, body) in ns.route()?.dump(message)? {
@@ -145,9 +149,13 @@ pub fn change_routes(ns: &Netns, remove: &[Route], add: &[Route]) -> Result<()> 
 /// Every route of every table but the local one: which ranges this namespace knows a way to. The kernel's own routes
 /// (from addresses) are there only with `all`.
 pub fn routes(ns: &Netns, all: bool) -> Result<BTreeSet<Route>> {
+    routes_of(ns, &names(ns)?, all)
+}
+
+/// As [`routes`], with the links' names known.
+pub fn routes_of(ns: &Netns, names: &Names, all: bool) -> Result<BTreeSet<Route>> {
     const TABLE_LOCAL: u32 = 255;
     const TYPE_UNICAST: u8 = 1;
-    let names = names(ns)?;
     let message = Message::new(RTM_GETROUTE, 0, &[0u8; 12], "list routes");
     let mut found = BTreeSet::new();
     for (kind, body) in ns.route()?.dump(message)? {
@@ -199,7 +207,11 @@ pub fn change_fdb(ns: &Netns, remove: &[FdbEntry], add: &[FdbEntry]) -> Result<(
 
 /// The static forwarding entries, not those that bridges learned or made for their own ports.
 pub fn fdb(ns: &Netns) -> Result<BTreeSet<FdbEntry>> {
-    let names = names(ns)?;
+    fdb_of(ns, &names(ns)?)
+}
+
+/// As [`fdb`], with the links' names known.
+pub fn fdb_of(ns: &Netns, names: &Names) -> Result<BTreeSet<FdbEntry>> {
     let mut header = vec![libc::AF_BRIDGE as u8];
     header.resize(12, 0);
     let mut found = BTreeSet::new();
@@ -227,8 +239,15 @@ pub fn fdb(ns: &Netns) -> Result<BTreeSet<FdbEntry>> {
     Ok(found)
 }
 
-fn names(ns: &Netns) -> Result<BTreeMap<u32, String>> {
-    Ok(link::list(ns)?.into_values().map(|link| (link.index, link.name)).collect())
+fn names(ns: &Netns) -> Result<Names> {
+    Ok(names_of(&link::list(ns)?))
+}
+
+/// Links' names by index.
+pub type Names = BTreeMap<u32, String>;
+
+pub fn names_of(links: &BTreeMap<String, crate::Link>) -> Names {
+    links.values().map(|link| (link.index, link.name.clone())).collect()
 }
 
 /// Removal of what is gone already is no fault; all are tried before the first fault is answered.

@@ -74,10 +74,8 @@ fn ensure_image(settings: &Settings, progress: &Progress) -> Result<PathBuf> {
 /// The external network must not cover a route of the machine, unless it is our own bridge's.
 fn check_external(settings: &Settings, setup: &Setup) -> Result<()> {
     let underlay = netlink::Netns::current()?;
-    let own = agent::net::inventory(&setup.cloud_id, &underlay)?;
-    let bridge = own.iter().find(|thing| thing.namespace.is_none() && thing.name.starts_with("nubr-"));
     let cidr = settings.external_cidr.into();
-    let conflicts = agent::net::external_conflicts(&underlay, cidr, bridge.map(|bridge| bridge.name.as_str()))?;
+    let conflicts = agent::net::external_conflicts(&underlay, cidr, Some(&setup.cloud_id))?;
     if let Some(conflict) = conflicts.first() {
         bail!("the external network {cidr} clashes: {conflict}. Cure: NUBO_EXTERNAL_CIDR=another network");
     }

@@ -87,9 +87,16 @@ pub fn purge(cloud: &CloudId, underlay: &Netns) -> Result<()> {
     Ok(())
 }
 
-/// Why a range cannot become an external network on this host: empty when it can. Said with the route in the way.
-pub fn external_conflicts(underlay: &Netns, cidr: IpNet, own_bridge: Option<&str>) -> Result<Vec<String>> {
-    Ok(underlay::conflicts(cidr, &route::routes(underlay, true)?, &route::addresses(underlay)?, own_bridge))
+/// Why a range cannot become an external network on this host: empty when it can. Said with the route in the way. What
+/// stands already of `cloud` itself is not in the way.
+pub fn external_conflicts(underlay: &Netns, cidr: IpNet, cloud: Option<&CloudId>) -> Result<Vec<String>> {
+    let prefix = cloud.map(|cloud| Names::new(cloud).alias_prefix());
+    let links = link::list(underlay)?;
+    let own = |name: &str| {
+        let alias = links.get(name).and_then(|link| link.alias.as_deref()).unwrap_or("");
+        prefix.as_deref().is_some_and(|prefix| alias.starts_with(prefix))
+    };
+    Ok(underlay::conflicts(cidr, &route::routes(underlay, true)?, &route::addresses(underlay)?, own))
 }
 
 /// What in the host's own rules will keep an external network from working, as sentences.

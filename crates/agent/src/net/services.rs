@@ -93,7 +93,12 @@ impl Services {
     }
 
     pub fn forget(&mut self, id: &NetworkId) {
-        self.prune |= self.networks.remove(id).is_some();
+        if self.networks.remove(id).is_none() {
+            return;
+        }
+        let ask = Ask::Forget { network: id.clone() };
+        // A netd that does not hear it is told by the next list of what it shall keep.
+        self.prune |= self.link.as_mut().is_none_or(|link| link.ask(&ask, None).is_err());
     }
 
     /// After a whole view has been carried out.

@@ -90,12 +90,13 @@ impl Keeper {
             space.prepared = true;
         }
         if space.marked || network::may_revoke(&before, &tables) {
-            let verdicts = flows::judge(&self.world, id, conntrack::list(&space.ns)?);
-            space.marked = !verdicts.stop.is_empty() || (space.marked && !verdicts.release.is_empty());
+            // One walk: the kernel looks at the flows of all namespaces for it, which takes milliseconds.
+            let all = conntrack::list(&space.ns)?;
+            let standing = all.iter().filter(|flow| flow.mark == flows::STOPPED).count();
+            let verdicts = flows::judge(&self.world, id, all);
             conntrack::mark(&space.ns, &verdicts.stop, flows::STOPPED)?;
             conntrack::delete(&space.ns, &verdicts.release)?;
-            let stopped = conntrack::list(&space.ns).map(|all| all.iter().any(|f| f.mark == flows::STOPPED));
-            space.marked |= stopped.unwrap_or(true);
+            space.marked = standing > verdicts.release.len() || !verdicts.stop.is_empty();
         }
         let ns = space.ns.clone();
         self.adopt_ports(id, &actual);
@@ -127,7 +128,7 @@ impl Keeper {
         let mut shape = network::shape(&self.names, &self.world, spec, &actual);
         network::add_guest_link(&mut shape, &self.names, spec, port);
         bring(&space.ns, actual, &shape, |_| false)?;
-        wait_until_forwarding(&space.ns, &names::tap(&port.id))
+        wait_until_forwarding(&space.ns, &names::tap(&port.id), names::BRIDGE)
     }
 
     pub fn settle_router(&mut self, id: &RouterId) -> Result<()> {
@@ -156,12 +157,12 @@ impl Keeper {
         for (network, link) in inside {
             self.settle_network(&network)?;
             if let Some(space) = self.networks.get(&network) {
-                wait_until_forwarding(&space.ns, &link)?;
+                wait_until_forwarding(&space.ns, &link, names::BRIDGE)?;
             }
         }
-        if let Some(link) = gateway {
+        if let (Some(link), Some(gateway)) = (gateway, &spec.gateway) {
             self.settle_underlay()?;
-            wait_until_forwarding(&self.underlay.ns, &link)?;
+            wait_until_forwarding(&self.underlay.ns, &link, &self.names.external(&gateway.network))?;
         }
         self.announce(&spec, &ns, &steps)?;
         let carried: BTreeSet<IpAddr> = router::floating(&spec).map(|(outer, _)| IpAddr::V4(outer)).collect();
@@ -288,7 +289,7 @@ impl Keeper {
                 continue;
             }
             let cidr = external.host_address.trunc();
-            let found = underlay::conflicts(cidr, &route::routes(ns, true)?, &actual.addresses, Some(&bridge));
+            let found = underlay::conflicts(cidr, &route::routes(ns, true)?, &actual.addresses, |link| link == bridge);
             if let Some(first) = found.first() {
                 refused.insert(network.id.clone(), first.clone());
             }
@@ -357,10 +358,15 @@ type Joined = (Vec<(NetworkId, String)>, Option<String>);
 
 /// Waits, a short time, until the bridge carries a link's frames: it hears of the carrier a moment later, and whoever
 /// asked for an address meanwhile would ask again only after a second.
-fn wait_until_forwarding(ns: &Netns, name: &str) -> Result<()> {
+fn wait_until_forwarding(ns: &Netns, name: &str, bridge: &str) -> Result<()> {
     for _ in 0..200 {
         let link = link::get(ns, name)?;
-        if link.is_none_or(|link| !link.carrier || !link.up || link.forwarding != Some(false)) {
+        let expected = link.is_some_and(|link| link.carrier && link.up && link.master.is_some());
+        let carried = || -> Result<bool> {
+            let (link, bridge) = (link::get(ns, name)?, link::get(ns, bridge)?);
+            Ok(link.is_some_and(|link| link.forwarding != Some(false)) && bridge.is_none_or(|b| b.running || !b.up))
+        };
+        if !expected || carried()? {
             return Ok(());
         }
         std::thread::sleep(std::time::Duration::from_millis(1));

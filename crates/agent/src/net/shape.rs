@@ -48,11 +48,13 @@ pub struct Actual {
 
 impl Actual {
     pub fn read(ns: &Netns) -> Result<Actual> {
+        let links = link::list(ns)?;
+        let names = route::names_of(&links);
         Ok(Actual {
-            links: link::list(ns)?,
-            addresses: route::addresses(ns)?,
-            routes: route::routes(ns, false)?,
-            fdb: route::fdb(ns)?,
+            addresses: route::addresses_of(ns, &names)?,
+            routes: route::routes_of(ns, &names, false)?,
+            fdb: route::fdb_of(ns, &names)?,
+            links,
         })
     }
 

@@ -26,6 +26,8 @@ pub enum Ask {
     Socket { network: NetworkId, role: Role },
     /// With a [`GuestView`] as a file.
     Guest,
+    /// The network is gone: its sockets would keep its namespace alive.
+    Forget { network: NetworkId },
     /// With a [`Keep`] as a file: whatever is not named in it ends.
     Keep,
     Quit,

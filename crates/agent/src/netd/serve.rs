@@ -118,6 +118,9 @@ impl Control {
                 let guest: GuestView = read_blob(file()?)?;
                 locked(&self.served.guests).insert(guest.id.clone(), Arc::new(guest));
             }
+            Ask::Forget { network } => {
+                locked(&self.served.networks).remove(&network);
+            }
             Ask::Keep => {
                 let keep: Keep = read_blob(file()?)?;
                 locked(&self.served.networks).retain(|id, _| keep.networks.contains(id));

@@ -175,6 +175,10 @@ async fn a_tap_is_opened_for_a_port_that_arrives_a_moment_later_and_refused_for_
     assert_eq!(link::list(&ns).unwrap()[&name].master, None, "not in the bridge before its guest holds it");
     lab.bridge().wire(&late.id).await.unwrap();
     assert!(link::list(&ns).unwrap()[&name].master.is_some());
+    assert_eq!(asks_by_tap(&tap, &late, "10.0.0.2"), Some("fa:16:3e:00:00:02".into()), "the services' address");
+    let mut thief = late.clone();
+    thief.mac = "fa:16:3e:01:99:99".into();
+    assert_eq!(asks_by_tap(&tap, &thief, "10.0.0.2"), None, "another MAC");
     let busy = lab.bridge().open_tap(&late.id).await.unwrap_err();
     assert!(busy.retried, "a running guest's tap is not taken away");
     lab.agrees().await;
@@ -184,6 +188,35 @@ async fn a_tap_is_opened_for_a_port_that_arrives_a_moment_later_and_refused_for_
     lab.bridge().unwire(&late.id).await;
     let (ports, _) = lab.bridge().observe(true).await;
     assert!(!ports[0].up);
+}
+
+/// Asks by ARP for an address, as a guest behind the tap; the MAC that answers.
+fn asks_by_tap(tap: &std::os::fd::OwnedFd, port: &PortSpec, target: &str) -> Option<String> {
+    let std::net::IpAddr::V4(own) = port.fixed_ips[0].1 else { panic!("IPv4") };
+    let target: std::net::Ipv4Addr = target.parse().unwrap();
+    let mac = netlink::mac(&port.mac).unwrap();
+    // Ten bytes that say that nothing is left to be computed, then the frame.
+    let mut frame = vec![0u8; 10];
+    frame.extend([0xff; 6]);
+    frame.extend(mac);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac);
+    frame.extend(own.octets());
+    frame.extend([0; 6]);
+    frame.extend(target.octets());
+    nix::unistd::write(tap, &frame).unwrap();
+    let end = Instant::now() + Duration::from_millis(300);
+    let mut buffer = [0u8; 2048];
+    while Instant::now() < end {
+        match nix::unistd::read(tap, &mut buffer) {
+            Ok(length) if length >= 52 && buffer[22..24] == [8, 6] && buffer[38..42] == target.octets() => {
+                return Some(netlink::mac_text(&buffer[32..38]));
+            }
+            Ok(_) => {}
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    None
 }
 
 #[tokio::test(flavor = "multi_thread")]

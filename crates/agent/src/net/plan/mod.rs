@@ -5,3 +5,6 @@ pub mod groups;
 pub mod network;
 pub mod router;
 pub mod underlay;
+
+#[cfg(test)]
+mod tests;

@@ -91,15 +91,15 @@ fn table(names: &Names, world: &World, switched: &BTreeSet<String>, refused: &BT
     table
 }
 
-/// Routes of the host that an external network would take over, as sentences. `own` is the network's bridge.
+/// Routes of the host that an external network would take over, as sentences. `own` knows the cloud's own bridges.
 pub fn conflicts(
     cidr: IpNet,
     routes: &BTreeSet<Route>,
     addresses: &BTreeSet<Address>,
-    own: Option<&str>,
+    own: impl Fn(&str) -> bool,
 ) -> Vec<String> {
     let clash = |net: &IpNet| net.contains(&cidr.network()) || cidr.contains(&net.network());
-    let foreign = |link: Option<&str>| own.is_none() || link != own;
+    let foreign = |link: Option<&str>| !link.is_some_and(&own);
     let mut all = Vec::new();
     for route in routes.iter().filter(|r| r.to.prefix_len() > 0 && clash(&r.to) && foreign(r.link.as_deref())) {
         let link = route.link.as_deref().unwrap_or("another link");
@@ -125,8 +125,8 @@ mod tests {
             route("172.24.4.0/24", "nubr-1"),
         ]);
         let none = BTreeSet::new();
-        let found = conflicts(net("172.24.4.0/24"), &routes, &none, Some("nubr-1"));
+        let found = conflicts(net("172.24.4.0/24"), &routes, &none, |link| link == "nubr-1");
         assert_eq!(found, ["172.24.4.0/24 overlaps 172.24.0.0/16, to which this host has a route by tun0"]);
-        assert!(conflicts(net("192.168.0.0/24"), &routes, &none, None).is_empty());
+        assert!(conflicts(net("192.168.0.0/24"), &routes, &none, |_| false).is_empty());
     }
 }
