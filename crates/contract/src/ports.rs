@@ -3,8 +3,8 @@
 use crate::Caller;
 use agent_api::{PortObserved, RouterObserved};
 use base::{HostName, NetworkId, PortId, ProjectId, Result, SecurityGroupId, ServerId, SubnetId};
-use std::net::IpAddr;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use store::{Change, Reader, Tx};
 
 /// The networks that `POST /servers` asks for.

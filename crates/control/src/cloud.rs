@@ -6,9 +6,11 @@ use crate::sessions::Sessions;
 use agent_api::{HostInventory, Report};
 use axum::body::Body;
 use base::{CloudId, Env, Fault, ImageId, Result};
+use compute::Compute;
 use contract::{Hosts, Projector};
 use http::{Request, Response};
 use identity::Identity;
+use network::Network;
 use policy::Policy;
 use rest::{Gateway, GatewayOptions};
 use serde::{Deserialize, Serialize};
@@ -61,16 +63,20 @@ const SERVICES: [(&str, &str, &str); 4] = [
 
 struct Services {
     image: Arc<image::Service>,
+    network: Arc<Network>,
+    compute: Arc<Compute>,
 }
 
 #[async_trait::async_trait]
 impl Observers for Services {
     fn host_seen(&self, tx: &mut Tx, inventory: &HostInventory) -> Result<()> {
-        let _ = (tx, inventory); Ok(())
+        self.compute.host_seen(tx, inventory)
     }
 
     fn observed(&self, tx: &mut Tx, report: &Report) -> Result<()> {
-let _ = (tx, report); Ok(())
+        contract::Ports::ports_observed(&*self.network, tx, &report.host, &report.ports)?;
+        contract::Ports::routers_observed(&*self.network, tx, &report.host, &report.routers)?;
+        self.compute.observed(tx, report)
     }
 
     async fn image(&self, image: &ImageId) -> Result<std::fs::File> {
@@ -81,7 +87,7 @@ let _ = (tx, report); Ok(())
 impl Cloud {
     pub async fn open(options: CloudOptions, env: Env) -> Result<Cloud> {
         let store = open_store(&options, &env).await?;
-        let rules = [identity::RULES, image::RULES];
+        let rules = [identity::RULES, image::RULES, network::RULES, compute::RULES];
         let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
         bootstrap(&store, &env, &options).await?;
         let identity = open_identity(&store, &env, &options).await?;
@@ -91,7 +97,19 @@ impl Cloud {
         image_options.format_enforcement = options.image_format_enforcement;
         image_options.quota.limits = Some(identity.clone());
         let image = image::Service::new(store.clone(), env.clone(), image_options)?;
-        let projectors: Vec<Arc<dyn Projector>> = vec![];
+        let network_options = network::Options { uplink: options.masquerade.clone(), ..network::Options::default() };
+        let network = Network::new(store.clone(), env.clone(), network_options, policy.clone());
+        let compute = Compute::new(
+            store.clone(),
+            env.clone(),
+            compute::Options::default(),
+            image.clone(),
+            network.clone(),
+            hosts.clone(),
+            Arc::new(sessions.clone()),
+            policy.clone(),
+        );
+        let projectors: Vec<Arc<dyn Projector>> = vec![network.clone(), compute.clone()];
         sessions.set_projectors(projectors.clone());
         let own = Arc::new(Own {
             store: store.clone(),
@@ -103,14 +121,18 @@ impl Cloud {
             gateway: OnceLock::new(),
         });
         let mut services = vec![own_api::service(&own)?, identity.service(policy.clone()), image.rest(policy.clone())];
+        services.push(network.service());
+        services.extend(compute.services());
         let _ = own.services.set(SERVICES.iter().map(|(kind, _, _)| *kind).collect());
         let gateway_options =
             GatewayOptions { public_url: options.public_url.clone(), env: env.clone(), identity_path: "/identity" };
         let gateway = Gateway::new(gateway_options, identity.clone(), services)?;
         let _ = own.gateway.set(gateway.clone());
         let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
+        reconcilers.extend(network.loops(hosts));
+        reconcilers.extend(compute.loops());
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));
-        let observers = Arc::new(Services { image });
+        let observers = Arc::new(Services { image, network, compute });
         let link = Link { sessions: sessions.clone(), store, env, observers };
         let mut tasks = JoinSet::new();
         tasks.spawn(identity.run());
@@ -145,7 +167,8 @@ async fn open_store(options: &CloudOptions, env: &Env) -> Result<Store> {
     let mut store = store::Options::new(&options.store_url);
     store.kinds.extend(identity::kinds());
     store.kinds.extend(image::kinds());
-    let store = store;
+    store.kinds.extend(compute::kinds());
+    let store = Network::register(store);
     Store::open(store, env.clone()).await
 }
 

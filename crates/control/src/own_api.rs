@@ -70,14 +70,22 @@ async fn metrics(own: Arc<Own>, _call: Call) -> Result<Reply> {
 async fn status(own: Arc<Own>, call: Call) -> Result<Reply> {
     call.enforce(&Target::default())?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let mut parts = vec![Part { name: "control".into(), version: version.clone(), healthy: true, detail: String::new() }];
+    let mut parts =
+        vec![Part { name: "control".into(), version: version.clone(), healthy: true, detail: String::new() }];
     let info = own.store.info().await;
     parts.push(match info {
-        Ok(info) => Part { name: "store".into(), version: info.version, healthy: true, detail: info.engine.to_string() },
+        Ok(info) => {
+            Part { name: "store".into(), version: info.version, healthy: true, detail: info.engine.to_string() }
+        }
         Err(fault) => Part { name: "store".into(), version: String::new(), healthy: false, detail: fault.message },
     });
     for service in own.services.get().into_iter().flatten() {
-        parts.push(Part { name: (*service).to_owned(), version: version.clone(), healthy: true, detail: String::new() });
+        parts.push(Part {
+            name: (*service).to_owned(),
+            version: version.clone(),
+            healthy: true,
+            detail: String::new(),
+        });
     }
     let unsettled = own.loops.get().map(|loops| loops.unsettled()).unwrap_or_default();
     let worst = unsettled.iter().max_by_key(|item| item.attempts);

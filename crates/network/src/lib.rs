@@ -72,10 +72,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// `overrides` is the text of a `policy.yaml`.
-    pub fn new(store: Store, env: Env, options: Options, overrides: Option<&str>) -> Result<Arc<Network>> {
-        let policy = Arc::new(Policy::new(RULES, overrides)?);
-        Ok(Arc::new(Network { store, env, options, policy }))
+    /// `policy` knows [`RULES`].
+    pub fn new(store: Store, env: Env, options: Options, policy: Arc<Policy>) -> Arc<Network> {
+        Arc::new(Network { store, env, options, policy })
     }
 
     /// Prefix, envelope, policy and all routes.

@@ -99,7 +99,8 @@ async fn make_image(maker: &mut Maker<'_>, file: &Path) -> Result<String> {
     let id = match found {
         Some(found) => text(&found, "id")?,
         None => {
-            let body = json!({"name": "tiny", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"});
+            let body =
+                json!({"name": "tiny", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"});
             text(&maker.client.post("image", "/v2/images", body).await?, "id")?
         }
     };
@@ -126,8 +127,7 @@ async fn make_public(maker: &mut Maker<'_>, settings: &Settings) -> Result<Strin
 }
 
 async fn make_network(maker: &mut Maker<'_>, public_id: &str) -> Result<String> {
-    let id =
-        maker.ensure("network", "/v2.0/networks", ("network", "networks"), json!({"name": "demo-net"})).await?;
+    let id = maker.ensure("network", "/v2.0/networks", ("network", "networks"), json!({"name": "demo-net"})).await?;
     let subnet = json!({"name": "demo-subnet", "network_id": id, "ip_version": 4, "cidr": "10.11.12.0/24"});
     let subnet_id = maker.ensure("network", "/v2.0/subnets", ("subnet", "subnets"), subnet).await?;
     let router = json!({"name": "demo-router", "external_gateway_info": {"network_id": public_id}});

@@ -48,7 +48,8 @@ pub fn main(settings: &Settings, as_json: bool) -> Result<ExitCode> {
 }
 
 fn look(settings: &Settings) -> Result<Vec<Thing>> {
-    let setup = Setup::load(&settings.state)?.ok_or_else(|| anyhow::anyhow!("no cloud in {}", settings.state.display()))?;
+    let setup =
+        Setup::load(&settings.state)?.ok_or_else(|| anyhow::anyhow!("no cloud in {}", settings.state.display()))?;
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!("processes and namespaces of other accounts are only seen by root: sudo nubo fsck");
     }
@@ -70,7 +71,8 @@ fn orphans(things: Vec<Thing>, owners: &Value) -> Vec<Thing> {
     let objects = hosts.flat_map(|objects| objects.as_array().into_iter().flatten());
     let images = owners["images"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let ids: BTreeSet<&str> = objects.filter_map(|object| object["id"].as_str()).chain(images).collect();
-    let tails: BTreeSet<&str> = ids.iter().filter_map(|id| id.len().checked_sub(12).and_then(|at| id.get(at..))).collect();
+    let tails: BTreeSet<&str> =
+        ids.iter().filter_map(|id| id.len().checked_sub(12).and_then(|at| id.get(at..))).collect();
     let owned = |owner: &str| ids.contains(owner) || (owner.len() == 12 && tails.contains(owner));
     things.into_iter().filter(|thing| !thing.owner.as_deref().is_some_and(owned)).collect()
 }
@@ -82,7 +84,11 @@ fn list(settings: &Settings, cloud: &CloudId) -> Result<Vec<Thing>> {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(rest) = name.strip_prefix(&prefix) {
-            things.push(Thing { what: "namespace", name: name.clone(), owner: rest.rsplit('-').next().map(str::to_owned) });
+            things.push(Thing {
+                what: "namespace",
+                name: name.clone(),
+                owner: rest.rsplit('-').next().map(str::to_owned),
+            });
             namespaces.push(name);
         }
     }
@@ -126,7 +132,8 @@ fn list_processes(settings: &Settings, cloud: &CloudId, things: &mut Vec<Thing>)
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        let words: Vec<String> = line.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let words: Vec<String> =
+            line.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         let after = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1)).cloned();
         if after("-name").is_some_and(|name| name.contains(cloud.as_str())) {
             things.push(Thing { what: "process", name: format!("{pid} (guest)"), owner: after("-uuid") });
@@ -144,7 +151,9 @@ fn list_processes(settings: &Settings, cloud: &CloudId, things: &mut Vec<Thing>)
 fn list_cgroups(cloud: &CloudId, things: &mut Vec<Thing>) {
     let root = Path::new("/sys/fs/cgroup");
     let mut bases = vec![root.to_owned()];
-    bases.extend(fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+    bases.extend(
+        fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()),
+    );
     for base in bases {
         let own = base.join(format!("nubo-{cloud}"));
         for entry in fs::read_dir(&own).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {

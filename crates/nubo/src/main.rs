@@ -119,7 +119,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Up { simulated_hosts: Some(count) } => {
             log();
-            simulated::main(&settings, count, std::env::var_os("NUBO_STATE").is_some() || arguments.flags.state.is_some())?;
+            simulated::main(
+                &settings,
+                count,
+                std::env::var_os("NUBO_STATE").is_some() || arguments.flags.state.is_some(),
+            )?;
         }
         Command::Up { simulated_hosts: None } => up::main(&settings)?,
         Command::Down { guests } => stop::down(&settings, guests == "stop")?,

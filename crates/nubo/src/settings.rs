@@ -78,7 +78,9 @@ impl Settings {
                 .map(|url| url.trim_end_matches('/').to_owned()),
             accel: pick(&flags.accel, "NUBO_ACCEL", &file.accel).unwrap_or_else(|| "auto".into()),
             store: pick(&flags.store, "NUBO_STORE", &file.store).unwrap_or_else(|| "sqlite".into()),
-            external_cidr: cidr.parse().with_context(|| format!("NUBO_EXTERNAL_CIDR: {cidr} is not an IPv4 network"))?,
+            external_cidr: cidr
+                .parse()
+                .with_context(|| format!("NUBO_EXTERNAL_CIDR: {cidr} is not an IPv4 network"))?,
             uplink: pick(&flags.uplink, "NUBO_UPLINK", &file.uplink),
             netns: pick(&flags.netns, "NUBO_NETNS", &file.netns),
             bcrypt_rounds: number("NUBO_BCRYPT_ROUNDS", file.bcrypt_rounds, 12)?,
@@ -132,11 +134,8 @@ impl Settings {
             ("NUBO_EXTERNAL_CIDR", self.external_cidr.to_string()),
             ("NUBO_BCRYPT_ROUNDS", self.bcrypt_rounds.to_string()),
         ];
-        let optional = [
-            ("NUBO_PUBLIC_URL", &self.public_url),
-            ("NUBO_UPLINK", &self.uplink),
-            ("NUBO_NETNS", &self.netns),
-        ];
+        let optional =
+            [("NUBO_PUBLIC_URL", &self.public_url), ("NUBO_UPLINK", &self.uplink), ("NUBO_NETNS", &self.netns)];
         all.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         all
     }

@@ -18,7 +18,8 @@ pub fn main(settings: &Settings, as_json: bool) -> Result<ExitCode> {
     if let Some(name) = settings.netns.as_deref().filter(|name| netns::exists(name)) {
         netns::enter(name)?;
     }
-    let mut parts: Vec<Value> = ["supervisor", "control", "agent"].iter().map(|name| process_part(settings, name)).collect();
+    let mut parts: Vec<Value> =
+        ["supervisor", "control", "agent"].iter().map(|name| process_part(settings, name)).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(remote(settings, &setup)) {
         Ok(remote) => {

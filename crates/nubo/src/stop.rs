@@ -92,9 +92,7 @@ fn remove_state(state: &Path) -> Result<()> {
 }
 
 fn stop_processes(settings: &Settings) -> Result<()> {
-    for (file, subcommand) in
-        [("supervisor.pid", "supervise"), ("agent.pid", "agent"), ("control.pid", "control")]
-    {
+    for (file, subcommand) in [("supervisor.pid", "supervise"), ("agent.pid", "agent"), ("control.pid", "control")] {
         let path = settings.run().join(file);
         if let Some(found) = process::find(&path, subcommand, &settings.state) {
             found.stop(PATIENCE)?;

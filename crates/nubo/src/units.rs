@@ -27,9 +27,11 @@ pub fn text(settings: &Settings, cloud: &CloudId, name: &str, program: &Path) ->
     let user = if name == "control" { Accounts::names(cloud)[0].clone() } else { "root".to_owned() };
     let mut environment = String::new();
     for (variable, value) in settings.environment() {
-        environment.push_str(&format!("Environment=\"{variable}={}\"\n", value.replace('%', "%%").replace('"', "\\\"")));
+        environment
+            .push_str(&format!("Environment=\"{variable}={}\"\n", value.replace('%', "%%").replace('"', "\\\"")));
     }
-    let namespace = settings.netns.as_ref().map_or(String::new(), |name| format!("NetworkNamespacePath=/run/netns/{name}\n"));
+    let namespace =
+        settings.netns.as_ref().map_or(String::new(), |name| format!("NetworkNamespacePath=/run/netns/{name}\n"));
     let state = settings.state.display();
     format!(
         "[Unit]\nDescription=nubo {name} of cloud {cloud}\nAfter=network.target\nStartLimitIntervalSec=0\n\n\

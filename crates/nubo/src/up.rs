@@ -51,8 +51,7 @@ fn ensure_setup(settings: &Settings, progress: &Progress) -> Result<Setup> {
         progress.stands(&format!("cloud {}", setup.cloud_id));
         return Ok(setup);
     }
-    std::fs::create_dir_all(&settings.state)
-        .with_context(|| format!("cannot make {}", settings.state.display()))?;
+    std::fs::create_dir_all(&settings.state).with_context(|| format!("cannot make {}", settings.state.display()))?;
     let setup = Setup::draw(&Env::system());
     setup.save(&settings.state)?;
     progress.say(&format!("  made    cloud {}", setup.cloud_id));
@@ -137,7 +136,8 @@ fn ensure_supervisor(settings: &Settings, setup: &Setup, progress: &Progress) ->
 fn wait_ready(settings: &Settings, progress: &Progress) -> Result<String> {
     let step = progress.step("control and agent are ready");
     let file = |name: &str| settings.run().join(name);
-    let both = || ["control", "agent"].iter().all(|n| process::find(&file(&format!("{n}.pid")), n, &settings.state).is_some());
+    let both =
+        || ["control", "agent"].iter().all(|n| process::find(&file(&format!("{n}.pid")), n, &settings.state).is_some());
     if !wait_until(READY, both) {
         bail!("control or agent does not get ready: see {}/log", settings.state.display());
     }

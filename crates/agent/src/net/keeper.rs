@@ -170,7 +170,8 @@ impl Keeper {
             Job::OpenTap { until, .. } | Job::OpenVeth { until, .. } | Job::Wire { until, .. } => *until,
             _ => None,
         });
-        let next = due.chain(patience).chain(self.services.retry).chain([self.checked + CHECK_EVERY]).min().unwrap_or(now);
+        let next =
+            due.chain(patience).chain(self.services.retry).chain([self.checked + CHECK_EVERY]).min().unwrap_or(now);
         next.saturating_duration_since(now).max(Duration::from_millis(1))
     }
 

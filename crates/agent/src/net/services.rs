@@ -158,8 +158,10 @@ impl Services {
             *sent = true;
         }
         if self.prune && self.whole {
-            let keep =
-                Keep { networks: self.networks.keys().cloned().collect(), guests: self.guests.keys().cloned().collect() };
+            let keep = Keep {
+                networks: self.networks.keys().cloned().collect(),
+                guests: self.guests.keys().cloned().collect(),
+            };
             link.ask_with(&Ask::Keep, &keep)?;
             self.prune = false;
         }

@@ -23,7 +23,10 @@ pub enum Ask {
     /// With a [`NetworkView`] as a file.
     Network,
     /// With a socket.
-    Socket { network: NetworkId, role: Role },
+    Socket {
+        network: NetworkId,
+        role: Role,
+    },
     /// With a [`GuestView`] as a file.
     Guest,
     /// The network is gone: its sockets would keep its namespace alive.

@@ -59,8 +59,12 @@ pub fn run(listener: UnixListener, allowed: u32) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = Arc::new(Served::default());
     let (quit, ended) = tokio::sync::oneshot::channel();
-    let control = Control { served, runtime: runtime.handle().clone(), quit: Arc::new(Mutex::new(Some(quit))), allowed };
-    std::thread::Builder::new().name("control".into()).stack_size(512 * 1024).spawn(move || control.accept(listener))?;
+    let control =
+        Control { served, runtime: runtime.handle().clone(), quit: Arc::new(Mutex::new(Some(quit))), allowed };
+    std::thread::Builder::new()
+        .name("control".into())
+        .stack_size(512 * 1024)
+        .spawn(move || control.accept(listener))?;
     let _ = runtime.block_on(ended);
     Ok(())
 }
@@ -97,7 +101,8 @@ impl Control {
             let ask = serde_json::from_slice::<Ask>(&bytes).map_err(io::Error::from);
             let fault = ask.and_then(|ask| self.obey(ask, file)).err().map(|error| error.to_string());
             let answer = Answer { fault, version: VERSION.into(), pid: std::process::id() };
-            let sent = serde_json::to_vec(&answer).map_err(io::Error::from).and_then(|b| unixfd::send_fd(&stream, &b, None));
+            let sent =
+                serde_json::to_vec(&answer).map_err(io::Error::from).and_then(|b| unixfd::send_fd(&stream, &b, None));
             if sent.is_err() {
                 return;
             }

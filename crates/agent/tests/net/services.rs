@@ -42,7 +42,11 @@ fn server_of(port: &PortSpec, name: &str) -> ViewObject {
 fn dhcp(guest: &Machine, arguments: &[&str]) -> Option<BTreeMap<String, String>> {
     let folder = tempfile::tempdir().unwrap();
     let (script, told) = (folder.path().join("script"), folder.path().join("told"));
-    std::fs::write(&script, format!("#!/bin/sh\n[ \"$1\" = bound ] && env > {}.new && mv {0}.new {0}\nexit 0\n", told.display())).unwrap();
+    std::fs::write(
+        &script,
+        format!("#!/bin/sh\n[ \"$1\" = bound ] && env > {}.new && mv {0}.new {0}\nexit 0\n", told.display()),
+    )
+    .unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let client = guest
         .ns
@@ -175,7 +179,8 @@ async fn a_guest_that_holds_connections_open_keeps_only_itself_from_metadata() {
     let Some(mut lab) = Lab::with_services() else { return };
     let net = network("n", "10.0.0.0/24");
     let (a, b) = (port("a", &net, 11, &[]), port("b", &net, 12, &[]));
-    lab.put(vec![Network(net), Port(a.clone()), Port(b.clone()), server_of(&a, "greedy"), server_of(&b, "other")]).await;
+    lab.put(vec![Network(net), Port(a.clone()), Port(b.clone()), server_of(&a, "greedy"), server_of(&b, "other")])
+        .await;
     let mut guests = Vec::new();
     for port in [&a, &b] {
         let guest = bare(&lab, port).await;

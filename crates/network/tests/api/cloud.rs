@@ -59,7 +59,8 @@ impl Cloud {
     pub async fn new() -> Cloud {
         let (env, _) = Env::seeded(7);
         let store = Store::open(Network::register(store::Options::memory()), env.clone()).await.unwrap();
-        let net = Network::new(store.clone(), env.clone(), Options::default(), None).unwrap();
+        let policy = Arc::new(policy::Policy::new(network::RULES, None).unwrap());
+        let net = Network::new(store.clone(), env.clone(), Options::default(), policy);
         let options = GatewayOptions { public_url: "http://cloud".into(), env, identity_path: "/identity/v3" };
         let gateway = Gateway::new(options, Arc::new(SpokenTokens), vec![net.service()]).unwrap();
         Cloud { gateway, net, store }

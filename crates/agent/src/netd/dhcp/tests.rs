@@ -89,7 +89,8 @@ fn a_known_mac_is_offered_its_address_with_all_it_needs() {
 fn requests_are_acknowledged_refused_or_left_to_another_server() {
     let ask = |change: &dyn Fn(&mut Message)| request(MessageType::Request, |m| change(m)).unwrap();
     let kind = |query: &Query| answer(&view(), query).map(|reply| (read(&reply).opts().msg_type().unwrap(), reply.way));
-    let want = |ip: [u8; 4]| move |m: &mut Message| drop(m.opts_mut().insert(DhcpOption::RequestedIpAddress(ip.into())));
+    let want =
+        |ip: [u8; 4]| move |m: &mut Message| drop(m.opts_mut().insert(DhcpOption::RequestedIpAddress(ip.into())));
     assert_eq!(kind(&ask(&want([10, 0, 0, 11]))), Some((MessageType::Ack, Way::Frame([10, 0, 0, 11].into()))));
     assert_eq!(kind(&ask(&want([10, 0, 0, 77]))), Some((MessageType::Nak, Way::Broadcast)));
     let renew = ask(&|m| {
@@ -108,7 +109,8 @@ fn requests_are_acknowledged_refused_or_left_to_another_server() {
     assert_eq!(kind(&loud), Some((MessageType::Ack, Way::Broadcast)));
     let inform = request(MessageType::Inform, |m| {
         m.set_ciaddr([10, 0, 0, 11]);
-    }).unwrap();
+    })
+    .unwrap();
     let reply = read(&answer(&view(), &inform).unwrap());
     assert_eq!((reply.yiaddr(), reply.opts().get(OptionCode::AddressLeaseTime)), (Ipv4Addr::UNSPECIFIED, None));
     assert_eq!(request(MessageType::Release, |_| ()).and_then(|q| answer(&view(), &q)), None);
