@@ -2,8 +2,9 @@
 //! `purge`. Found by the kernel's own listing, checked by the guests' user; never by a process's name alone.
 
 use crate::files::Layout;
+use crate::ledger::LedgerFile;
 use base::{CloudId, ServerId};
-use qemu::monitor::Monitor;
+use qemu::monitor::{Monitor, RunState};
 use qemu::process::{self, Process};
 use std::io;
 use std::path::Path;
@@ -25,22 +26,38 @@ pub async fn stop_guests(state: &Path, cloud: &CloudId, uid: u32, patience: Dura
     let mut waiting = Vec::new();
     for (id, pid) in &guests {
         let Some(process) = Process::open(*pid)? else { continue };
-        if let Ok(socket) = unixfd::connect(&layout.guest(id).monitor())
-            && let Ok(monitor) = Monitor::connect(socket).await
-        {
-            let _ = monitor.press_power().await;
+        let files = layout.guest(id);
+        // It ends because the cloud does: like after a reboot of the host it comes back with the next agent.
+        if let Ok(ledger) = LedgerFile::load(files.clone()) {
+            ledger.update(|ledger| ledger.done.alive = None).await?;
         }
-        waiting.push(process);
+        waiting.push((process, files.monitor()));
     }
-    let all = async {
-        for process in &waiting {
-            process.ended().await;
-        }
-    };
-    if tokio::time::timeout(patience, all).await.is_err() {
-        end(&waiting).await?;
-    }
+    let all = futures::future::join_all(waiting.iter().map(|(process, monitor)| switch_off(process, monitor)));
+    let _ = tokio::time::timeout(patience, all).await;
+    end(waiting.iter().map(|(process, _)| process)).await?;
     Ok(guests.len())
+}
+
+/// Presses the power button until the guest has switched itself off, then ends its process, which would stay.
+async fn switch_off(process: &Process, socket: &Path) {
+    let Ok(socket) = unixfd::connect(socket) else { return };
+    let Ok(monitor) = Monitor::connect(socket).await else { return };
+    for round in 0u64.. {
+        match monitor.state().await {
+            Ok(RunState::Running) if round % 50 == 0 => {
+                let _ = monitor.press_power().await;
+            }
+            Ok(RunState::Running) => {}
+            _ => break,
+        }
+        tokio::select! {
+            () = process.ended() => return,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+    let _ = monitor.quit().await;
+    process.ended().await;
 }
 
 /// Ends every guest at once. Call it inside a runtime, after the agent has ended.
@@ -49,12 +66,12 @@ pub async fn kill_guests(cloud: &CloudId, uid: u32) -> io::Result<usize> {
     for (_, pid) in running(cloud, uid) {
         processes.extend(Process::open(pid)?);
     }
-    end(&processes).await?;
+    end(processes.iter()).await?;
     Ok(processes.len())
 }
 
-async fn end(processes: &[Process]) -> io::Result<()> {
-    for process in processes {
+async fn end(processes: impl Iterator<Item = &Process> + Clone) -> io::Result<()> {
+    for process in processes.clone() {
         process.kill();
     }
     for process in processes {

@@ -33,8 +33,16 @@ impl Actor {
         }
         let process = self.launch(spec, disks, nics, resume)?;
         let pid = process.pid;
-        match Held::connect(process, &self.files.monitor()).await {
+        let begun = self.begin(&process);
+        let written = async {
+            // Saved memory is good until the guest goes on: then the ledger is written there.
+            if resume { Ok(()) } else { self.ledger.update(begun).await }
+        };
+        let socket = self.files.monitor();
+        let (held, written) = tokio::join!(Held::connect(process, &socket), written);
+        match held {
             Ok(held) => {
+                written.map_err(|error| fault::disk("server's ledger", &error))?;
                 self.wired = false;
                 self.held = Some(held);
                 tracing::info!(server = %self.id, pid, resume, "started");
@@ -53,6 +61,10 @@ impl Actor {
             process.kill();
             process.ended().await;
             process.exit_reason();
+        }
+        // It never ran, so it has not ended by itself.
+        if let Err(error) = self.ledger.update(|ledger| ledger.done.alive = None).await {
+            return fault::disk("server's ledger", &error);
         }
         let said = console::last(&self.files.qemu_log(), 1000).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);

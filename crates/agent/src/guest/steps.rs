@@ -5,7 +5,7 @@ use super::plan::{Step, Why};
 use super::{Actor, Flow, HOUSEKEEPING, console};
 use crate::fault;
 use crate::files;
-use crate::ledger::{Alive, Ledger, StoppedByItself, blocking};
+use crate::ledger::{Alive, Done, Ledger, StoppedByItself, blocking};
 use agent_api::{AgentFault, DesiredPower, ObservedPower};
 use base::backoff::Backoff;
 use qemu::RunState;
@@ -65,22 +65,24 @@ impl Actor {
         self.failures = 0;
         let at_rest = !matches!(power, ObservedPower::Running | ObservedPower::Paused);
         // The spec that was planned for: a newer one may be in the ledger by now.
-        let (generation, soft, hard) = (ledger.spec.generation, ledger.spec.soft_reboots, ledger.spec.hard_reboots);
+        let mut reached = ledger.clone();
+        let done = &mut reached.done;
+        done.generation = ledger.spec.generation;
+        if at_rest {
+            // A guest that is off has nothing to reboot: what was asked for is settled.
+            done.soft_reboots = ledger.spec.soft_reboots;
+            done.hard_reboots = ledger.spec.hard_reboots;
+            done.alive = None;
+            done.power_pressed_at = None;
+            done.memory_saved &= power == ObservedPower::Suspended;
+        }
+        // Said first: should it not be written, the next agent comes to the same conclusion.
+        self.publish(&reached, Some(power), None);
+        let done = reached.done;
         self.ledger
-            .update(move |ledger| {
-                ledger.done.generation = generation;
-                if at_rest {
-                    // A guest that is off has nothing to reboot: what was asked for is settled.
-                    ledger.done.soft_reboots = soft;
-                    ledger.done.hard_reboots = hard;
-                    ledger.done.alive = None;
-                    ledger.done.power_pressed_at = None;
-                    ledger.done.memory_saved &= power == ObservedPower::Suspended;
-                }
-            })
+            .update(move |ledger| ledger.done = Done { ports: std::mem::take(&mut ledger.done.ports), ..done })
             .await
             .map_err(ledger_fault)?;
-        self.publish(&self.ledger.read(), Some(power), None);
         let files = self.files.clone();
         let tidy = blocking(move || {
             if power != ObservedPower::Suspended {
@@ -121,23 +123,8 @@ impl Actor {
     /// its end is noticed.
     async fn go_on(&mut self, run: Option<RunState>) -> Result<(), AgentFault> {
         let Some(held) = &self.held else { return Ok(()) };
-        let (pid, start_ticks) = (held.process.pid, held.process.start_ticks);
-        let (boot_id, now) = (self.host.options.boot_id.clone(), self.host.env.now());
-        self.ledger
-            .update(move |ledger| {
-                let done = &mut ledger.done;
-                if done.alive.is_none() {
-                    done.soft_reboots = ledger.spec.soft_reboots;
-                    done.hard_reboots = ledger.spec.hard_reboots;
-                    done.started_at = Some(now);
-                    done.power_pressed_at = None;
-                }
-                done.alive = Some(Alive { pid, start_ticks, boot_id });
-                done.memory_saved = false;
-                done.stopped_by_itself = None;
-            })
-            .await
-            .map_err(ledger_fault)?;
+        let begun = self.begin(&held.process);
+        self.ledger.update(begun).await.map_err(ledger_fault)?;
         held.monitor.go_on().await.map_err(|error| fault::qemu("start the server", &error))?;
         if run == Some(RunState::DiskError) {
             // Gives it a moment to run into the same wall.
@@ -151,6 +138,24 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    /// What the ledger says of a guest that runs in this process, for the first time or again.
+    pub(super) fn begin(&self, process: &qemu::Process) -> impl FnOnce(&mut Ledger) + Send + 'static {
+        let (pid, start_ticks) = (process.pid, process.start_ticks);
+        let (boot_id, now) = (self.host.options.boot_id.clone(), self.host.env.now());
+        move |ledger| {
+            let done = &mut ledger.done;
+            if done.alive.is_none() {
+                done.soft_reboots = ledger.spec.soft_reboots;
+                done.hard_reboots = ledger.spec.hard_reboots;
+                done.started_at = Some(now);
+                done.power_pressed_at = None;
+            }
+            done.alive = Some(Alive { pid, start_ticks, boot_id });
+            done.memory_saved = false;
+            done.stopped_by_itself = None;
+        }
     }
 
     async fn press_power(&mut self) -> Result<(), AgentFault> {

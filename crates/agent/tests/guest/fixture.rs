@@ -1,6 +1,6 @@
 //! An agent in a folder of its own, with a control that knows one image.
 
-use agent::{Agent, NoWiring, Options};
+use agent::{Agent, NoWiring, Options, Wiring};
 use agent_api::{
     AgentFault, BoxStream, ControlLink, DesiredPower, DiskFormat, GuestObserved, GuestSpec, HostAgent,
     InstanceMetadata, LinkError, ObservedPower, OnCrash, PollAnswer, PollRequest, Report, RootDisk, ViewDelta,
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 /// The user that guests run as.
-const NOBODY: u32 = 65_534;
+pub const NOBODY: u32 = 65_534;
 /// Long enough for a boot on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -109,6 +109,10 @@ impl Fixture {
     }
 
     pub async fn agent(&self) -> Arc<Agent> {
+        self.agent_on(Arc::new(NoWiring)).await
+    }
+
+    pub async fn agent_on(&self, wiring: Arc<dyn Wiring>) -> Arc<Agent> {
         std::fs::create_dir_all(self.state()).unwrap();
         let options = Options {
             guest_user: Some((NOBODY, NOBODY)),
@@ -119,13 +123,18 @@ impl Fixture {
             ..Options::new(self.state(), self.cloud.clone(), "host-1".into())
         };
         let link = Arc::new(Control(self.image.clone()));
-        Arc::new(Agent::start(options, Env::system(), Arc::new(NoWiring), link).await.unwrap())
+        Arc::new(Agent::start(options, Env::system(), wiring, link).await.unwrap())
+    }
+
+    pub fn with_image(&self, spec: &GuestSpec) -> GuestSpec {
+        let mut spec = spec.clone();
+        spec.root.image_bytes = std::fs::metadata(&self.image).unwrap().len();
+        spec
     }
 
     /// Gives the agent a spec, with the test's image in it.
     pub async fn put(&self, agent: &Agent, spec: &GuestSpec) {
-        let mut spec = spec.clone();
-        spec.root.image_bytes = std::fs::metadata(&self.image).unwrap().len();
+        let spec = self.with_image(spec);
         while let Err(problem) = agent.apply(delta(&spec)).await {
             assert!(problem.contains("disk is full"), "{problem}");
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,6 +1,11 @@
-//! Guests in real QEMU processes, without networks.
+//! Guests in real QEMU processes, most of them without networks.
 
 mod fixture;
+// Networks as the tests of networks make them; guests in namespaces are not needed here.
+#[allow(dead_code)]
+#[path = "../net/lab.rs"]
+mod lab;
+mod wired;
 
 use agent_api::{DesiredPower, HostAgent, ObservedPower, OnCrash};
 use fixture::{Fixture, spec, wait_for};
@@ -179,6 +184,17 @@ async fn guests_outlive_the_agent_and_a_reboot_of_the_host_brings_them_back() {
         assert!(fixture.process(spec).is_some());
     }
     assert!(fixture.process(&dies).is_none(), "what was stopped stays so");
+
+    // The cloud is stopped together with its guests: they come back with it, too.
+    drop(agent);
+    let patience = Duration::from_millis(500);
+    let stopped = agent::offline::stop_guests(&fixture.state(), &fixture.cloud, fixture::NOBODY, patience).await;
+    assert_eq!((stopped.unwrap(), fixture.processes()), (2, vec![]));
+    let agent = fixture.agent().await;
+    for spec in [&runs, &paused] {
+        fixture.until(&agent, spec, ObservedPower::Running).await;
+    }
+    assert!(fixture.process(&dies).is_none());
     for spec in [&mut runs, &mut paused, &mut dies] {
         fixture.change(&agent, spec, |spec| spec.power = DesiredPower::Absent).await;
         fixture.until(&agent, spec, ObservedPower::Absent).await;
