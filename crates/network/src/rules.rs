@@ -131,6 +131,7 @@ rules! {
     "get_quota": "rule:admin_only or (role:manager and project_id:%(project_id)s)", "See the quota of a project.";
     "update_quota": "rule:admin_only", "Change the quota of a project.";
     "delete_quota": "rule:admin_only", "Reset the quota of a project.";
+    "get_agent": "rule:admin_only", "See the agents of the network service.";
     "get_availability_zone": "role:reader", "List availability zones.";
     "get_network_ip_availability": "rule:admin_only or rule:service_api", "See how many addresses networks have left.";
 }

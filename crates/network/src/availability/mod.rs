@@ -1,4 +1,4 @@
-//! Read-only: availability zones, and how many addresses networks have left.
+//! Read-only: availability zones, agents, and how many addresses networks have left.
 
 use crate::networks::Network;
 use crate::ranges::Range;
@@ -17,6 +17,12 @@ async fn zones(net: Arc<Service>, call: Call) -> Result<Reply> {
     net.ctx(&call).require("get_availability_zone", &Target::new())?;
     let zone = |resource: &str| json!({"name": ZONE, "resource": resource, "state": "available"});
     Reply::json(200, &json!({"availability_zones": [zone("network"), zone("router")]}))
+}
+
+/// There are none: what Neutron's agents do is part of nubo's own on each host. The list says so to administrators.
+async fn agents(net: Arc<Service>, call: Call) -> Result<Reply> {
+    net.ctx(&call).require("get_agent", &Target::new())?;
+    Reply::json(200, &json!({"agents": []}))
 }
 
 /// A number as JSON holds it; larger ones (IPv6) as a float, as Neutron's database makes them.
@@ -92,6 +98,7 @@ async fn show(net: Arc<Service>, call: Call) -> Result<Reply> {
 pub fn routes(net: &Arc<Service>) -> Vec<Route> {
     vec![
         plain(net, Method::GET, "/v2.0/availability_zones", "availability_zone:list", "get_availability_zone", 200, zones),
+        plain(net, Method::GET, "/v2.0/agents", "agent:list", "get_agent", 200, agents),
         plain(net, Method::GET, "/v2.0/network-ip-availabilities", "network_ip_availability:list", "get_network_ip_availability", 200, list),
         plain(net, Method::GET, "/v2.0/network-ip-availabilities/{id}", "network_ip_availability:show", "get_network_ip_availability", 200, show),
     ]

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Document, Keys, Reader, Tx};
 
-pub(crate) use ops::{addresses_changed, port_gone};
+pub(crate) use ops::{addresses_changed, drop_idle, port_gone};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FloatingIp {
@@ -50,6 +50,7 @@ impl Document for FloatingIp {
     }
 
     fn keys(&self, keys: &mut Keys) {
+        keys.index("network", self.network_id.as_str());
         if let (Some(port), Some(fixed)) = (&self.port_id, &self.fixed_ip_address) {
             keys.index("port", port.as_str());
             keys.unique("fixed", [port.as_str(), &fixed.to_string(), &self.network_id]);

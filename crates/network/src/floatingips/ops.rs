@@ -71,6 +71,10 @@ pub fn update(floating: &mut FloatingIp, tx: &mut Tx, ctx: &Ctx, input: &Input) 
 }
 
 pub fn delete(floating: FloatingIp, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
+    drop(tx, floating)
+}
+
+fn drop(tx: &mut Tx, floating: FloatingIp) -> Result<()> {
     if let Some(router) = &floating.router_id {
         touch(tx, ViewKind::Router, router)?;
     }
@@ -81,6 +85,15 @@ pub fn delete(floating: FloatingIp, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
     tx.delete::<FloatingIp>(&floating.id)?;
     if let Some(holder) = tx.doc::<Port>(&floating.holder)? {
         ports::remove(tx, holder)?;
+    }
+    Ok(())
+}
+
+/// Floating addresses that stand for nothing go with their network, as in Neutron.
+pub fn drop_idle(tx: &mut Tx, network: &str) -> Result<()> {
+    let all: Vec<FloatingIp> = tx.by("network", network)?;
+    for floating in all.into_iter().filter(|floating| floating.port_id.is_none()) {
+        drop(tx, floating)?;
     }
     Ok(())
 }

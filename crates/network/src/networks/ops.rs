@@ -5,7 +5,7 @@ use crate::attr::{Input, shown};
 use crate::ports::{self, Port};
 use crate::standard::{Ctx, Look, Standard, charge};
 use crate::subnets::Subnet;
-use crate::{error, security_groups};
+use crate::{error, floatingips, security_groups};
 use base::{NetworkId, Result};
 use store::{Query, Tx};
 
@@ -178,6 +178,7 @@ fn in_use_outside(tx: &mut Tx, network: &Network) -> Result<bool> {
 }
 
 pub fn delete(network: Network, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
+    floatingips::drop_idle(tx, &network.id)?;
     let ports: Vec<Port> = tx.docs(Query::index("network", network.id.as_str()))?;
     if ports.iter().any(|port| port.device_owner != ports::SERVICE) {
         return Err(error::network_in_use(&network.id));

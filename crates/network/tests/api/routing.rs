@@ -132,8 +132,12 @@ async fn floating_addresses_follow_ports_behind_a_router() {
     assert_eq!(cloud.delete(DEMO, &format!("/v2.0/floatingips/{}", text(&floating["id"]))).await, 204);
     let again = cloud.make(DEMO, "floatingips", json!({"floating_network_id": public["id"]})).await;
     assert_eq!(again["floating_ip_address"], "172.24.4.10", "the address is free again");
+    let external = format!("/v2.0/networks/{}", text(&public["id"]));
+    assert_eq!(cloud.delete(ADMIN, &external).await, 409, "a router has its gateway there");
     let (status, _) = cloud.change(DEMO, "routers", &router["id"], json!({"external_gateway_info": {}})).await;
     assert_eq!(status, 200);
+    assert_eq!(cloud.delete(ADMIN, &external).await, 204);
+    assert_eq!(cloud.used("demo", "floatingip").await, 0, "addresses that stand for nothing go with their network");
 }
 
 #[tokio::test]
