@@ -1,6 +1,7 @@
 //! nubo's own service: health, metrics, status, and who owns what on a host.
 
 use crate::Sessions;
+use agent_api::ViewObject;
 use base::{Fault, HostName, Result};
 use contract::Projector;
 use policy::{Policy, Rule, Scope, Target};
@@ -126,6 +127,12 @@ async fn owners(own: Arc<Own>, call: Call) -> Result<Reply> {
                 for object in projector.whole(reader, host)? {
                     let (kind, id) = object.key();
                     objects.push(json!({"kind": kind, "id": id}));
+                    // A router's ports are part of its specification and have links of their own.
+                    if let ViewObject::Router(router) = &object {
+                        let ports = router.gateway.iter().map(|gateway| &gateway.port);
+                        let ports = ports.chain(router.interfaces.iter().map(|interface| &interface.port));
+                        objects.extend(ports.map(|port| json!({"kind": "port", "id": port})));
+                    }
                 }
             }
             by_host.insert(host.to_string(), objects.into());

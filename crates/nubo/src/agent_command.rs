@@ -28,6 +28,10 @@ async fn serve(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Resul
     let mut options = agent::Options::new(settings.state.clone(), setup.cloud_id.clone(), host_name());
     options.accel = settings.accel.clone();
     options.guest_user = Some((accounts.guests.0.as_raw(), accounts.guests.1.as_raw()));
+    // Tests of a host's reboot cannot reboot the machine: they name another boot.
+    if let Ok(boot_id) = std::env::var("NUBO_BOOT_ID") {
+        options.boot_id = boot_id;
+    }
     let agent = Agent::start(options, env.clone(), wiring, link.clone()).await.map_err(|error| anyhow!(error))?;
     setup::write_public(&settings.run().join("agent.pid"), std::process::id().to_string().as_bytes())?;
     tokio::select! {

@@ -66,7 +66,9 @@ fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<R
         let kept = reader.raw_meta(&name)?;
         if kept != Some(kind.index_version.into()) {
             let count = rebuild(reader, kind)?;
-            tracing::info!(kind = kind.name, count, from = kept, to = kind.index_version, "rebuilt index entries");
+            if count > 0 {
+                tracing::info!(kind = kind.name, count, from = kept, to = kind.index_version, "rebuilt index entries");
+            }
             set_meta(reader, &name, kind.index_version.into())?;
         }
     }
