@@ -240,8 +240,8 @@ fn path(name: &str) -> Result<PathBuf> {
 }
 
 fn is_mounted(path: &Path) -> bool {
-    const NSFS_MAGIC: i64 = 0x6e73_6673;
-    nix::sys::statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type().0 as i64 == NSFS_MAGIC)
+    const NSFS_MAGIC: i128 = 0x6e73_6673;
+    nix::sys::statfs::statfs(path).is_ok_and(|fs| i128::from(fs.filesystem_type().0) == NSFS_MAGIC)
 }
 
 /// `/run/netns` is a shared mount, as `ip netns` makes it: names propagate to other mount namespaces, removal too.

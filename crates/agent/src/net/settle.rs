@@ -65,7 +65,12 @@ fn open_space<'a, K: Ord + Clone>(spaces: &'a mut BTreeMap<K, Space>, id: &K, na
         None => false,
     };
     if !stands {
-        spaces.insert(id.clone(), Space::new(Netns::create(name)?));
+        let (ns, fresh) = match Netns::open(name)? {
+            Some(ns) => (ns, false),
+            None => (Netns::create(name)?, true),
+        };
+        // In one that is new no flow can have been stopped yet.
+        spaces.insert(id.clone(), Space { marked: !fresh, ..Space::new(ns) });
     }
     spaces.get_mut(id).ok_or_else(|| Error::tool(name, "lost"))
 }
@@ -125,7 +130,7 @@ impl Keeper {
         if !actual.links.contains_key(&names::tap(&port.id)) {
             return Err(Error::errno(format!("wire port {}: its link", port.id), 19));
         }
-        let mut shape = network::shape(&self.names, &self.world, spec, &actual);
+        let mut shape = network::links(&self.names, &self.world, spec, &actual);
         network::add_guest_link(&mut shape, &self.names, spec, port);
         bring(&space.ns, actual, &shape, |_| false)?;
         wait_until_forwarding(&space.ns, &names::tap(&port.id), names::BRIDGE)

@@ -30,7 +30,9 @@ pub enum Ask {
     /// With a [`GuestView`] as a file.
     Guest,
     /// The network is gone: its sockets would keep its namespace alive.
-    Forget { network: NetworkId },
+    Forget {
+        network: NetworkId,
+    },
     /// With a [`Keep`] as a file: whatever is not named in it ends.
     Keep,
     Quit,

@@ -31,7 +31,12 @@ pub fn service_mac(network: &NetworkSpec) -> [u8; 6] {
 
 /// `actual` tells which guests' links are there: they come and go with QEMU.
 pub fn shape(names: &Names, world: &World, network: &NetworkSpec, actual: &Actual) -> Shape {
-    let mut shape = Shape { tables: tables(world, network), ..Default::default() };
+    Shape { tables: tables(world, network), ..links(names, world, network, actual) }
+}
+
+/// The shape without its rules.
+pub fn links(names: &Names, world: &World, network: &NetworkSpec, actual: &Actual) -> Shape {
+    let mut shape = Shape::default();
     let mtu = u32::from(network.mtu);
     shape.bridges.insert(BRIDGE.into(), BridgeShape { nf_call: true });
     let bridge = LinkShape {
@@ -268,16 +273,26 @@ fn add_port(table: &mut Table, world: &World, port: &PortSpec) {
     add_verdicts(table, world, port, &tap, &short);
 }
 
-/// Where a port's frames are judged: a jump to each of its groups. Whoever is in none may nothing but ask for an
-/// address and for metadata.
+/// Where a port's frames are judged: its group's chain, or one of its own that asks each of its groups. Whoever is in
+/// none may nothing but ask for an address and for metadata.
 fn add_verdicts(table: &mut Table, world: &World, port: &PortSpec, tap: &str, short: &str) {
     let known: BTreeSet<&SecurityGroupId> =
         port.security_groups.iter().filter(|id| world.groups.contains_key(*id)).collect();
-    let (into, out) = (format!("pi_{short}"), format!("po_{short}"));
-    table.chain(&into).rules = known.iter().map(|id| format!("jump {}", groups::ingress_chain(id))).collect();
-    table.chain(&out).rules = known.iter().map(|id| format!("jump {}", groups::egress_chain(id))).collect();
-    table.map("in_port", "").elements.insert(tap.to_owned(), format!("jump {into}"));
-    table.map("out_port", "").elements.insert(tap.to_owned(), format!("jump {out}"));
+    type Naming = fn(&str) -> String;
+    let sides: [(&str, &str, Naming); 2] =
+        [("in_port", "pi", groups::ingress_chain), ("out_port", "po", groups::egress_chain)];
+    for (map, prefix, chain_of) in sides {
+        let target = match known.iter().next() {
+            None => continue,
+            Some(only) if known.len() == 1 => chain_of(only),
+            Some(_) => {
+                let own = format!("{prefix}_{short}");
+                table.chain(&own).rules = known.iter().map(|id| format!("jump {}", chain_of(id))).collect();
+                own
+            }
+        };
+        table.map(map, "").elements.insert(tap.to_owned(), format!("jump {target}"));
+    }
     if !known.is_empty() && known.iter().all(|id| world.groups.get(*id).is_some_and(|g| !g.stateful)) {
         table.set("stateless", "").elements.insert(tap.to_owned());
     }

@@ -78,7 +78,11 @@ fn world() -> World {
     let group = SecurityGroupSpec {
         id: id(0x21).into(),
         stateful: true,
-        rules: vec![rule(true, 22), remote, RuleSpec { protocol: None, port_min: None, port_max: None, ..rule(false, 0) }],
+        rules: vec![
+            rule(true, 22),
+            remote,
+            RuleSpec { protocol: None, port_min: None, port_max: None, ..rule(false, 0) },
+        ],
     };
     let router = RouterSpec {
         id: id(0x31).into(),
@@ -129,24 +133,20 @@ fn a_ports_part_of_a_network() {
         add chain bridge nubo gi_019a0000000070008000000000000021
         add chain bridge nubo go_019a0000000070008000000000000021
         add chain bridge nubo nd_000000000011
-        add chain bridge nubo pi_000000000011
-        add chain bridge nubo po_000000000011
         add chain bridge nubo sp_000000000011
         add rule bridge nubo gi_019a0000000070008000000000000021 ether type ip meta l4proto 6 th dport 22 accept
         add rule bridge nubo gi_019a0000000070008000000000000021 ether type ip ip saddr @a4_019a0000000070008000000000000021 meta l4proto 6 th dport 5432 accept
         add rule bridge nubo go_019a0000000070008000000000000021 ether type ip accept
         add rule bridge nubo nd_000000000011 @th,64,128 != { 0xfe80000000000000f8163efffe000011 } counter name c_spoof drop
-        add rule bridge nubo pi_000000000011 jump gi_019a0000000070008000000000000021
-        add rule bridge nubo po_000000000011 jump go_019a0000000070008000000000000021
         add rule bridge nubo sp_000000000011 ether type ip ether saddr fa:16:3e:00:00:11 ip saddr 10.7.0.0/16 goto guest4
         add rule bridge nubo sp_000000000011 ether type arp arp saddr ether fa:16:3e:00:00:11 arp saddr ip 10.7.0.0/16 accept
         add element bridge nubo a4_019a0000000070008000000000000021 { 10.0.0.11 }
         add element bridge nubo pip4 { "tap000000000011" . fa:16:3e:00:00:11 . 10.0.0.11 }
         add element bridge nubo pip6 { "tap000000000011" . fa:16:3e:00:00:11 . fe80::f816:3eff:fe00:11 }
         add element bridge nubo pmac { "tap000000000011" . fa:16:3e:00:00:11 }
-        add element bridge nubo in_port { "tap000000000011" : jump pi_000000000011 }
+        add element bridge nubo in_port { "tap000000000011" : jump gi_019a0000000070008000000000000021 }
         add element bridge nubo nd_port { "tap000000000011" : jump nd_000000000011 }
-        add element bridge nubo out_port { "tap000000000011" : jump po_000000000011 }
+        add element bridge nubo out_port { "tap000000000011" : jump go_019a0000000070008000000000000021 }
         add element bridge nubo spoof_port { "tap000000000011" : jump sp_000000000011 }
     "#]]
     .assert_eq(&added);
@@ -171,7 +171,9 @@ fn a_router_with_a_floating_address() {
         add chain ip nubo post { type nat hook postrouting priority 100; policy accept; }
         add chain ip nubo pre { type nat hook prerouting priority -100; policy accept; }
     "#]]
-    .assert_eq(&netlink::nft::script(None, &shape.tables[0]).lines().take(11).map(|l| format!("{l}\n")).collect::<String>());
+    .assert_eq(
+        &netlink::nft::script(None, &shape.tables[0]).lines().take(11).map(|l| format!("{l}\n")).collect::<String>(),
+    );
     let routes: Vec<String> = shape.routes.iter().map(|r| format!("{} via {:?}", r.to, r.via.unwrap())).collect();
     assert_eq!(routes, ["0.0.0.0/0 via 172.24.4.1", "10.99.0.0/16 via 10.0.0.9"]);
     let addresses: Vec<String> = shape.addresses.iter().map(|a| a.address.to_string()).collect();
