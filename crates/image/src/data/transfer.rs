@@ -48,12 +48,16 @@ async fn run(service: Arc<Service>, mut call: Call, status: Status) -> Result<Re
         return Err(Fault::unsupported_media("Image data are uploaded as application/octet-stream."));
     }
     let body = call.body();
+    // A client that waits for leave to send has sent nothing, and reading would be the leave.
+    let sends_unasked = !call.header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue"));
     let work = tokio::spawn(async move {
         let _permit = service.uploads.acquire().await;
         let transfer = match begin(&service, call, status).await {
             Ok(transfer) => transfer,
             Err(fault) => {
-                receive::drain(body, &fault).await;
+                if sends_unasked {
+                    receive::drain(body, &fault).await;
+                }
                 return Err(fault);
             }
         };
