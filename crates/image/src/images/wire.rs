@@ -131,7 +131,6 @@ pub fn set(image: &mut Image, name: &str, value: &Value) -> Result<()> {
             if custom.chars().count() > limits::NAME_CHARS {
                 return Err(Fault::invalid("Custom property should not be greater than 255 characters."));
             }
-            limits::text("property name", custom, limits::NAME_CHARS)?;
             let Value::String(text) = value else { return Err(mismatch(name, value, "is not of type 'string'")) };
             limits::text(custom, text, VALUE_CHARS)?;
             image.properties.insert(custom.to_owned(), text.clone());
