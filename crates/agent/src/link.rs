@@ -5,12 +5,12 @@
 //! |---|---|---|
 //! | `POST /agent/v1/poll` | `PollRequest` | 200 and a `PollAnswer` |
 //! | `POST /agent/v1/report` | `Report` | 200 or 204 |
-//! | `POST /agent/v1/orders/{id}/bytes` | the bytes, or JSON `{"error": …}` | 200 or 204 |
-//! | `POST /agent/v1/orders/{id}/stream` | HTTP/1.1 `Upgrade: nubo-stream`, or JSON `{"error": …}` without it | 101, then raw bytes; 200 or 204 |
+//! | `POST /agent/v1/orders/{id}/bytes` | the bytes, or with `X-Nubo-Error: 1` why there is nothing, of either kind of order | 200 or 204 |
+//! | `POST /agent/v1/orders/{id}/stream` | HTTP/1.1 `Upgrade: nubo-stream` | 101, then raw bytes |
 //!
 //! `X-Nubo-Host` names the host in each. A failure is any other status, with a text that is logged. On the second
-//! socket (`control-fd.sock`) the agent sends one line `{"image": ID}` and gets one message back: `{"ok": true}` with
-//! the file, or `{"error": …}`.
+//! socket (`control-fd.sock`) the agent sends one line `{"image": ID}` and gets one message back: JSON with the file,
+//! or `{"error": …}`.
 
 use agent_api::{BoxStream, ControlLink, LinkError, PollAnswer, PollRequest, Report};
 use async_trait::async_trait;
@@ -78,7 +78,7 @@ impl HttpLink {
         Ok(sender)
     }
 
-    async fn post(&self, path: &str, host: &HostName, kind: &str, body: Vec<u8>) -> Result<Bytes, LinkError> {
+    async fn post(&self, path: &str, host: &HostName, kind: Kind, body: Vec<u8>) -> Result<Bytes, LinkError> {
         let request = request(path, host, kind, body)?;
         let exchange = async {
             let mut sender = self.sender().await?;
@@ -95,14 +95,14 @@ impl HttpLink {
 
     async fn post_json(&self, path: &str, host: &HostName, body: &impl Serialize) -> Result<Bytes, LinkError> {
         let body = serde_json::to_vec(body).map_err(broken)?;
-        self.post(path, host, "application/json", body).await
+        self.post(path, host, Kind::Json, body).await
     }
 
     /// A connection whose bytes are the console's.
     async fn stream(&self, path: &str, host: &HostName) -> Result<TokioIo<hyper::upgrade::Upgraded>, LinkError> {
         let (mut sender, driver) = http1::handshake(self.connect().await?).await.map_err(broken)?;
         tokio::spawn(driver.with_upgrades());
-        let mut request = request(path, host, "application/octet-stream", Vec::new())?;
+        let mut request = request(path, host, Kind::Bytes, Vec::new())?;
         let headers = request.headers_mut();
         headers.insert(header::HOST, header::HeaderValue::from_static("control"));
         headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
@@ -126,14 +126,28 @@ fn checked(path: &Path, uid: Option<u32>) -> io::Result<std::os::unix::net::Unix
     Ok(socket)
 }
 
-fn request(path: &str, host: &HostName, kind: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, LinkError> {
-    Request::builder()
+/// What a body is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Json,
+    Bytes,
+    /// Why an order is not answered with what it asked for.
+    Error,
+}
+
+fn request(path: &str, host: &HostName, kind: Kind, body: Vec<u8>) -> Result<Request<Full<Bytes>>, LinkError> {
+    let content_type = match kind {
+        Kind::Json => "application/json",
+        Kind::Bytes => "application/octet-stream",
+        Kind::Error => "text/plain; charset=UTF-8",
+    };
+    let request = Request::builder()
         .method(Method::POST)
         .uri(format!("http://control{path}"))
-        .header(header::CONTENT_TYPE, kind)
-        .header("x-nubo-host", host.as_str())
-        .body(Full::new(Bytes::from(body)))
-        .map_err(broken)
+        .header(header::CONTENT_TYPE, content_type)
+        .header("x-nubo-host", host.as_str());
+    let request = if matches!(kind, Kind::Error) { request.header("x-nubo-error", "1") } else { request };
+    request.body(Full::new(Bytes::from(body))).map_err(broken)
 }
 
 async fn read(answer: Response<Incoming>) -> Result<Bytes, LinkError> {
@@ -164,10 +178,11 @@ impl ControlLink for HttpLink {
         answer: Result<Vec<u8>, String>,
     ) -> Result<(), LinkError> {
         let path = order_path(order, "bytes")?;
-        match answer {
-            Ok(bytes) => self.post(&path, host, "application/octet-stream", bytes).await.map(drop),
-            Err(error) => self.post_json(&path, host, &serde_json::json!({ "error": error })).await.map(drop),
-        }
+        let (kind, body) = match answer {
+            Ok(bytes) => (Kind::Bytes, bytes),
+            Err(error) => (Kind::Error, error.into_bytes()),
+        };
+        self.post(&path, host, kind, body).await.map(drop)
     }
 
     async fn answer_stream(
@@ -176,13 +191,11 @@ impl ControlLink for HttpLink {
         order: &str,
         answer: Result<BoxStream, String>,
     ) -> Result<(), LinkError> {
-        let path = order_path(order, "stream")?;
         let mut console = match answer {
             Ok(console) => console,
-            Err(error) => {
-                return self.post_json(&path, host, &serde_json::json!({ "error": error })).await.map(drop);
-            }
+            Err(error) => return self.answer_bytes(host, order, Err(error)).await,
         };
+        let path = order_path(order, "stream")?;
         let opened = tokio::time::timeout(PATIENCE, self.stream(&path, host)).await;
         let mut upgraded = opened.unwrap_or_else(|_| Err(broken("control did not take a stream in time")))?;
         // However it ends, it has ended: a viewer that closes its window is no failure.
@@ -248,7 +261,7 @@ mod tests {
             return upgrade.header(header::CONNECTION, "upgrade").body(axum::body::Body::empty()).unwrap();
         }
         let host = request.headers()["x-nubo-host"].to_str().unwrap().to_owned();
-        let type_ = request.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let type_ = if request.headers().contains_key("x-nubo-error") { "error" } else { "bytes" };
         let body = axum::body::to_bytes(request.into_body(), 1000).await.unwrap();
         note(format!("{id} {kind} {host} {type_} {}", String::from_utf8_lossy(&body)));
         Response::new(axum::body::Body::empty())
@@ -307,6 +320,7 @@ mod tests {
         let host = HostName::from("h");
         link.answer_bytes(&host, "one", Ok(b"log".to_vec())).await.unwrap();
         link.answer_bytes(&host, "two", Err("gone".into())).await.unwrap();
+        link.answer_stream(&host, "no-stream", Err("busy".into())).await.unwrap();
         assert!(link.answer_bytes(&host, "../report", Ok(Vec::new())).await.is_err());
         let (ours, theirs) = tokio::io::duplex(100);
         let echo = tokio::spawn(async move {
@@ -319,18 +333,14 @@ mod tests {
         link.answer_stream(&host, "three", Ok(Box::pin(theirs))).await.unwrap();
         assert_eq!(&echo.await.unwrap(), b"ping");
         for _ in 0..500 {
-            if seen.lock().unwrap().len() == 3 {
+            if seen.lock().unwrap().len() == 4 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(
             *seen.lock().unwrap(),
-            [
-                "one bytes h application/octet-stream log",
-                "two bytes h application/json {\"error\":\"gone\"}",
-                "three streamed pong",
-            ]
+            ["one bytes h bytes log", "two bytes h error gone", "no-stream bytes h error busy", "three streamed pong",]
         );
     }
 
