@@ -48,7 +48,7 @@ pub fn port(port: &Port, observed: Option<&PortObserved>, router_up: bool) -> Po
     }
 }
 
-/// A router that joins nothing has nothing to wait for.
+/// A router that joins nothing, or is switched off (`idle`), has nothing to wait for.
 pub fn router(idle: bool, observed: Option<&RouterObserved>) -> &'static str {
     match observed {
         _ if idle => "ACTIVE",

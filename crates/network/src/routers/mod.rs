@@ -113,10 +113,11 @@ impl Router {
     }
 }
 
-/// True where the router's host says that it stands.
+/// True where the router's host says that it stands. One that is switched off has nothing to wait for: its ports are
+/// where they shall be, as in Neutron.
 pub fn is_up(reader: &mut Reader, router: &str) -> Result<bool> {
     let Some(router) = reader.doc::<Router>(router)? else { return Ok(false) };
-    Ok(router.admin_state_up && router.observed(reader)?.is_some_and(|observed| observed.up))
+    Ok(!router.admin_state_up || router.observed(reader)?.is_some_and(|observed| observed.up))
 }
 
 impl Resource for Router {
@@ -143,7 +144,7 @@ impl Resource for Router {
                 "external_fixed_ips": reader.doc::<Port>(&gateway.port_id)?.map(|port| port.fixed_ips).unwrap_or_default(),
             }),
         };
-        let (idle, observed) = (self.is_idle(reader)?, self.observed(reader)?);
+        let (idle, observed) = (!self.admin_state_up || self.is_idle(reader)?, self.observed(reader)?);
         let routes = self.routes.iter().map(|(to, via)| json!({"destination": to, "nexthop": via}));
         Ok(object(json!({
             "name": self.name,

@@ -122,13 +122,13 @@ impl SecurityGroupRule {
 }
 
 const ATTRS: &[Attr] = &[
-    Attr::new("security_group_id", Kind::Uuid).post_only().required(),
+    Attr::new("security_group_id", Kind::Text(255)).post_only().required(),
     Attr::new("direction", Kind::OneOf(&["ingress", "egress"])).post_only().required(),
     Attr::new("ethertype", Kind::Custom(ethertype)).post_only(),
     Attr::new("protocol", Kind::Custom(protocol_text)).post_only(),
     Attr::new("port_range_min", Kind::Custom(port)).post_only(),
     Attr::new("port_range_max", Kind::Custom(port)).post_only(),
-    Attr::new("remote_group_id", Kind::UuidOrNull).post_only(),
+    Attr::new("remote_group_id", Kind::TextOrNull(255)).post_only(),
     Attr::new("remote_ip_prefix", Kind::Custom(prefix)).post_only(),
     Attr::new("remote_address_group_id", Kind::Null).post_only(),
     Attr::fixed("normalized_cidr"),
@@ -161,7 +161,6 @@ fn port(value: Value) -> Result<Value, String> {
         return Ok(Value::Null);
     }
     match value.as_i64().or_else(|| value.as_str()?.trim().parse().ok()) {
-        Some(-1) => Ok(Value::Null),
         Some(port @ 0..=65_535) => Ok(port.into()),
         _ => Err(format!("Invalid value for port {}", attr::shown(&value))),
     }

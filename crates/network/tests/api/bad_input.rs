@@ -81,6 +81,8 @@ async fn bad_bodies_are_refused_by_name() {
         ("security-group-rules", rule(json!({"protocol": "icmp", "port_range_max": 5})), 400, "SecurityGroupMissingIcmpType"),
         ("security-group-rules", rule(json!({"protocol": "gre", "port_range_min": 5, "port_range_max": 5})), 400, "SecurityGroupInvalidProtocolForPort"),
         ("security-group-rules", rule(json!({"ethertype": "IPv6", "remote_ip_prefix": "10.0.0.0/8"})), 400, "SecurityGroupRuleParameterConflict"),
+        ("security-group-rules", rule(json!({"remote_group_id": "nothing"})), 404, "SecurityGroupNotFound"),
+        ("security-group-rules", rule(json!({"protocol": "icmp", "port_range_min": -1, "port_range_max": 25})), 400, "Invalid value for port -1"),
         ("security-group-rules", rule(json!({"ethertype": "IPX"})), 400, "Invalid input for ethertype"),
         ("security-group-rules", rule(json!({"remote_ip_prefix": "10.0.0.0/99"})), 400, "is not a valid IP subnet"),
         ("security-group-rules", rule(json!({"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": sg})), 400, "SecurityGroupMultipleRemoteEntites"),

@@ -112,6 +112,8 @@ async fn floating_addresses_follow_ports_behind_a_router() {
     assert_eq!(cloud.show(DEMO, "routers", &router["id"]).await["status"], "ACTIVE", "only its own host may speak of it");
     cloud.routers_seen("host-a", seen(false, Some("no room"))).await;
     assert_eq!(cloud.show(DEMO, "routers", &router["id"]).await["status"], "ERROR");
+    cloud.change(DEMO, "routers", &router["id"], json!({"admin_state_up": false})).await;
+    assert_eq!(cloud.show(DEMO, "routers", &router["id"]).await["status"], "ACTIVE", "switched off, it waits for nothing");
 
     let second = cloud.make(DEMO, "floatingips", json!({"floating_network_id": public["id"]})).await;
     let (status, answer) = cloud.change(DEMO, "floatingips", &second["id"], json!({"port_id": port["id"]})).await;
