@@ -5,6 +5,7 @@
 //! [`contract::Projector`], and takes over what they report in [`Compute::observed`].
 
 mod ask;
+mod audit;
 mod flavors;
 mod hosts;
 mod input;
@@ -111,6 +112,7 @@ impl Compute {
             hosts::routes(self),
             quota::routes(self),
             usage::routes(self),
+            audit::routes(self),
         ];
         let api = Service {
             name: "compute",

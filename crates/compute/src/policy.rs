@@ -11,6 +11,8 @@ const OWNER: &str = "rule:admin_api or user_id:%(user_id)s";
 const ANY: &str = "@";
 
 pub const RULES: &[Rule] = &[
+    Rule::new("os_compute_api:os-instance-usage-audit-log:list", ADMIN, PROJECT, "List audits of use."),
+    Rule::new("os_compute_api:os-instance-usage-audit-log:show", ADMIN, PROJECT, "Show audits of use before a time."),
     Rule::new("os_compute_api:servers:index", READER, PROJECT, "List servers."),
     Rule::new("os_compute_api:servers:detail", READER, PROJECT, "List servers with their details."),
     Rule::new("os_compute_api:servers:index:get_all_tenants", ADMIN, PROJECT, "List the servers of all projects."),

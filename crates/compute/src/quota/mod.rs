@@ -88,37 +88,56 @@ fn server_resources(flavor: &ServerFlavor, count: i64) -> [(&'static str, i64); 
     [("cores", i64::from(flavor.vcpus) * count), ("instances", count), ("ram", flavor.ram_mib as i64 * count)]
 }
 
-/// Charges a project for `count` servers; a refusal names every resource that falls short, as Nova does.
-pub fn charge_servers(tx: &mut Tx, project: &str, flavor: &ServerFlavor, count: i64) -> Result<()> {
-    let scope = project_scope(project);
+/// What one user has in one project: rows that have a limit only where an administrator gave that user one.
+pub fn member_scope(project: &str, user: &str) -> String {
+    format!("project:{project}/user:{user}")
+}
+
+/// A resource that falls short: its name, what was asked, what is used, the limit.
+type Short = (&'static str, i64, i64, i64);
+
+/// Charges a project and its user for `count` servers; a refusal names every resource that falls short, as Nova does.
+pub fn charge_servers(tx: &mut Tx, project: &str, user: &str, flavor: &ServerFlavor, count: i64) -> Result<()> {
     let limits = defaults(tx)?;
-    let mut short: Vec<(&str, i64, i64, i64)> = Vec::new();
-    for (resource, delta) in server_resources(flavor, count) {
-        let usage = tx.usage(&scope, resource)?;
-        let limit = usage.limit.unwrap_or_else(|| limits.get(resource).copied().unwrap_or(-1));
-        if limit >= 0 && usage.used.saturating_add(delta) > limit {
-            short.push((resource, delta, usage.used, limit));
+    let unlimited = BTreeMap::new();
+    let rows = [(project_scope(project), &limits), (member_scope(project, user), &unlimited)];
+    for (scope, limits) in &rows {
+        let mut short: Vec<Short> = Vec::new();
+        for (resource, delta) in server_resources(flavor, count) {
+            let usage = tx.usage(scope, resource)?;
+            let limit = usage.limit.unwrap_or_else(|| limits.get(resource).copied().unwrap_or(-1));
+            if limit >= 0 && usage.used.saturating_add(delta) > limit {
+                short.push((resource, delta, usage.used, limit));
+            }
+        }
+        if !short.is_empty() {
+            return Err(exceeded(&short));
         }
     }
-    if !short.is_empty() {
-        let join = |text: fn(&(&str, i64, i64, i64)) -> String| short.iter().map(text).collect::<Vec<_>>().join(", ");
-        let names = join(|row| row.0.to_owned());
-        return Err(Fault::quota(format!(
-            "Quota exceeded for {names}: Requested {}, but already used {} of {} {names}",
-            join(|row| row.1.to_string()),
-            join(|row| row.2.to_string()),
-            join(|row| row.3.to_string()),
-        )));
-    }
-    for (resource, delta) in server_resources(flavor, count) {
-        tx.charge(&scope, resource, delta, limits.get(resource).copied())?;
+    for (scope, limits) in &rows {
+        for (resource, delta) in server_resources(flavor, count) {
+            tx.charge(scope, resource, delta, limits.get(resource).copied())?;
+        }
     }
     Ok(())
 }
 
-pub fn release_server(tx: &mut Tx, project: &str, flavor: &ServerFlavor) -> Result<()> {
-    for (resource, delta) in server_resources(flavor, -1) {
-        tx.charge(&project_scope(project), resource, delta, None)?;
+fn exceeded(short: &[Short]) -> Fault {
+    let join = |text: fn(&Short) -> String| short.iter().map(text).collect::<Vec<_>>().join(", ");
+    let names = join(|row| row.0.to_owned());
+    Fault::quota(format!(
+        "Quota exceeded for {names}: Requested {}, but already used {} of {} {names}",
+        join(|row| row.1.to_string()),
+        join(|row| row.2.to_string()),
+        join(|row| row.3.to_string()),
+    ))
+}
+
+pub fn release_server(tx: &mut Tx, project: &str, user: &str, flavor: &ServerFlavor) -> Result<()> {
+    for scope in [project_scope(project), member_scope(project, user)] {
+        for (resource, delta) in server_resources(flavor, -1) {
+            tx.charge(&scope, resource, delta, None)?;
+        }
     }
     Ok(())
 }

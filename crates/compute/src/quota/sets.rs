@@ -1,6 +1,6 @@
 //! Quota sets: a project's limits and its use of them.
 
-use super::{OF_FILES, OF_NETWORK, RESOURCES, defaults, project_scope};
+use super::{OF_FILES, OF_NETWORK, RESOURCES, defaults, member_scope, project_scope};
 use crate::input::drop_field;
 use crate::{Ask, Compute, ask, input};
 use base::{Fault, Result};
@@ -67,8 +67,20 @@ pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
     ]
 }
 
-fn rows(reader: &mut Reader, project: &str) -> Result<(BTreeMap<String, i64>, BTreeMap<String, Usage>)> {
-    Ok((defaults(reader)?, reader.list_usage(&project_scope(project))?))
+/// The limits that hold where a row has none, and the rows: of the project, or of one user in it.
+fn rows(reader: &mut Reader, ask: &Ask) -> Result<(BTreeMap<String, i64>, BTreeMap<String, Usage>)> {
+    let project = ask.param("project_id");
+    let (mut limits, usage) = (defaults(reader)?, reader.list_usage(&project_scope(project))?);
+    let Some(user) = ask.query.get("user_id") else { return Ok((limits, usage)) };
+    // A user may have what the project may, unless told otherwise.
+    limits.extend(usage.iter().filter_map(|(name, usage)| Some((name.clone(), usage.limit?))));
+    Ok((limits, reader.list_usage(&member_scope(project, user))?))
+}
+
+/// Whose limits are changed.
+fn scope(ask: &Ask) -> String {
+    let project = ask.param("project_id");
+    ask.query.get("user_id").map_or_else(|| project_scope(project), |user| member_scope(project, user))
 }
 
 fn limit(defaults: &BTreeMap<String, i64>, usage: &BTreeMap<String, Usage>, name: &str) -> i64 {
@@ -79,7 +91,7 @@ fn limit(defaults: &BTreeMap<String, i64>, usage: &BTreeMap<String, Usage>, name
 async fn get(state: &Compute, ask: &Ask) -> Result<(BTreeMap<String, i64>, BTreeMap<String, Usage>)> {
     ask.enforce(&Target::project(ask.param("project_id")))?;
     ask.known_query(&["user_id"])?;
-    state.read(ask, |reader, ask| rows(reader, ask.param("project_id"))).await
+    state.read(ask, rows).await
 }
 
 async fn show(state: Arc<Compute>, call: Call) -> Result<Reply> {
@@ -127,11 +139,6 @@ pub fn parse_limits(fields: &mut input::Fields<'_>, hidden: &[&str]) -> Result<B
 async fn update(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
     let (ask, body) = ask::read(&mut call, &[]).await?;
     ask.enforce(&Target::project(ask.param("project_id")))?;
-    if ask.query.has("user_id") {
-        return Err(Fault::invalid(
-            "Quotas of a single user are not kept by this cloud: set the quotas of the project.",
-        ));
-    }
     let mut outer = input::Fields::body(&body)?;
     let mut fields = outer.object("quota_set")?;
     outer.finish()?;
@@ -140,17 +147,17 @@ async fn update(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
     fields.finish()?;
     let (defaults, usage) = state
         .write(&ask, move |tx, ask| {
-            let project = ask.param("project_id");
+            let scope = scope(ask);
             for (name, limit) in &limits {
-                let used = tx.usage(&project_scope(project), name)?.used;
+                let used = tx.usage(&scope, name)?.used;
                 if !force && *limit >= 0 && *limit < used {
                     return Err(Fault::invalid(format!(
                         "Quota limit {limit} for {name} must be greater than or equal to already used and reserved {used}."
                     )));
                 }
-                tx.set_limit(&project_scope(project), name, Some(*limit))?;
+                tx.set_limit(&scope, name, Some(*limit))?;
             }
-            rows(tx, project)
+            rows(tx, ask)
         })
         .await?;
     let set: Map<String, Value> =
@@ -164,7 +171,7 @@ async fn delete(state: Arc<Compute>, call: Call) -> Result<Reply> {
     state
         .write(&ask, |tx, ask| {
             for (name, _) in RESOURCES {
-                tx.set_limit(&project_scope(ask.param("project_id")), name, None)?;
+                tx.set_limit(&scope(ask), name, None)?;
             }
             Ok(())
         })

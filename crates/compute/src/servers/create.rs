@@ -365,7 +365,7 @@ fn make(
         swap_mib: flavor.swap_mib,
         extra_specs: flavor.extra_specs,
     };
-    let count = charge(tx, project, &flavor, wanted)?;
+    let count = charge(tx, project, &ask.caller.user_id(), &flavor, wanted)?;
     let reservation_id = format!("r-{}", &tx.env().secret_hex(4));
     let mut servers = Vec::new();
     for index in 0..count {
@@ -387,10 +387,10 @@ fn make(
 }
 
 /// Charges for as many servers as fit, between `min_count` and `max_count`.
-fn charge(tx: &mut Tx, project: &ProjectId, flavor: &ServerFlavor, wanted: &Wanted) -> Result<i64> {
+fn charge(tx: &mut Tx, project: &str, user: &str, flavor: &ServerFlavor, wanted: &Wanted) -> Result<i64> {
     let mut count = wanted.max_count;
     loop {
-        match quota::charge_servers(tx, project, flavor, count) {
+        match quota::charge_servers(tx, project, user, flavor, count) {
             Ok(()) => return Ok(count),
             Err(fault) if fault.kind == FaultKind::Quota && count > wanted.min_count => count -= 1,
             // What did not fit is said of what was asked for.

@@ -324,7 +324,8 @@ fn project(ask: &Ask) -> Result<Option<String>> {
     let admin = ask.may("os_compute_api:servers:allow_all_filters", &ask.own());
     let asked = ask.query.get("project_id").or(ask.query.get("tenant_id")).filter(|_| admin).map(str::to_owned);
     let all = match ask.query.get("all_tenants") {
-        None => asked.is_some(),
+        // A project alone does not widen the list: Nova ignores it then, and tools rely on that.
+        None => false,
         Some("") => true,
         Some(_) => ask.query.boolean("all_tenants")?.unwrap_or(true),
     };

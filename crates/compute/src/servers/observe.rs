@@ -186,7 +186,7 @@ fn missing_guests(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
 pub fn remove(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
     let id = server.id.clone();
     state.ports.detach_all(tx, &id)?;
-    quota::release_server(tx, &server.project_id, &server.flavor)?;
+    quota::release_server(tx, &server.project_id, &server.user_id, &server.flavor)?;
     if let Some(host) = &server.host {
         for (resource, amount) in hosts::claims(&server.flavor) {
             tx.charge(&hosts::scope(host), resource, -amount, None)?;

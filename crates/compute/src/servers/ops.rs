@@ -82,15 +82,13 @@ pub fn access_ip(fields: &mut input::Fields<'_>, key: &'static str, v4: bool) ->
         return Ok(Some(None));
     }
     let text = input::text(key, value, 1, 64)?;
-    let fits = match text.parse::<std::net::IpAddr>() {
-        Ok(ip) => ip.is_ipv4() == v4,
-        Err(_) => false,
-    };
-    if !fits {
+    // Kept in the usual form: an IPv6 address has many spellings.
+    let fitting = text.parse::<std::net::IpAddr>().ok().filter(|ip| ip.is_ipv4() == v4);
+    let Some(ip) = fitting else {
         let family = if v4 { "ipv4" } else { "ipv6" };
         return Err(input::refuse(key, value, format!("{} is not a '{family}'", input::repr(value))));
-    }
-    Ok(Some(Some(text)))
+    };
+    Ok(Some(Some(ip.to_string())))
 }
 
 pub fn disk_config(fields: &mut input::Fields<'_>) -> Result<Option<String>> {

@@ -186,6 +186,7 @@ async fn wrong_flavors_keys_and_quotas_are_refused() {
         ("GET", "/servers?shoes=1", Value::Null, 400),
         ("GET", "/os-hypervisors/7", Value::Null, 400),
         ("GET", "/os-simple-tenant-usage?start=x", Value::Null, 400),
+        ("GET", "/os-instance_usage_audit_log/yesterday", Value::Null, 400),
     ];
     for (method, path, body, status) in cases {
         let body = (!body.is_null()).then_some(body);

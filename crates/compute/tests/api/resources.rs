@@ -114,6 +114,24 @@ async fn quotas_are_set_shown_and_put_back() {
 }
 
 #[tokio::test]
+async fn a_user_may_have_less_than_the_project() {
+    let cloud = Cloud::new(1).await;
+    let path = "/os-quota-sets/demo?user_id=alice";
+    cloud.put(ADMIN, path, json!({"quota_set": {"instances": 1}})).await.ok(200);
+    assert_eq!(cloud.get(ADMIN, path).await.ok(200)["quota_set"]["instances"], 1);
+    assert_eq!(cloud.get(ADMIN, "/os-quota-sets/demo").await.ok(200)["quota_set"]["instances"], 10);
+    let id = cloud.active("a").await;
+    let body = json!({"server": {"name": "b", "flavorRef": "1", "imageRef": IMAGE, "networks": "none"}});
+    let refused = cloud.post(ALICE, "/servers", body.clone()).await;
+    assert_eq!(refused.message(), "Quota exceeded for instances: Requested 1, but already used 1 of 1 instances");
+    let bob = "bob@demo:member,reader";
+    cloud.post(bob, "/servers", body.clone()).await.ok(202);
+    cloud.delete(ALICE, &format!("/servers/{id}")).await.ok(204);
+    cloud.settle().await;
+    cloud.post(ALICE, "/servers", body).await.ok(202);
+}
+
+#[tokio::test]
 async fn several_servers_of_one_request_share_a_reservation() {
     let cloud = Cloud::new(1).await;
     cloud.put(ADMIN, "/os-quota-sets/demo", json!({"quota_set": {"instances": 3}})).await.ok(200);
