@@ -70,13 +70,13 @@ def start_time(pid):
 class Real:
     """A cloud in a namespace of its own."""
 
-    def __init__(self, name="a"):
+    def __init__(self, name="a", listen="127.0.0.1:8774"):
         self.netns = f"nubot{name}-{os.getpid()}"
         self.state = pathlib.Path(tempfile.mkdtemp(prefix=f"nubo-test-{name}-", dir="/var/tmp"))
         self.state.chmod(0o755)
         self.prefix = ["ip", "netns", "exec", self.netns]
         self.env = {**os.environ, "NUBO_STATE": str(self.state), "NUBO_NETNS": self.netns,
-                    "NUBO_BCRYPT_ROUNDS": "4", "NUBO_LISTEN": "127.0.0.1:8774"}
+                    "NUBO_BCRYPT_ROUNDS": "4", "NUBO_LISTEN": listen}
         self.output = ""
 
     def make(self, target, *words, check=True):

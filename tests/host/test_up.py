@@ -99,15 +99,31 @@ def test_a_dead_supervisor_is_replaced_and_adopts_what_runs(cloud):
     lib.wait_for("the API answers", lambda: cloud.api.run("token", "issue", check=False).returncode == 0)
 
 
-def test_two_clouds_side_by_side(cloud):
+def test_down_can_stop_guests_and_up_starts_the_demo_again(cloud):
+    cloud.make("down", "GUESTS=stop")
+    assert cloud.guests() == {}
+    cloud.make("up")
+    cloud.ssh(cloud.demo_address(), "true")
+
+
+def test_two_clouds_side_by_side_one_of_them_with_tls(cloud):
+    """The other lives in a namespace that was there before, and listens where others could reach it."""
     guests = cloud.guests()
-    other = real.Real("b")
+    other = real.Real("b", listen="10.99.99.1:8774")
+    real.said("ip", "netns", "add", other.netns)
     try:
+        real.said("ip", "-n", other.netns, "link", "set", "lo", "up")
+        real.said("ip", "-n", other.netns, "address", "add", "10.99.99.1/32", "dev", "lo")
         other.make("up")
         assert other.cloud_id() != cloud.cloud_id()
+        assert "cacert:" in other.api.clouds.read_text() and other.api.url == "https://10.99.99.1:8774"
+        assert other.api.json("token", "issue")["id"]
         other.ssh(other.demo_address(), "true")
     finally:
         other.make("purge")
+        kept = other.netns in real.said("ip", "netns", "list")
+        real.said("ip", "netns", "delete", other.netns)
+    assert kept, "purge removed a namespace that nubo had not made"
     assert cloud.guests() == guests
     assert cloud.fsck() == []
     cloud.ssh(cloud.demo_address(), "true")

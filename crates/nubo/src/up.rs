@@ -184,7 +184,8 @@ fn print_end(settings: &Settings, url: &str, demo: &demo::Demo, progress: &Progr
         demo.address
     ));
     progress.say(&format!("API: {url}"));
-    progress.say(&format!("export OS_CLIENT_CONFIG_FILE={state}/clouds.yaml OS_CLOUD=nubo"));
+    progress.say(&format!("export OS_CLIENT_CONFIG_FILE={state}/clouds.yaml"));
+    progress.say("export OS_CLOUD=nubo");
     progress.say(&format!("{prefix}openstack server list --all-projects"));
 }
 

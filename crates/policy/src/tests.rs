@@ -1,3 +1,5 @@
+//! The language against what oslo.policy answers.
+
 use super::*;
 use base::{DomainId, ProjectId, UserId};
 use proptest::prelude::*;

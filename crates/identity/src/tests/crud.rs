@@ -1,3 +1,5 @@
+//! What every resource does: create, show, list, update, delete, and what it refuses.
+
 use super::*;
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+//! Who may do what, over the whole table of routes.
+
 use super::*;
 use rest::Access;
 

@@ -1,3 +1,5 @@
+//! Tokens: issue, scopes, revocation, keys.
+
 use super::*;
 
 #[tokio::test]

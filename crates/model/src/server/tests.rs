@@ -1,3 +1,5 @@
+//! A server's state, as a table.
+
 use super::*;
 
 fn seen(generation: u64, power: Option<Power>, rest: Power) -> Option<Observed> {

@@ -1,3 +1,5 @@
+//! DHCP by its messages.
+
 use super::*;
 use agent_api::NetworkSpec;
 use dhcproto::v4::{self, DhcpOption, Message, MessageType, OptionCode};
