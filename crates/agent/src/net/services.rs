@@ -35,6 +35,13 @@ struct Place {
     bridge: u32,
 }
 
+/// What has changed: only that is compared with what was sent.
+enum Part<'a> {
+    All,
+    Network(&'a NetworkId),
+    Guests,
+}
+
 struct Wanted {
     view: NetworkView,
     ns: Netns,
@@ -77,7 +84,7 @@ impl Services {
         let view = NetworkView { spec: spec.clone(), mac: service_mac(spec), ports };
         let sent = self.networks.remove(&spec.id).and_then(|old| old.sent);
         self.networks.insert(spec.id.clone(), Wanted { view, ns: ns.clone(), sent });
-        self.sync();
+        self.send(&Part::Network(&spec.id));
     }
 
     pub fn guests(&mut self, world: &World) {
@@ -89,7 +96,7 @@ impl Services {
                 self.guests.insert(id.clone(), (metadata.clone(), false));
             }
         }
-        self.sync();
+        self.send(&Part::Guests);
     }
 
     pub fn forget(&mut self, id: &NetworkId) {
@@ -118,13 +125,19 @@ impl Services {
 
     /// Sends what netd has not. Failing that, tries again later.
     pub fn sync(&mut self) {
-        if self.options.is_none() {
+        self.send(&Part::All);
+    }
+
+    fn send(&mut self, part: &Part<'_>) {
+        if self.options.is_none() || (self.retry.is_some_and(|at| Instant::now() < at) && !matches!(part, Part::All)) {
             return;
         }
-        match self.try_sync() {
+        match self.try_send(part) {
             Ok(()) => (self.retry, self.attempts) = (None, 0),
             Err(error) => {
-                self.link = None;
+                if error.kind() != io::ErrorKind::Other {
+                    self.link = None;
+                }
                 self.attempts = self.attempts.saturating_add(1);
                 if self.attempts.is_power_of_two() {
                     tracing::warn!(%error, attempts = self.attempts, "DHCP and metadata are not served as they shall be");
@@ -134,24 +147,26 @@ impl Services {
         }
     }
 
-    fn try_sync(&mut self) -> io::Result<()> {
+    fn try_send(&mut self, part: &Part<'_>) -> io::Result<()> {
+        // After a failure, and for a netd that is new, everything counts.
+        let all = Part::All;
+        let part = if self.link.is_none() || self.retry.is_some() { &all } else { part };
         if self.link.is_none() {
             self.connect()?;
         }
         let Some(link) = self.link.as_mut() else { return Ok(()) };
-        for wanted in self.networks.values_mut() {
-            let bridge = netlink::link::index(&wanted.ns, BRIDGE).map_err(io::Error::other)?;
-            let place = Place { namespace: wanted.ns.inode(), bridge };
-            if wanted.sent.as_ref().is_none_or(|(view, _)| *view != wanted.view) {
-                link.ask_with(&Ask::Network, &wanted.view)?;
+        let mut first = Ok(());
+        let concerned = |id: &NetworkId| match part {
+            Part::All => true,
+            Part::Network(only) => *only == id,
+            Part::Guests => false,
+        };
+        for (_, wanted) in self.networks.iter_mut().filter(|(id, _)| concerned(id)) {
+            match hand_over(link, wanted) {
+                // A bridge that is broken, or a view that netd refuses, keeps nobody else from being served.
+                Err(error) if error.kind() == io::ErrorKind::Other => first = first.and(Err(error)),
+                other => other?,
             }
-            if wanted.sent.as_ref().is_none_or(|(_, had)| *had != place) {
-                for (role, socket) in open(&wanted.ns)? {
-                    let network = wanted.view.spec.id.clone();
-                    link.ask(&Ask::Socket { network, role }, Some(socket.as_fd()))?;
-                }
-            }
-            wanted.sent = Some((wanted.view.clone(), place));
         }
         for (id, (metadata, sent)) in self.guests.iter_mut().filter(|(_, (_, sent))| !*sent) {
             link.ask_with(&Ask::Guest, &GuestView { id: id.clone(), metadata: metadata.clone() })?;
@@ -165,7 +180,7 @@ impl Services {
             link.ask_with(&Ask::Keep, &keep)?;
             self.prune = false;
         }
-        Ok(())
+        first
     }
 
     /// The netd that serves already, if it speaks as we do; otherwise a new one.
@@ -197,6 +212,22 @@ impl Drop for Services {
             let _ = link.stream().shutdown(std::net::Shutdown::Both);
         }
     }
+}
+
+/// A network's view, if it has changed, and its sockets, if netd's are of another bridge.
+fn hand_over(link: &mut Link, wanted: &mut Wanted) -> io::Result<()> {
+    let bridge = netlink::link::index(&wanted.ns, BRIDGE).map_err(io::Error::other)?;
+    let place = Place { namespace: wanted.ns.inode(), bridge };
+    if wanted.sent.as_ref().is_none_or(|(view, _)| *view != wanted.view) {
+        link.ask_with(&Ask::Network, &wanted.view)?;
+    }
+    if wanted.sent.as_ref().is_none_or(|(_, had)| *had != place) {
+        for (role, socket) in open(&wanted.ns)? {
+            link.ask(&Ask::Socket { network: wanted.view.spec.id.clone(), role }, Some(socket.as_fd()))?;
+        }
+    }
+    wanted.sent = Some((wanted.view.clone(), place));
+    Ok(())
 }
 
 fn open(ns: &Netns) -> io::Result<[(Role, OwnedFd); 3]> {
