@@ -11,6 +11,10 @@ const OWNER: &str = "rule:admin_api or user_id:%(user_id)s";
 const ANY: &str = "@";
 
 pub const RULES: &[Rule] = &[
+    Rule::new("os_compute_api:os-deferred-delete:force", MEMBER, PROJECT, "Delete a server at once."),
+    Rule::new("os_compute_api:os-deferred-delete:restore", MEMBER, PROJECT, "Restore a server deleted softly."),
+    Rule::new("os_compute_api:os-server-password:show", READER, PROJECT, "Read a server's encrypted password."),
+    Rule::new("os_compute_api:os-server-password:clear", MEMBER, PROJECT, "Forget a server's encrypted password."),
     Rule::new("os_compute_api:os-instance-usage-audit-log:list", ADMIN, PROJECT, "List audits of use."),
     Rule::new("os_compute_api:os-instance-usage-audit-log:show", ADMIN, PROJECT, "Show audits of use before a time."),
     Rule::new("os_compute_api:servers:index", READER, PROJECT, "List servers."),

@@ -118,6 +118,13 @@ impl Guest {
     pub fn boot(&mut self, now: Timestamp) {
         self.started_at = Some(now);
         self.say(&format!("Linux simulated: {} started at {}", self.spec.metadata.name, now.iso_seconds()));
+        let (vcpus, memory) = (self.spec.vcpus, self.spec.memory_mib);
+        self.say(&format!("smp: {vcpus} processors"));
+        self.say(&format!("Memory: {memory} MiB"));
+        for nic in self.spec.nics.clone() {
+            self.say(&format!("net: {} mtu {}", nic.mac, nic.mtu));
+        }
+        self.say("Reached target Multi-User System.");
         for (name, _) in self.spec.metadata.public_keys.clone() {
             self.say(&format!("authorized the key {name}"));
         }

@@ -24,6 +24,8 @@ const ACTIONS: &[(&str, &str, Version, Version)] = &[
     ("lock", "os_compute_api:os-lock-server:lock", FIRST, LAST),
     ("unlock", "os_compute_api:os-lock-server:unlock", FIRST, LAST),
     ("os-resetState", "os_compute_api:os-admin-actions:reset_state", FIRST, LAST),
+    ("forceDelete", "os_compute_api:os-deferred-delete:force", FIRST, LAST),
+    ("restore", "os_compute_api:os-deferred-delete:restore", FIRST, LAST),
     ("os-getConsoleOutput", "os_compute_api:os-console-output", FIRST, LAST),
     ("os-getVNCConsole", "os_compute_api:os-remote-consoles", FIRST, Version(2, 5)),
     ("os-getSerialConsole", "os_compute_api:os-remote-consoles", FIRST, Version(2, 5)),
@@ -46,6 +48,8 @@ pub const NAMES: &[&str] = &[
     "resume",
     "lock",
     "unlock",
+    "forceDelete",
+    "restore",
     "os-resetState",
     "os-getConsoleOutput",
     "os-getVNCConsole",
@@ -86,6 +90,8 @@ async fn action(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
         "lock" => lock(&state, &ask, rule, value).await,
         "unlock" => unlock(&state, &ask, rule).await,
         "os-resetState" => reset_state(&state, &ask, rule, value).await,
+        "forceDelete" => ops::force_delete(&state, &ask, rule).await,
+        "restore" => restore(&state, &ask, rule).await,
         "addSecurityGroup" => network::group(&state, &ask, rule, value, true).await,
         "removeSecurityGroup" => network::group(&state, &ask, rule, value, false).await,
         "os-getConsoleOutput" => consoles::output(&state, &ask, rule, value).await,
@@ -181,6 +187,12 @@ async fn unlock(state: &Compute, ask: &Ask, rule: &'static str) -> Result<Reply>
     })
     .await?;
     Ok(Reply::empty(202))
+}
+
+/// Nothing is deleted softly here, so there is never anything to restore.
+async fn restore(state: &Compute, ask: &Ask, rule: &'static str) -> Result<Reply> {
+    let full = state.read(ask, move |reader, ask| find_for(reader, ask, ask.param("server_id"), rule)).await?;
+    Err(ops::refuse_state("restore", &full.server.id, "vm_state", full.state().vm_state))
 }
 
 /// nubo needs no such thing, but tools know it: ERROR can be put on and taken off a server, and its guest is untouched.

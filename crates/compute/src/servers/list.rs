@@ -402,6 +402,10 @@ fn revive(deleted: &DeletedServer) -> (Stored<Server>, Option<Stored<ServerObser
 }
 
 fn cut(ask: &Ask, rows: Vec<Row>) -> Result<(Vec<Row>, bool)> {
+    // Of servers alone, a limit of 0 is what it says.
+    if ask.query.get("limit") == Some("0") {
+        return Ok((Vec::new(), false));
+    }
     let request = PageRequest::read(&ask.query)?;
     let page = rest::Page::cut(rows, &request, |row| row.id.as_str())?;
     Ok((page.items, page.more))

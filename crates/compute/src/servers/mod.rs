@@ -135,6 +135,11 @@ pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
         )
         .since(2, 78),
     ];
+    let password = "/servers/{server_id}/os-server-password";
+    let (show_rule, clear_rule) =
+        (rule("os_compute_api:os-server-password:show"), rule("os_compute_api:os-server-password:clear"));
+    routes.push(Route::new(state, Method::GET, password, "password:show", show_rule, 200, ops::password));
+    routes.push(Route::new(state, Method::DELETE, password, "password:clear", clear_rule, 204, ops::clear_password));
     routes.extend(actions::routes(state));
     routes.extend(attributes::routes(state));
     routes.extend(network::routes(state));

@@ -174,6 +174,30 @@ pub async fn delete(state: Arc<Compute>, call: Call) -> Result<Reply> {
     Ok(Reply::empty(204))
 }
 
+/// The same by another name: nothing is deleted softly here.
+pub async fn force_delete(state: &Arc<Compute>, ask: &Ask, rule: &'static str) -> Result<Reply> {
+    let inner = state.clone();
+    super::actions::change(state, ask, rule, move |tx, ask, full| {
+        refuse_locked(ask, &full.server)?;
+        begin_delete(&inner, tx, ask, full.server)
+    })
+    .await?;
+    Ok(Reply::empty(204))
+}
+
+/// Passwords that a guest would have encrypted for its owner: this cloud's guests send none.
+pub async fn password(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    state.read(&ask, |reader, ask| find(reader, ask).map(drop)).await?;
+    Reply::json(200, &json!({"password": ""}))
+}
+
+pub async fn clear_password(state: Arc<Compute>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call);
+    state.read(&ask, |reader, ask| find(reader, ask).map(drop)).await?;
+    Ok(Reply::empty(204))
+}
+
 /// Asks for the server's absence. One that no host ever saw goes at once.
 fn begin_delete(state: &Compute, tx: &mut Tx, ask: &Ask, server: Stored<Server>) -> Result<()> {
     let mut server = server;

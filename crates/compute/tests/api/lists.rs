@@ -32,6 +32,7 @@ async fn filters_find_what_they_name() {
         ("?locked=true", vec!["web-2"]),
         ("?flavor=1", vec!["db", "web-2", "web-1"]),
         ("?flavor=2", vec![]),
+        ("?limit=0", vec![]),
         ("?ip=10.0.0.5", vec!["web-2"]),
         ("?power_state=4", vec!["db"]),
         ("?vm_state=stopped", vec!["db"]),
