@@ -13,7 +13,9 @@ def cloud():
         cloud.make("up")
         yield cloud
     finally:
+        marks = (str(cloud.state), cloud.cloud_id())
         cloud.make("purge")
         after = real.listing()
     assert after == before, "purge left something, or took something that was not its own"
     assert not cloud.state.exists()
+    assert not [line for line in real.processes().values() if any(mark in line for mark in marks)]

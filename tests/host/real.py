@@ -52,7 +52,6 @@ def listing():
         "namespaces": sorted(line.split()[0] for line in said("ip", "netns", "list").splitlines() if line),
         "links": links,
         "nft": said("nft", "list", "ruleset"),
-        "processes": sorted(processes().values()),
         "cgroups": cgroups(),
         "accounts": sorted(line.split(":")[0] for line in open("/etc/passwd") if line.startswith("nubo-")),
     }
