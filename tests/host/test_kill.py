@@ -168,8 +168,11 @@ def one_round(cloud, round_, victims, moment):
     for name, pid in old.items():
         cloud.wait_back(name, pid)
     restarted = time.monotonic()
-    lib.wait_for(f"{round_.what} killed {victims} at {moment:.3f} s has settled", lambda: quiet(round_),
-                 SETTLE, 0.1)
+    what = f"{round_.what} killed {victims} at {moment:.3f} s has settled"
+    try:
+        lib.wait_for(what, lambda: quiet(round_), SETTLE, 0.1)
+    except pytest.fail.Exception as failure:
+        pytest.fail(f"{failure}\n{round_.find()}\n{cloud.logs()}")
     assert time.monotonic() - restarted < SETTLE
     round_.clean()
     return not finished

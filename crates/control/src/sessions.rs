@@ -244,7 +244,8 @@ impl Sessions {
         let objects = objects.await?;
         if let Some(session) = self.hosts().get_mut(&name) {
             let new = session.view.is_none();
-            if session.view.get_or_insert_default().replace(objects) || new {
+            let born = self.0.env.now().micros().max(0) as u64;
+            if session.view.get_or_insert_with(|| View::new(born)).replace(objects) || new {
                 session.changed.notify_waiters();
             }
         }

@@ -6,14 +6,21 @@ use std::collections::BTreeMap;
 type Key = (ViewKind, String);
 
 /// The view of a host, as last projected. Lives as long as the session; a new session starts with a whole view.
-#[derive(Default)]
 pub(crate) struct View {
+    /// The version before the first object. No two lives of a view share versions: a host that hands back a version of
+    /// another life gets the whole view.
+    born: u64,
     version: u64,
     objects: BTreeMap<Key, (u64, ViewObject)>,
     removed: BTreeMap<Key, u64>,
 }
 
 impl View {
+    /// `born` must lie above every version of an earlier life: microseconds since the epoch do.
+    pub fn new(born: u64) -> View {
+        View { born, version: born, objects: BTreeMap::new(), removed: BTreeMap::new() }
+    }
+
     /// Replaces everything. Returns whether anything differs.
     pub fn replace(&mut self, objects: Vec<ViewObject>) -> bool {
         let mut gone: Vec<Key> = self.objects.keys().cloned().collect();
@@ -54,7 +61,7 @@ impl View {
 
     /// The step from `since` to now; the whole view where `since` is unknown; none when nothing has changed.
     pub fn delta(&self, since: Option<u64>) -> Option<ViewDelta> {
-        let Some(since) = since.filter(|since| *since <= self.version) else {
+        let Some(since) = since.filter(|since| (self.born..=self.version).contains(since)) else {
             let put = self.objects.values().map(|(_, object)| object.clone()).collect();
             return Some(ViewDelta { version: self.version, whole: true, put, remove: Vec::new() });
         };
@@ -98,7 +105,7 @@ mod tests {
     #[test]
     fn any_chain_of_deltas_leads_to_the_same_view() {
         let random = base::random::SeededRandom::new(3);
-        let mut view = View::default();
+        let mut view = View::new(1_000);
         let (mut known, mut version) = (BTreeMap::new(), None);
         for round in 0..500 {
             let id = format!("g{}", base::Random::below(&random, 6));
@@ -123,9 +130,13 @@ mod tests {
 
     #[test]
     fn an_unchanged_object_makes_no_step() {
-        let mut view = View::default();
+        let mut view = View::new(1_000);
         assert!(view.replace(vec![set("a", 1)]));
         assert!(!view.replace(vec![set("a", 1)]));
-        assert!(view.delta(Some(99)).unwrap().whole, "a version from another life means a whole view");
+        let mut before = View::new(10);
+        before.replace(vec![set("a", 1), set("b", 1)]);
+        for other_life in [0, 10, before.version, 999, 2_000] {
+            assert!(view.delta(Some(other_life)).unwrap().whole, "a version from another life means a whole view");
+        }
     }
 }
