@@ -337,6 +337,7 @@ impl HostAgent for Agent {
             guest.screen().await?
         };
         let ready = socket.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(socket));
-        Ok(Box::pin(ready.map_err(|error| error.to_string())?))
+        let ready = ready.map_err(|error| error.to_string())?;
+        Ok(if serial { Box::pin(guest::pump(ready)) } else { Box::pin(ready) })
     }
 }

@@ -26,7 +26,7 @@ pub mod plan;
 mod start;
 mod steps;
 
-pub use console::tail;
+pub use console::{pump, tail};
 pub use hold::end_orphans;
 
 use crate::agent::Host;

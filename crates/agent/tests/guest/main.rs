@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const TICKS: &str = "#!/bin/sh\n\
-    echo \"seed is $(cat /run/instance-id)\"\n\
+    echo \"seed is $(cat /run/instance-id), data on $(grep ' /mnt ' /proc/mounts)\"\n\
     (n=0; while :; do n=$((n+1)); echo \"tick $n\" > /dev/console; sleep 0.2; done) > /dev/null 2>&1 &\n";
 
 /// The highest tick that the guest has written.
@@ -37,7 +37,7 @@ async fn a_guest_obeys_every_verb_and_leaves_nothing() {
     fixture::assert_confined(&first, &fixture.cloud, &spec.id);
     let booted = fixture.until_console(&agent, &spec, |log| ticks(log) >= 2).await;
     assert!(booted.contains("host=web-1 "), "{booted}");
-    assert!(booted.contains(&format!("seed is {}", spec.id)), "{booted}");
+    assert!(booted.contains(&format!("seed is {}, data on /dev/vda2 /mnt ext4", spec.id)), "{booted}");
 
     // The screen and the serial port answer.
     let mut screen = agent.console(&spec.id, false).await.unwrap();
