@@ -281,7 +281,7 @@ fn placeholder(service: &Service, route: &Route, name: &str) -> &'static str {
 fn decode(value: &str) -> Result<String> {
     let text = percent_encoding::percent_decode_str(value).decode_utf8();
     let text = text.map_err(|_| Fault::invalid("The path is not UTF-8."))?;
-    base::limits::text("of the path", &text, 1024)?;
+    base::limits::text("path", &text, 1024)?;
     Ok(text.into_owned())
 }
 

@@ -16,7 +16,7 @@ impl Query {
             return Err(Fault::invalid(format!("The query string has more than {PAIRS} parameters.")));
         }
         for (name, value) in &pairs {
-            limits::text("of the query string", name, 1024)?;
+            limits::text("query string", name, 1024)?;
             limits::text(name, value, 8192)?;
         }
         Ok(Query(pairs.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()))
