@@ -49,7 +49,9 @@ impl ControlLink for Link {
             let (observers, inventory) = (self.observers.clone(), request.inventory.clone());
             let cause = self.cause(&inventory.name, "host:seen");
             let seen = self.store.write(cause, move |tx| observers.host_seen(tx, &inventory));
+            // Failing that, the next poll tries again.
             seen.await.map_err(broken)?;
+            self.sessions.recorded(&request.inventory);
         }
         self.sessions.poll(&request).await
     }

@@ -27,6 +27,8 @@ const HOSTS: usize = 16_384;
 
 struct Session {
     inventory: HostInventory,
+    /// The inventory stands in the store.
+    recorded: bool,
     view: Option<View>,
     polls: u32,
     seen: Timestamp,
@@ -77,7 +79,7 @@ impl Sessions {
         }
     }
 
-    /// Enters a poll. Returns true where the host is new here or has changed what it is.
+    /// Enters a poll. Returns true where the host's inventory has not been recorded yet: [`Sessions::recorded`] ends that.
     pub fn enter(&self, inventory: &HostInventory) -> Result<bool, LinkError> {
         check_inventory(inventory)?;
         let now = self.0.env.now();
@@ -87,21 +89,28 @@ impl Sessions {
         }
         let session = hosts.entry(inventory.name.clone()).or_insert_with(|| Session {
             inventory: inventory.clone(),
+            recorded: false,
             view: None,
             polls: 0,
             seen: Timestamp(0),
             orders: VecDeque::new(),
             changed: Arc::new(Notify::new()),
         });
-        let first = session.seen.0 == 0;
-        let changed = first || session.inventory != *inventory;
+        session.recorded &= session.inventory == *inventory;
         if session.inventory.session != inventory.session {
             session.view = None;
             session.orders.clear();
         }
         session.inventory = inventory.clone();
         session.seen = now;
-        Ok(changed)
+        Ok(!session.recorded)
+    }
+
+    /// The inventory stands in the store, unless the host has told of another one meanwhile.
+    pub fn recorded(&self, inventory: &HostInventory) {
+        if let Some(session) = self.hosts().get_mut(&inventory.name) {
+            session.recorded = session.inventory == *inventory;
+        }
     }
 
     /// Waits for a change of the view after `request.version`, or for an order; empty after a while.
