@@ -12,14 +12,12 @@ pub fn exists(name: &str) -> bool {
     Path::new(&path(name)).exists()
 }
 
-/// Makes the namespace where it is missing, with `lo` up. Returns whether it was made.
-pub fn ensure(name: &str) -> Result<bool> {
-    let made = !exists(name);
-    if made {
+/// Makes the namespace where it is missing, with `lo` up.
+pub fn ensure(name: &str) -> Result<()> {
+    if !exists(name) {
         run("ip", &["netns", "add", name])?;
     }
-    run("ip", &["-n", name, "link", "set", "lo", "up"])?;
-    Ok(made)
+    run("ip", &["-n", name, "link", "set", "lo", "up"]).map(drop)
 }
 
 /// Moves this thread into the namespace. Called before any other thread exists, so that all follow.

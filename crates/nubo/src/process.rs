@@ -1,4 +1,4 @@
-//! Processes by pid file: found, checked, watched and stopped by the pid that the file names, never by name.
+//! Processes by pid file: found, checked, watched and stopped by the pid that the file names, never by name alone.
 
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
@@ -18,11 +18,23 @@ pub struct Found {
 /// The live process behind a pid file. None for a missing or stale file, and for a pid that something else has taken.
 pub fn find(file: &Path, subcommand: &str, state: &Path) -> Option<Found> {
     let pid: i32 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    is(pid, subcommand, state)
+}
+
+/// Every live process that was started as `nubo SUBCOMMAND --state STATE`: also one that is not ready and so has
+/// written no pid file yet.
+pub fn all(subcommand: &str, state: &Path) -> Vec<Found> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| is(pid, subcommand, state)).collect()
+}
+
+fn is(pid: i32, subcommand: &str, state: &Path) -> Option<Found> {
     let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
-    let named = words.iter().any(|word| *word == subcommand.as_bytes());
-    let ours = words.iter().any(|word| *word == state.as_os_str().as_encoded_bytes());
-    (named && ours).then_some(Found { pid: Pid::from_raw(pid), started: start_time(pid)? })
+    let [_, named, flag, of, ..] = words[..] else { return None };
+    let ours = named == subcommand.as_bytes() && flag == b"--state" && of == state.as_os_str().as_encoded_bytes();
+    ours.then_some(Found { pid: Pid::from_raw(pid), started: start_time(pid)? })
 }
 
 /// Field 22 of /proc/PID/stat. None for a process that is gone or a zombie.

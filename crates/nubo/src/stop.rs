@@ -98,8 +98,15 @@ fn stop_processes(settings: &Settings) -> Result<()> {
             found.stop(PATIENCE)?;
         }
         let _ = std::fs::remove_file(path);
+        // One that was just started again has written no pid file yet.
+        for found in process::all(subcommand, &settings.state) {
+            found.stop(PATIENCE)?;
+        }
     }
     agent::netd::stop(&settings.run().join("netd.sock"));
+    for found in process::all("netd", &settings.state) {
+        found.stop(PATIENCE)?;
+    }
     Ok(())
 }
 

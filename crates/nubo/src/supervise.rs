@@ -71,7 +71,7 @@ pub fn main(settings: &Settings) -> Result<()> {
     own_session();
     let (control, root) = (accounts.control, (Uid::from_raw(0), Gid::from_raw(0)));
     let mut wards = [("control", control), ("agent", root)].map(|(name, (uid, gid))| {
-        let adopted = process::find(&settings.run().join(format!("{name}.pid")), name, &settings.state);
+        let adopted = process::all(name, &settings.state).first().copied();
         Ward { name, uid, gid, child: None, adopted, started: Instant::now(), failures: 0 }
     });
     std::fs::write(settings.run().join("supervisor.pid"), std::process::id().to_string())?;

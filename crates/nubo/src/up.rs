@@ -24,10 +24,12 @@ pub fn main(settings: &Settings) -> Result<()> {
     let mut setup = ensure_setup(settings, &progress)?;
     let image = ensure_image(settings, &progress)?;
     if let Some(name) = &settings.netns {
-        if netns::ensure(name)? {
+        if !netns::exists(name) {
+            // Written first: a namespace that is made and not noted would outlive `nubo purge`.
             setup.made_netns = Some(name.clone());
             setup.save(&settings.state)?;
         }
+        netns::ensure(name)?;
         netns::enter(name)?;
     }
     check_external(settings, &setup)?;
