@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import time
 import urllib.parse
 
 import yaml
@@ -38,6 +39,8 @@ class Api:
 
     def __init__(self, cloud, name="demo"):
         self.netns = cloud.netns
+        # When the first byte of the latest request went out.
+        self.sent = None
         self.auth = yaml.safe_load(cloud.api.clouds.read_text())["clouds"][name]["auth"]
         self.login()
 
@@ -48,6 +51,7 @@ class Api:
         try:
             data = None if body is None else json.dumps(body)
             path = parts.path + (f"?{parts.query}" if parts.query else "")
+            self.sent = time.monotonic()
             connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read().decode()

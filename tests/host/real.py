@@ -141,13 +141,34 @@ class Real:
         for pid, line in processes().items():
             words = line.split()
             if "qemu-system" in words[0] and str(self.cloud_id()) in line and "-uuid" in words:
-                found[words[words.index("-uuid") + 1]] = (pid, start_time(pid))
+                guest = words[words.index("-uuid") + 1]
+                assert guest not in found, f"two processes of guest {guest}: {pid} and {found[guest][0]}"
+                found[guest] = (pid, start_time(pid))
         return found
 
     def cloud_id(self):
         import json
 
         return json.loads((self.state / "setup.json").read_text())["cloud_id"]
+
+    def kernel_view(self):
+        """What the cloud has in the kernel and on disk, by the listings of `ip`, `nft`, `/proc` and the file system."""
+        cloud_id = self.cloud_id()
+        places = sorted([n for n in said("ip", "netns", "list").split() if cloud_id in n] + [self.netns])
+        running = [line for line in processes().values() if cloud_id in line or str(self.state) in line]
+        return {
+            "links": {n: sorted(line.split(":")[1].strip().split("@")[0]
+                                for line in said("ip", "-n", n, "-o", "link").splitlines()) for n in places},
+            "addresses": {n: sorted(" ".join(line.split()[1:4])
+                                    for line in said("ip", "-n", n, "-4", "-o", "address").splitlines()) for n in places},
+            # Without what the rules count while packets pass.
+            "nft": {n: sorted(line for line in said("ip", "netns", "exec", n, "nft", "-s", "list", "ruleset").splitlines()
+                              if "ct count over" not in line or "elements" not in line) for n in places},
+            "processes": sorted(running),
+            "cgroups": [path for path in cgroups() if cloud_id in path],
+            "files": sorted(str(path.relative_to(self.state)) for path in self.state.rglob("*")
+                            if not path.name.endswith(("-wal", "-shm", ".log"))),
+        }
 
     def fsck(self):
         """Orphans, as lines; none on a clean cloud."""

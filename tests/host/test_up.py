@@ -99,6 +99,30 @@ def test_a_dead_supervisor_is_replaced_and_adopts_what_runs(cloud):
     lib.wait_for("the API answers", lambda: cloud.api.run("token", "issue", check=False).returncode == 0)
 
 
+def started(cloud, name):
+    """Pids of a part's processes, ready or not."""
+    return {pid for pid, line in real.processes().items() if f" {name} --state {cloud.state}" in line}
+
+
+def kill_and_see_it_start(cloud, name):
+    """Returns while the successor is starting: it runs, and has written no pid file yet."""
+    old = cloud.kill(name)
+    return lib.wait_for(f"another {name}", lambda: started(cloud, name) - {old}, 10, 0.002)
+
+
+def test_what_is_just_starting_is_stopped_and_adopted_too(cloud):
+    for name in ("control", "agent"):
+        kill_and_see_it_start(cloud, name)
+        cloud.nubo("down")
+        assert not any(started(cloud, part) for part in ("supervise", "control", "agent", "netd")), name
+        cloud.make("up")
+        (new,) = kill_and_see_it_start(cloud, name)
+        cloud.kill("supervisor")
+        cloud.make("up")
+        assert started(cloud, name) == {new} == {cloud.pid(name)}
+    assert cloud.fsck() == []
+
+
 def test_down_can_stop_guests_and_up_starts_the_demo_again(cloud):
     cloud.make("down", "GUESTS=stop")
     assert cloud.guests() == {}
