@@ -41,7 +41,9 @@ impl Envelope {
                 json!({"code": format!("{status} {}", title(status)), "title": title(status), "message": message})
             }
             Envelope::Network => {
-                let name = fault.name.as_deref().unwrap_or_else(|| neutron_name(fault.kind));
+                // With this kind the name holds the methods that are allowed, for the header.
+                let own = fault.name.as_deref().filter(|_| fault.kind != FaultKind::MethodNotAllowed);
+                let name = own.unwrap_or_else(|| neutron_name(fault.kind));
                 json!({"NeutronError": {"type": name, "message": message, "detail": ""}})
             }
             Envelope::Compute => json!({nova_name(status): {"code": status, "message": message}}),

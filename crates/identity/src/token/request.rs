@@ -4,11 +4,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Request {
     pub auth: Auth,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Auth {
     pub identity: Identity,
     /// An object, or the word `unscoped`.
@@ -16,6 +18,7 @@ pub struct Auth {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Identity {
     pub methods: Vec<String>,
     pub password: Option<Password>,
@@ -24,11 +27,13 @@ pub struct Identity {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Password {
     pub user: UserWithPassword,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct UserWithPassword {
     #[serde(flatten)]
     pub user: UserReference,
@@ -37,6 +42,7 @@ pub struct UserWithPassword {
 
 /// By id, or by name and domain.
 #[derive(Clone, Deserialize, Default)]
+#[serde(expecting = "an object")]
 pub struct UserReference {
     pub id: Option<String>,
     pub name: Option<String>,
@@ -45,17 +51,20 @@ pub struct UserReference {
 
 /// By id or by name.
 #[derive(Clone, Deserialize, Default)]
+#[serde(expecting = "an object")]
 pub struct DomainReference {
     pub id: Option<String>,
     pub name: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Token {
     pub id: String,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct ApplicationCredential {
     pub id: Option<String>,
     pub name: Option<String>,
@@ -64,6 +73,7 @@ pub struct ApplicationCredential {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct ScopeRequest {
     pub project: Option<ProjectReference>,
     pub domain: Option<DomainReference>,
@@ -75,6 +85,7 @@ pub struct ScopeRequest {
 
 /// By id, or by name and domain.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct ProjectReference {
     pub id: Option<String>,
     pub name: Option<String>,
@@ -82,6 +93,7 @@ pub struct ProjectReference {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 pub struct SystemReference {
     pub all: bool,
 }
