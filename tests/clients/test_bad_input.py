@@ -87,6 +87,7 @@ LOGINS = {
     "no such user": ({"password": {"user": {"name": "nobody", "domain": {"id": "default"}, "password": "x"}}}, 401),
     "no user": ({"password": {}}, 400),
     "password is a number": ({"password": {"user": {"name": "demo", "domain": {"id": "default"}, "password": 7}}}, 400),
+    "no identity": ({}, 400), "unknown method": ({"magic": {}}, 401), "user is a number": ({"password": {"user": 7}}, 400),
     "wrong token": ({"token": {"id": "nonsense"}}, 401),
 }
 
@@ -98,6 +99,13 @@ def test_a_wrong_proof_gives_no_token(api, case):
     answer = api.ask("POST", "identity", "/auth/tokens", "", json=body)
     assert "X-Subject-Token" not in answer.headers
     refusal(answer, "identity", status)
+
+
+@pytest.mark.parametrize("scope", ["x", 7, {}, {"project": 7}, {"project": {"id": "x"}, "domain": {"id": "y"}}], ids=json.dumps)
+def test_a_scope_that_is_none_gives_no_token(api, scope):
+    body = {"auth": {"identity": {"methods": ["token"], "token": {"id": api.admin}}, "scope": scope}}
+    answer = api.ask("POST", "identity", "/auth/tokens", "", json=body)
+    assert "scope" in refusal(answer, "identity", 400)
 
 
 # What belongs to others does not exist
@@ -208,6 +216,21 @@ def test_u0000_is_refused_wherever_it_stands(api, service):
         assert "U+0000" in refusal(answer, service, 400), fields
     refusal(api.ask("GET", service, f"{LIST[service]}?name=a%00b"), service, 400)
     refusal(api.ask("GET", service, f"{LIST[service]}/a%00b"), service, 400)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_paths_methods_and_queries_that_are_none_are_refused(api, service):
+    path = LIST[service]
+    for method, odd, status, words in [
+        ("DELETE", path, 405, "DELETE is not allowed"), ("BREW", path, 405, "BREW is not allowed"),
+        ("GET", "/no/such/thing", 404, "could not be found"), ("GET", path + "/" + "x" * 5000, 414, "too long"),
+        ("GET", path + "/%ff", 400, "not UTF-8"), ("GET", path + "/..%2f..%2fetc%2fpasswd", 404, ""),
+        ("GET", path + "?" + "&".join(f"name={n}" for n in range(500)), 400, "more than 256 parameters"),
+        ("GET", path + "?limit=x", 400, "limit"), ("GET", path + "?limit=99999999999999999999", 400, "limit"),
+    ]:
+        answer = api.ask(method, service, odd)
+        assert words in refusal(answer, service, status), odd
+        assert status != 405 or {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
 
 
 @pytest.mark.parametrize("header", ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version"])
