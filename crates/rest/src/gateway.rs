@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 const PATH_BYTES: usize = 4096;
 /// A token that is longer is not one.
 const TOKEN_BYTES: usize = 4096;
+/// A body up to this is taken in before the request is looked at; see [`at_hand`].
+const SMALL_BODY_BYTES: u64 = 64 << 10;
 
 pub struct GatewayOptions {
     /// What the catalog says, such as `http://127.0.0.1:8774`; no trailing slash. Links use it.
@@ -84,8 +86,13 @@ impl Gateway {
         let path = normal_path(parts.uri.path());
         let head = parts.method == Method::HEAD;
         let mut outcome = inner.outcome_of(&path);
-        let call = Incoming { parts: &parts, path: &path, body, upgrade, request_id: &request_id };
-        let result = inner.serve(call, &mut outcome).await;
+        let result = match at_hand(&parts.headers, body).await {
+            Ok(body) => {
+                let call = Incoming { parts: &parts, path: &path, body, upgrade, request_id: &request_id };
+                inner.serve(call, &mut outcome).await
+            }
+            Err(fault) => Err(fault),
+        };
         let mut response = match result {
             Ok(reply) => respond(reply),
             Err(fault) => inner.refuse(&fault, &outcome, &request_id, &parts.headers),
@@ -236,9 +243,9 @@ impl Inner {
         }
         // A body that nobody read would otherwise be drained before the connection can serve again.
         let unread = headers.contains_key(header::TRANSFER_ENCODING)
-            || headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0)
-                > base::limits::BODY_BYTES as u64;
-        if unread && matches!(status, 401 | 413 | 414) {
+            || headers.contains_key(header::EXPECT)
+            || announced(headers) > SMALL_BODY_BYTES;
+        if unread {
             reply = reply.header(header::CONNECTION, "close");
         }
         respond(reply)
@@ -249,6 +256,21 @@ impl Inner {
 fn normal_path(path: &str) -> String {
     let trimmed = path.trim_end_matches('/');
     if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() }
+}
+
+fn announced(headers: &HeaderMap) -> u64 {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// Takes in a small body. A request that is refused without a look at its body would otherwise race with it: whatever
+/// arrives after the answer makes the server close the connection on which the client already sends its next request.
+async fn at_hand(headers: &HeaderMap, body: Body) -> Result<Body> {
+    if !(1..=SMALL_BODY_BYTES).contains(&announced(headers)) || headers.contains_key(header::EXPECT) {
+        return Ok(body);
+    }
+    let whole = http_body_util::BodyExt::collect(body).await;
+    let whole = whole.map_err(|error| Fault::invalid(format!("The request body broke off: {error}.")))?;
+    Ok(Body::from(whole.to_bytes()))
 }
 
 fn method_fits(route: &Route, method: &Method) -> bool {
