@@ -4,7 +4,9 @@ Every test of this file runs between two listings of the whole cloud and of its 
 leaves no trace. Every answer is checked for its request id and every refusal for its service's envelope.
 """
 
+import http.client
 import json
+import select
 import socket
 import time
 import urllib.parse
@@ -74,6 +76,24 @@ def test_a_token_that_does_not_hold_opens_nothing(world, api, case):
     if token:
         subject = {"X-Subject-Token": token}
         assert refusal(api.ask("GET", "identity", "/auth/tokens", headers=subject), "identity", 404)
+
+
+@pytest.mark.parametrize("method,path,status", [("POST", "/networks", 401), ("POST", "/no/such/thing", 401), ("DELETE", "/networks", 401)])
+def test_a_refusal_leaves_the_connection_to_the_next_request(api, method, path, status):
+    """Also where the body comes after the head: nothing that is left unread may close the connection behind it."""
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(api.url).netloc, timeout=30)
+    connection.putrequest(method, PATHS["network"] + path)
+    connection.putheader("X-Auth-Token", "nonsense")
+    connection.putheader("Content-Length", "2")
+    connection.endheaders()
+    socket_of_both = connection.sock
+    assert not select.select([socket_of_both], [], [], 0.2)[0], "answered before the body was there"
+    connection.send(b"{}")
+    answer = connection.getresponse()
+    assert answer.status == status and answer.headers["Connection"] is None and answer.read()
+    connection.request("GET", PATHS["network"] + "/networks", headers={"X-Auth-Token": api.admin})
+    assert connection.getresponse().status == 200 and connection.sock is socket_of_both
+    connection.close()
 
 
 def test_only_the_end_makes_a_token_expire(world, api):
