@@ -167,7 +167,11 @@ fn list_cgroups(cloud: &CloudId, things: &mut Vec<Thing>) {
 fn list_files(directory: &Path, what: &'static str, things: &mut Vec<Thing>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.split('.').next().unwrap_or_default().to_owned();
+        // An upload under way is `.upload-IMAGE-NONCE`; everything else begins with its owner's id.
+        let owner = match name.strip_prefix(".upload-") {
+            Some(rest) => rest.chars().take(36).collect(),
+            None => name.split('.').next().unwrap_or_default().to_owned(),
+        };
         things.push(Thing { what, name: entry.path().display().to_string(), owner: Some(owner) });
     }
 }
