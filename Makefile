@@ -4,7 +4,8 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 NUBO := $(CARGO_TARGET_DIR)/release/nubo
 # sudo only where it is needed, keeping our own settings.
-AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=$$(env | grep -o '^NUBO_[A-Z_]*' | paste -sd, -))
+SETTINGS := NUBO_STATE,NUBO_LISTEN,NUBO_PUBLIC_URL,NUBO_ACCEL,NUBO_STORE,NUBO_EXTERNAL_CIDR,NUBO_UPLINK,NUBO_NETNS,NUBO_LOG,NUBO_BCRYPT_ROUNDS
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=$(SETTINGS))
 
 .PHONY: up down purge build test conformance bench tidy packages
 

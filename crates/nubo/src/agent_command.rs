@@ -42,7 +42,7 @@ async fn serve(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Resul
 }
 
 fn netd(settings: &Settings, accounts: &Accounts) -> Result<ServiceOptions> {
-    let program = std::env::current_exe()?.display().to_string();
+    let program = setup::program(&settings.state).display().to_string();
     let (uid, gid) = (accounts.netd.0.to_string(), accounts.netd.1.to_string());
     let state = settings.state.display().to_string();
     let command = [program, "netd".into(), "--state".into(), state, "--uid".into(), uid, "--gid".into(), gid];

@@ -94,6 +94,11 @@ impl Accounts {
     }
 }
 
+/// Where the cloud's own copy of the program lies.
+pub fn program(state: &Path) -> PathBuf {
+    state.join("bin/nubo")
+}
+
 /// The directories of the state, with owner and mode. `run` is sticky: control may make files there, but cannot
 /// replace those of root.
 pub fn make_directories(state: &Path, accounts: &Accounts) -> Result<()> {
@@ -102,6 +107,7 @@ pub fn make_directories(state: &Path, accounts: &Accounts) -> Result<()> {
         (state.to_owned(), root, 0o755),
         (state.join("run"), (root.0, control.1), 0o1775),
         (state.join("log"), root, 0o755),
+        (state.join("bin"), root, 0o755),
         (state.join("control"), control, 0o700),
         (state.join("control/images"), control, 0o700),
         (state.join("hosts"), root, 0o711),

@@ -21,10 +21,7 @@ pub fn down(settings: &Settings, stop_guests: bool) -> Result<()> {
     };
     need_root("down")?;
     enter(settings)?;
-    if units::systemd_runs() {
-        units::stop(&setup.cloud_id, false)?;
-    }
-    stop_processes(settings)?;
+    processes(settings, &setup)?;
     if stop_guests {
         let uid = guests_uid(&setup)?;
         let stop = agent::offline::stop_guests(&settings.state, &setup.cloud_id, uid, GUEST_PATIENCE);
@@ -50,10 +47,8 @@ pub fn purge(settings: &Settings) -> Result<()> {
     if inside {
         enter(settings)?;
     }
-    if units::systemd_runs() {
-        units::stop(&setup.cloud_id, true)?;
-    }
-    stop_processes(settings)?;
+    processes(settings, &setup)?;
+    units::remove(&setup.cloud_id)?;
     if Accounts::find(&setup.cloud_id)?.is_some() {
         runtime()?.block_on(agent::offline::kill_guests(&setup.cloud_id, guests_uid(&setup)?))?;
     }
@@ -91,7 +86,9 @@ fn remove_state(state: &Path) -> Result<()> {
     Ok(())
 }
 
-fn stop_processes(settings: &Settings) -> Result<()> {
+/// Stops supervisor, agent, control and netd. Guests keep running.
+pub fn processes(settings: &Settings, setup: &Setup) -> Result<()> {
+    units::stop(&setup.cloud_id)?;
     for (file, subcommand) in [("supervisor.pid", "supervise"), ("agent.pid", "agent"), ("control.pid", "control")] {
         let path = settings.run().join(file);
         if let Some(found) = process::find(&path, subcommand, &settings.state) {

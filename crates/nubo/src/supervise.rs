@@ -41,7 +41,7 @@ impl Ward {
             .create(true)
             .append(true)
             .open(settings.state.join("log").join(format!("{}.log", self.name)))?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(crate::setup::program(&settings.state));
         command
             .args([self.name, "--state"])
             .arg(&settings.state)

@@ -44,7 +44,7 @@ pub fn text(settings: &Settings, cloud: &CloudId, name: &str, program: &Path) ->
 
 /// Writes and starts both units. Returns whether anything changed.
 pub fn ensure(settings: &Settings, cloud: &CloudId) -> Result<bool> {
-    let program = std::env::current_exe()?;
+    let program = crate::setup::program(&settings.state);
     let mut changed = false;
     for name in NAMES {
         let (path, text) = (path(cloud, name), text(settings, cloud, name, &program));
@@ -63,18 +63,22 @@ pub fn ensure(settings: &Settings, cloud: &CloudId) -> Result<bool> {
     Ok(changed)
 }
 
-/// Stops the units and, with `remove`, takes them away.
-pub fn stop(cloud: &CloudId, remove: bool) -> Result<()> {
-    for name in NAMES {
-        let unit = unit_name(cloud, name);
-        if !path(cloud, name).exists() {
-            continue;
-        }
-        run("systemctl", &["disable", "--now", &unit])?;
-        if remove {
-            std::fs::remove_file(path(cloud, name))?;
-            run("systemctl", &["daemon-reload"])?;
-        }
+/// Stops the units, where there are any.
+pub fn stop(cloud: &CloudId) -> Result<()> {
+    for name in NAMES.into_iter().filter(|name| path(cloud, name).exists()) {
+        run("systemctl", &["disable", "--now", &unit_name(cloud, name)])?;
+    }
+    Ok(())
+}
+
+/// Takes the units away.
+pub fn remove(cloud: &CloudId) -> Result<()> {
+    let standing: Vec<_> = NAMES.into_iter().map(|name| path(cloud, name)).filter(|path| path.exists()).collect();
+    for path in &standing {
+        std::fs::remove_file(path)?;
+    }
+    if !standing.is_empty() {
+        run("systemctl", &["daemon-reload"])?;
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ pub fn main(settings: &Settings) -> Result<()> {
     let accounts = Accounts::ensure(&setup.cloud_id)?;
     setup::make_directories(&settings.state, &accounts)?;
     write_control_files(settings, &setup, &accounts)?;
+    ensure_program(settings, &setup, &progress)?;
     ensure_supervisor(settings, &setup, &progress)?;
     let url = wait_ready(settings, &progress)?;
     setup::write_clouds(settings, &setup, &url, setup::person())?;
@@ -100,6 +101,24 @@ fn write_control_files(settings: &Settings, setup: &Setup, accounts: &Accounts) 
     setup::write_private(&directory.join("bootstrap.json"), &bootstrap, Some(accounts.control))
 }
 
+/// Puts this program where every account may run it: a home directory is closed to control's. Another version there is
+/// replaced, and control and agent start anew with it; guests do not notice.
+fn ensure_program(settings: &Settings, setup: &Setup, progress: &Progress) -> Result<()> {
+    let (own, place) = (std::env::current_exe()?, setup::program(&settings.state));
+    let bytes = std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
+    if own == place || std::fs::read(&place).is_ok_and(|known| known == bytes) {
+        return Ok(());
+    }
+    if place.exists() {
+        crate::stop::processes(settings, setup)?;
+        progress.say("  made    another version of the program; control and agent start anew");
+    }
+    let temporary = place.with_extension("new");
+    std::fs::write(&temporary, bytes)?;
+    std::fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    std::fs::rename(&temporary, &place).with_context(|| format!("cannot write {}", place.display()))
+}
+
 fn ensure_supervisor(settings: &Settings, setup: &Setup, progress: &Progress) -> Result<()> {
     if units::systemd_runs() {
         let changed = units::ensure(settings, &setup.cloud_id)?;
@@ -112,7 +131,7 @@ fn ensure_supervisor(settings: &Settings, setup: &Setup, progress: &Progress) ->
     }
     let log = settings.state.join("log/supervisor.log");
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(setup::program(&settings.state));
     command
         .args(["supervise", "--state"])
         .arg(&settings.state)
