@@ -43,6 +43,7 @@ impl Connection {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        self.sender.ready().await?;
         let response = self.sender.send_request(request.body(Full::new(body.into()))?).await?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
