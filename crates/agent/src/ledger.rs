@@ -31,6 +31,8 @@ pub struct Done {
     pub hard_reboots: u64,
     /// The guest was told to run and has not been told to end: if its process is gone, it ended by itself.
     pub alive: Option<Alive>,
+    /// Its process is being ended because that was asked for: whoever finds it goes on ending it.
+    pub ending: bool,
     pub started_at: Option<Timestamp>,
     /// The memory file is whole and belongs to the disks as they are.
     pub memory_saved: bool,
@@ -41,6 +43,14 @@ pub struct Done {
     pub ports: Vec<PortId>,
     /// How often it crashed and was started again since it last ran for long.
     pub crashes: u32,
+}
+
+impl Done {
+    /// Its process is gone, and that was asked for.
+    pub fn end_life(&mut self) {
+        self.alive = None;
+        self.ending = false;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

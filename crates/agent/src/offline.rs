@@ -29,7 +29,7 @@ pub async fn stop_guests(state: &Path, cloud: &CloudId, uid: u32, patience: Dura
         let files = layout.guest(id);
         // It ends because the cloud does: like after a reboot of the host it comes back with the next agent.
         if let Ok(ledger) = LedgerFile::load(files.clone()) {
-            ledger.update(|ledger| ledger.done.alive = None).await?;
+            ledger.update(|ledger| ledger.done.ending = true).await?;
         }
         waiting.push((process, files.monitor()));
     }

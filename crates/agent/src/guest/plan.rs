@@ -62,11 +62,13 @@ pub fn next(world: &World<'_>) -> Step {
     match (spec.power, run) {
         (DesiredPower::Absent, None) => Step::Remove,
         (DesiredPower::Absent, Some(_)) => Step::End,
+        // Begun by this agent or by one that was killed: what asked for it may no longer show in the spec.
+        (_, Some(_)) if done.ending => Step::End,
         (DesiredPower::Stopped, None) => Step::Rest(ObservedPower::Stopped),
         (DesiredPower::Stopped, Some(RunState::Running)) => power_off(world),
         (DesiredPower::Stopped, Some(_)) => Step::End,
         (DesiredPower::Suspended, None) if done.memory_saved => Step::Rest(ObservedPower::Suspended),
-        (DesiredPower::Suspended, None) if done.alive.is_some() => Step::Ended(Why::Process),
+        (DesiredPower::Suspended, None) if done.alive.is_some() && !done.ending => Step::Ended(Why::Process),
         (DesiredPower::Suspended, None) => Step::Rest(ObservedPower::Stopped),
         (DesiredPower::Suspended, Some(run)) => suspend(world, *run),
         (DesiredPower::Running | DesiredPower::Paused, None) => without_process(world),
@@ -108,6 +110,7 @@ fn without_process(world: &World<'_>) -> Step {
     match &done.alive {
         // Never started, or ended because that was asked for.
         None => Step::Start,
+        Some(_) if done.ending => Step::Start,
         // The host was rebooted under it: it comes back.
         Some(alive) if alive.boot_id != world.boot_id => Step::Start,
         // It ended while it was to be rebooted: how the first half came about makes no difference.
@@ -338,6 +341,42 @@ mod tests {
                 DiskError  End
                 Crashed    End
             "#]],
+        );
+    }
+
+    #[test]
+    fn a_reboot_whose_first_half_was_cut_off_is_gone_on_with() {
+        let ending = |power| {
+            case(power).with(|it| {
+                it.spec.hard_reboots = 1;
+                it.done.ending = true;
+            })
+        };
+        check(
+            ending(DesiredPower::Running),
+            expect![[r#"
+            none       Start
+            Running    End
+            Paused     End
+            Incoming   End
+            Saved      End
+            Shutdown   End
+            DiskError  End
+            Crashed    End
+        "#]],
+        );
+        check(
+            ending(DesiredPower::Suspended),
+            expect![[r#"
+            none       Rest(Stopped)
+            Running    End
+            Paused     End
+            Incoming   End
+            Saved      End
+            Shutdown   End
+            DiskError  End
+            Crashed    End
+        "#]],
         );
     }
 

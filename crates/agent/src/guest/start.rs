@@ -63,7 +63,7 @@ impl Actor {
             process.exit_reason();
         }
         // It never ran, so it has not ended by itself.
-        if let Err(error) = self.ledger.update(|ledger| ledger.done.alive = None).await {
+        if let Err(error) = self.ledger.update(|ledger| ledger.done.end_life()).await {
             return fault::disk("server's ledger", &error);
         }
         let said = console::last(&self.files.qemu_log(), 1000).unwrap_or_default();

@@ -39,7 +39,7 @@ impl Actor {
             Step::Wait => self.wait_for_guest(run).await?,
             Step::Start => {
                 // Of an earlier boot of the host, or ended while a reboot was asked for: a new life begins.
-                self.ledger.update(|ledger| ledger.done.alive = None).await.map_err(ledger_fault)?;
+                self.ledger.update(|ledger| ledger.done.end_life()).await.map_err(ledger_fault)?;
                 self.start(ledger).await?;
             }
             Step::Wire => self.wire(ledger).await?,
@@ -72,7 +72,7 @@ impl Actor {
             // A guest that is off has nothing to reboot: what was asked for is settled.
             done.soft_reboots = ledger.spec.soft_reboots;
             done.hard_reboots = ledger.spec.hard_reboots;
-            done.alive = None;
+            done.end_life();
             done.power_pressed_at = None;
             done.memory_saved &= power == ObservedPower::Suspended;
         }
@@ -153,6 +153,7 @@ impl Actor {
                 done.power_pressed_at = None;
             }
             done.alive = Some(Alive { pid, start_ticks, boot_id });
+            done.ending = false;
             done.memory_saved = false;
             done.stopped_by_itself = None;
         }
@@ -188,9 +189,10 @@ impl Actor {
             .map_err(ledger_fault)
     }
 
-    /// Ends the process because that was asked for. The ledger says so first: its end is not its own doing.
+    /// Ends the process because that was asked for. The ledger says so first: its end is not its own doing, and an
+    /// agent that finds the process half ended does not take it for the one that was to come.
     async fn end(&mut self, ledger: &Ledger) -> Result<(), AgentFault> {
-        self.ledger.update(|ledger| ledger.done.alive = None).await.map_err(ledger_fault)?;
+        self.ledger.update(|ledger| ledger.done.ending = true).await.map_err(ledger_fault)?;
         self.end_process(ledger).await
     }
 
