@@ -57,6 +57,28 @@ def test_a_killed_guest_is_shutoff_with_a_reason_and_starts_again(cloud):
     remove(api, server)
 
 
+def test_a_guest_killed_while_no_agent_ran_is_shutoff_and_stays_so(cloud):
+    api, server = new_server(cloud)
+    pid, _ = cloud.guests()[server]
+    supervisor = cloud.pid("supervisor")
+    # Stopped, that it starts no agent before the guest is dead.
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        old = cloud.kill("agent")
+        os.kill(pid, signal.SIGKILL)
+        lib.wait_for("the guest is gone", lambda: real.start_time(pid) is None)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    old = cloud.wait_back("agent", old)
+    wait_status(api, server, "SHUTOFF")
+    cloud.kill("agent")
+    cloud.wait_back("agent", old)
+    lib.wait_for("the agent is heard", lambda: cloud.api.run("console", "log", "show", server, cloud="demo", check=False)
+                 .returncode == 0)
+    assert show(api, server)["status"] == "SHUTOFF" and server not in cloud.guests()
+    remove(api, server)
+
+
 def test_on_crash_restart_brings_a_killed_guest_back(cloud):
     api, server = new_server(cloud, **{"nubo:on_crash": "restart"})
     pid, _ = cloud.guests()[server]
@@ -67,12 +89,14 @@ def test_on_crash_restart_brings_a_killed_guest_back(cloud):
 
 
 def test_a_rebooted_host_brings_its_running_guests_back(cloud):
+    # Not the demo: `make up` itself starts that again.
+    api, kept = new_server(cloud)
     api, stopped = new_server(cloud)
     api.post("compute", f"/servers/{stopped}/action", {"os-stop": None})
     wait_status(api, stopped, "SHUTOFF", 90)
     before = cloud.guests()
     demo = api.get("compute", "/servers?name=^demo$")["servers"][0]["id"]
-    assert demo in before and stopped not in before
+    assert demo in before and kept in before and stopped not in before
     # All at once, as a power cut does it: first the supervisor, that nothing comes back meanwhile.
     for name in ("supervisor", "control", "agent"):
         cloud.kill(name)
@@ -87,9 +111,12 @@ def test_a_rebooted_host_brings_its_running_guests_back(cloud):
     cloud.make("up")
     after = cloud.guests()
     assert demo in after and after[demo] != before[demo]
-    assert stopped not in after
+    lib.wait_for("the other guest is back", lambda: cloud.guests().get(kept, before[kept]) != before[kept])
+    assert stopped not in cloud.guests()
     cloud.ssh(cloud.demo_address(), "true")
     assert cloud.fsck() == []
     api = http_in_netns.Api(cloud)
     assert show(api, stopped)["status"] == "SHUTOFF"
+    wait_status(api, kept, "ACTIVE")
     remove(api, stopped)
+    remove(api, kept)

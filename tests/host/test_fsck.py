@@ -16,8 +16,9 @@ def test_whatever_has_no_owner_is_found(cloud):
     (inner,) = [n for n in real.said("ip", "netns", "list").split() if n.startswith(f"nubo-{cloud_id}-r-")]
     folder = cloud.state / "hosts" / "guests" / stray
     image = cloud.state / "control" / "images" / stray
-    parents = {path.parent for path in map(pathlib.Path, real.cgroups()) if path.parent.name == f"nubo-{cloud_id}"}
-    groups = [parent / stray for parent in parents]
+    own = [path for path in map(pathlib.Path, real.cgroups()) if path.name == f"nubo-{cloud_id}"]
+    assert own, "the guests have no cgroups"
+    groups = [path / stray for path in own]
     processes = [
         # The names that a guest and a second agent bear; the programs are harmless.
         ["-c", "sleep 600; :", "-name", f"nubo-{cloud_id}-{stray}@host", "-uuid", stray],
