@@ -216,6 +216,17 @@ async fn an_agent_killed_at_any_moment_leaves_one_process() {
     }
     fixture.until(&agent, &spec, ObservedPower::Running).await;
     assert_eq!(fixture.processes().len(), 1);
+    // A reboot is performed, though its agent dies between the end of the old process and the start of the new one.
+    for ms in [0, 1, 2, 4, 6, 8, 12, 16, 24, 32] {
+        let before = fixture.process(&spec).unwrap();
+        fixture.change(&agent, &mut spec, |spec| spec.hard_reboots += 1).await;
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        drop(agent);
+        agent = fixture.agent().await;
+        let seen = fixture.until(&agent, &spec, ObservedPower::Running).await;
+        assert_eq!(seen.hard_reboots, spec.hard_reboots, "after {ms} ms");
+        assert_ne!(fixture.process(&spec).unwrap().pid, before.pid, "a reboot cut off after {ms} ms was forgotten");
+    }
     fixture.change(&agent, &mut spec, |spec| spec.power = DesiredPower::Absent).await;
     for ms in [0, 2, 5, 10, 20] {
         tokio::time::sleep(Duration::from_millis(ms)).await;
