@@ -86,7 +86,16 @@ impl Observers for Services {
 
 impl Cloud {
     pub async fn open(options: CloudOptions, env: Env) -> Result<Cloud> {
-        let store = open_store(&options, &env).await?;
+        Cloud::open_with(options, env, |store| store).await
+    }
+
+    /// As [`Cloud::open`], with the store opened as `adjust` says: inline and with hooks, for the simulator.
+    pub async fn open_with(
+        options: CloudOptions,
+        env: Env,
+        adjust: impl FnOnce(store::Options) -> store::Options,
+    ) -> Result<Cloud> {
+        let store = open_store(&options, &env, adjust).await?;
         let rules = [identity::RULES, image::RULES, network::RULES, compute::RULES];
         let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
         bootstrap(&store, &env, &options).await?;
@@ -163,13 +172,17 @@ impl Cloud {
     }
 }
 
-async fn open_store(options: &CloudOptions, env: &Env) -> Result<Store> {
+async fn open_store(
+    options: &CloudOptions,
+    env: &Env,
+    adjust: impl FnOnce(store::Options) -> store::Options,
+) -> Result<Store> {
     let mut store = store::Options::new(&options.store_url);
     store.kinds.extend(identity::kinds());
     store.kinds.extend(image::kinds());
     store.kinds.extend(compute::kinds());
     let store = Network::register(store);
-    Store::open(store, env.clone()).await
+    Store::open(adjust(store), env.clone()).await
 }
 
 fn algorithm(options: &CloudOptions) -> identity::Algorithm {

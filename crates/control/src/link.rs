@@ -96,11 +96,11 @@ impl ControlLink for Link {
 }
 
 /// Runs an agent in this process against this control: simulated hosts, and tests. Never returns.
-pub async fn host(agent: Arc<dyn HostAgent>, link: Link) {
+pub async fn host<L: ControlLink + Clone>(agent: Arc<dyn HostAgent>, link: L) {
     tokio::join!(pull(&agent, &link), tell(&agent, &link));
 }
 
-async fn pull(agent: &Arc<dyn HostAgent>, link: &Link) {
+async fn pull<L: ControlLink + Clone>(agent: &Arc<dyn HostAgent>, link: &L) {
     let mut version = None;
     loop {
         let request = PollRequest { inventory: agent.inventory(), version };
@@ -123,7 +123,7 @@ async fn pull(agent: &Arc<dyn HostAgent>, link: &Link) {
     }
 }
 
-async fn tell(agent: &Arc<dyn HostAgent>, link: &Link) {
+async fn tell<L: ControlLink>(agent: &Arc<dyn HostAgent>, link: &L) {
     let mut whole = true;
     loop {
         let report = agent.observe(whole).await;

@@ -124,6 +124,7 @@ impl Sessions {
                 return Ok(answer);
             }
             tokio::select! {
+                biased;
                 _ = changed => {}
                 _ = tokio::time::sleep_until(deadline) => return Ok(PollAnswer::default()),
             }
@@ -172,6 +173,7 @@ impl Sessions {
             let mut changes = Vec::new();
             let mut lost = false;
             tokio::select! {
+                biased;
                 event = watch.next() => match event {
                     Some(event) => take(event, &mut changes, &mut lost),
                     None => return,

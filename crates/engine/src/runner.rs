@@ -59,6 +59,7 @@ async fn drive(mut watch: Watch, env: Env, reconciler: Arc<dyn Reconciler>, queu
             continue;
         }
         tokio::select! {
+            biased;
             event = watch.next() => match event {
                 Some(event) => hear(event, &*reconciler, &queue, &env).await,
                 // The store is gone, and the process with it.

@@ -125,7 +125,7 @@ impl Identity {
     pub async fn open(store: Store, env: Env, options: Options) -> Result<Arc<Identity>> {
         let watch = store.watch();
         let model = store.read(|reader| Model::load(reader)).await?;
-        let passwords = Passwords::new(options.password_algorithm);
+        let passwords = Passwords::new(options.password_algorithm).inline(store.is_inline());
         let (model, watch) = (RwLock::new(model), Mutex::new(watch));
         Ok(Arc::new(Identity { store, env, options, passwords, model, watch, verified: Default::default() }))
     }
@@ -136,6 +136,7 @@ impl Identity {
         let mut chores = tokio::time::interval(std::time::Duration::from_secs(300));
         loop {
             tokio::select! {
+                biased;
                 seen = signal.next() => if seen.is_none() { return },
                 _ = chores.tick() => if let Err(fault) = self.chores().await {
                     tracing::warn!("identity: {}", fault.chain());

@@ -41,13 +41,20 @@ pub struct Passwords {
     waiting: Arc<AtomicUsize>,
     /// A hash that no password is known for, to spend the same time on a user who does not exist.
     decoy: Arc<str>,
+    /// Work is done on the calling task: see [`store::Store::is_inline`].
+    inline: bool,
 }
 
 impl Passwords {
     pub fn new(algorithm: Algorithm) -> Passwords {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
         let decoy = decoy(algorithm).into();
-        Passwords { algorithm, line: Arc::new(Semaphore::new(cores)), waiting: Arc::default(), decoy }
+        Passwords { algorithm, line: Arc::new(Semaphore::new(cores)), waiting: Arc::default(), decoy, inline: false }
+    }
+
+    /// Without threads, where the store has none.
+    pub fn inline(self, inline: bool) -> Passwords {
+        Passwords { inline, ..self }
     }
 
     /// The hash to keep.
@@ -67,6 +74,9 @@ impl Passwords {
     }
 
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        if self.inline {
+            return Ok(work());
+        }
         let place = Place(self.waiting.clone());
         if self.waiting.fetch_add(1, Ordering::SeqCst) >= WAITING {
             return Err(Fault::unavailable("Too many logins at once. Try again in a moment."));

@@ -46,6 +46,7 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod follower;
+mod hooks;
 mod ledger;
 mod maintain;
 mod past;
@@ -64,6 +65,7 @@ pub use buffer::Difference;
 pub use document::{Document, Keys, Kind, Rev, Stored};
 pub use error::Error;
 pub use follower::Follower;
+pub use hooks::{Hooks, Waiting};
 pub use ledger::Usage;
 pub use maintain::{Info, Trimmed};
 pub use past::{AsOf, Version};

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 /// Where the database lies; `None` is memory, with one connection.
 pub(crate) struct Sqlite {
     pub path: Option<PathBuf>,
+    /// False: commits are left to the operating system.
+    pub durable: bool,
 }
 
 /// `synchronous=FULL` keeps what was acknowledged through a power cut. `wal_autocheckpoint` stays at 1,000: larger ones
@@ -44,6 +46,9 @@ impl Connect for Sqlite {
         }
         .map_err(failed)?;
         conn.execute_batch(WRITER).map_err(failed)?;
+        if !self.durable {
+            conn.execute_batch("PRAGMA synchronous = OFF;").map_err(failed)?;
+        }
         conn.set_prepared_statement_cache_capacity(128);
         Ok(Box::new(SqliteConn { conn }))
     }

@@ -6,6 +6,7 @@
 
 use crate::conn::{Conn, Connect};
 use crate::document::{Document, Kind, Rev, Stored};
+use crate::hooks::Hooks;
 use crate::past::{AsOf, Version};
 use crate::postgres::Postgres;
 use crate::query::Query;
@@ -39,11 +40,15 @@ pub struct Options {
     pub readers: usize,
     /// The kinds whose index version is checked, and whose entries are rebuilt if it differs, before open returns.
     pub kinds: Vec<Kind>,
+    /// A simulator beside the store.
+    pub hooks: Option<Arc<dyn Hooks>>,
+    /// False: a commit is not brought to disk before it is answered. For stores that need not outlive the machine.
+    pub durable: bool,
 }
 
 impl Options {
     pub fn new(url: impl Into<String>) -> Options {
-        Options { url: url.into(), inline: false, readers: 4, kinds: Vec::new() }
+        Options { url: url.into(), inline: false, readers: 4, kinds: Vec::new(), hooks: None, durable: true }
     }
 
     /// A store in memory, inline: gone with its last handle.
@@ -70,12 +75,13 @@ pub(crate) struct Shared {
     rev: AtomicU64,
     watchers: broadcast::Sender<Event>,
     kinds: RwLock<HashSet<&'static str>>,
+    pub hooks: Option<Arc<dyn Hooks>>,
 }
 
 impl Shared {
-    fn new(env: Env) -> Shared {
+    fn new(env: Env, hooks: Option<Arc<dyn Hooks>>) -> Shared {
         let (watchers, _) = broadcast::channel(BACKLOG);
-        Shared { env, rev: AtomicU64::new(0), watchers, kinds: RwLock::default() }
+        Shared { env, rev: AtomicU64::new(0), watchers, kinds: RwLock::default(), hooks }
     }
 
     /// Called by the writer alone, in order. A gap means that another process wrote, or that the database went back.
@@ -141,7 +147,7 @@ impl Store {
         path: Option<PathBuf>,
         inline: bool,
     ) -> Result<Store, Error> {
-        let shared = Arc::new(Shared::new(env));
+        let shared = Arc::new(Shared::new(env, options.hooks.clone()));
         let mut writer = Writer::new(connect.clone(), shared.clone())?;
         let rev = maintain::prepare(writer.reader(), &connect.schema(), &options.kinds)?;
         shared.rev.store(rev.0, Ordering::SeqCst);
@@ -187,9 +193,13 @@ impl Store {
         dry: bool,
         closure: impl FnMut(&mut Tx) -> Result<R> + Send + 'static,
     ) -> Result<(R, Outcome)> {
+        let hooked = self.inner.shared.hooks.clone().map(|hooks| (hooks, cause.clone()));
+        if let Some((hooks, cause)) = &hooked {
+            hooks.before_write(cause).await?;
+        }
         let (to, mut from) = oneshot::channel();
         let job = Box::new(Work { cause, dry, closure, value: None, to });
-        match &self.inner.mode {
+        let answer = match &self.inner.mode {
             Mode::Inline(writer) => {
                 lock(writer).batch(job, || None);
                 from.try_recv().map_err(|_| stopped())?
@@ -198,7 +208,19 @@ impl Store {
                 jobs.send(job).await.map_err(|_| stopped())?;
                 from.await.map_err(|_| stopped())?
             }
+        };
+        if let (Some((hooks, cause)), Ok((_, outcome))) = (&hooked, &answer)
+            && outcome.changed
+            && !dry
+        {
+            hooks.after_write(cause).await?;
         }
+        answer
+    }
+
+    /// True where no thread is used: whoever has work of its own that would block does it where it stands, too.
+    pub fn is_inline(&self) -> bool {
+        matches!(self.inner.mode, Mode::Inline(_))
     }
 
     /// Runs the closure on one consistent snapshot, off the async threads. It may run again.
@@ -308,6 +330,9 @@ impl Store {
         way: Way,
         mut closure: impl FnMut(&mut Reader) -> Result<R> + Send + 'static,
     ) -> Result<R> {
+        if let Some(hooks) = &self.inner.shared.hooks {
+            hooks.before_read().await?;
+        }
         match &self.inner.mode {
             Mode::Inline(writer) => {
                 let mut writer = lock(writer);
@@ -412,7 +437,7 @@ fn run(mut writer: Writer, mut queue: mpsc::Receiver<Box<dyn Job>>) {
 fn connect(options: &Options) -> Result<(Arc<dyn Connect>, Option<PathBuf>), Error> {
     if let Some(path) = options.url.strip_prefix("sqlite:") {
         let path = (path != ":memory:").then(|| PathBuf::from(path));
-        return Ok((Arc::new(Sqlite { path: path.clone() }), path));
+        return Ok((Arc::new(Sqlite { path: path.clone(), durable: options.durable }), path));
     }
     if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
         if options.inline {

@@ -72,7 +72,7 @@ pub(crate) struct Outcome {
     pub rev: Rev,
     pub differences: Vec<Difference>,
     changes: Vec<Change>,
-    changed: bool,
+    pub changed: bool,
 }
 
 /// Where the result of a job goes.
@@ -297,6 +297,11 @@ impl Writer {
     /// Raises the revision and commits. A connection that is lost here leaves it open whether it happened: then the
     /// history is asked.
     fn finish(&mut self, before: Rev, done: &[Done]) -> End {
+        let refused = self.shared.hooks.as_ref().filter(|_| self.rev != before).and_then(|hooks| hooks.commit().err());
+        if let Some(error) = refused {
+            self.tx.conn.rollback();
+            return End::Gone(error);
+        }
         let committed = if self.rev == before {
             self.tx.conn.commit()
         } else {

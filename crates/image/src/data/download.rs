@@ -6,7 +6,8 @@ use crate::images::find;
 use crate::images::ops::is_admin;
 use base::{Fault, FaultKind, Result};
 use rest::{Body, Call, HeaderName, Reply, header};
-use std::io::{Seek, SeekFrom};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;
 
@@ -32,8 +33,7 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     if first > 0 {
         file.seek(SeekFrom::Start(first)).map_err(|error| Fault::bug("seek in an image file").because(error))?;
     }
-    let stream =
-        ReaderStream::with_capacity(tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), length), CHUNK);
+    let bytes = if service.store.is_inline() { whole(file, length)? } else { stream(file, length) };
     let mut reply = Reply::empty(if range.is_some() { 206 } else { 200 })
         .content_type("application/octet-stream")
         .header(header::CONTENT_LENGTH, length.to_string())
@@ -42,7 +42,20 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     if range.is_some() {
         reply = reply.header(header::CONTENT_RANGE, format!("bytes {first}-{}/{size}", first + length - 1));
     }
-    Ok(reply.body(Body::from_stream(stream)))
+    Ok(reply.body(bytes))
+}
+
+fn stream(file: File, length: u64) -> Body {
+    let file = tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), length);
+    Body::from_stream(ReaderStream::with_capacity(file, CHUNK))
+}
+
+/// Without a thread: see [`store::Store::is_inline`].
+fn whole(file: File, length: u64) -> Result<Body> {
+    let mut bytes = Vec::new();
+    let read = file.take(length).read_to_end(&mut bytes);
+    read.map_err(|error| Fault::bug("read an image file").because(error))?;
+    Ok(Body::from(bytes))
 }
 
 /// First byte and length of a range. None for a unit or a list that is not understood, which HTTP says to ignore;

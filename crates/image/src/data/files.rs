@@ -110,7 +110,10 @@ impl Files {
     pub fn list(&self) -> Result<Vec<Found>> {
         let entries = std::fs::read_dir(&self.folder).map_err(|error| unavailable("read the image folder", error))?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.filter_map(|name| Some(Found { image: image_of(&name)?, name })).collect())
+        let mut found: Vec<Found> = names.filter_map(|name| Some(Found { image: image_of(&name)?, name })).collect();
+        // A folder has no order of its own.
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
     }
 }
 

@@ -21,6 +21,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Batches that may wait for each of the three.
 const QUEUE: usize = 3;
+/// The same without threads, where nobody empties the queue before the end: uploads up to 64 MiB.
+const INLINE_QUEUE: usize = 64;
 /// A batch is handed over when it has so many bytes, or so many chunks (what one `writev` takes).
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_CHUNKS: usize = 256;
@@ -43,6 +45,8 @@ pub struct Expected {
     pub most_bytes: u64,
     /// From `Content-Length` or `x-openstack-image-size`.
     pub size_bytes: Option<u64>,
+    /// No threads: the three do their work one after the other when all has come. See [`store::Store::is_inline`].
+    pub inline: bool,
 }
 
 /// Bytes that came whole.
@@ -60,9 +64,9 @@ pub struct Received {
 /// Invalid for a stream that breaks off or is not as long as announced.
 pub async fn receive(mut body: Body, file: &File, expected: &Expected) -> Result<Received> {
     let file = file.try_clone().map_err(|error| Fault::unavailable("The upload's file is lost.").because(error))?;
-    let (to_file, writer) = stage(move |batches| write(file, batches));
-    let (to_md5, md5) = stage(hash::<Md5>);
-    let (to_sha512, sha512) = stage(hash::<Sha512>);
+    let (to_file, writer) = stage(expected.inline, move |batches| write(file, batches));
+    let (to_md5, md5) = stage(expected.inline, hash::<Md5>);
+    let (to_sha512, sha512) = stage(expected.inline, hash::<Sha512>);
     let to = [to_file, to_md5, to_sha512];
     let mut size_bytes = 0u64;
     let pumped = pump(&mut body, &to, expected, &mut size_bytes).await;
@@ -120,15 +124,41 @@ fn too_large(most: u64) -> Fault {
     Fault::too_large(format!("The incoming image is too large: at most {most} bytes are allowed."))
 }
 
-fn stage<T: Send + 'static>(
-    run: impl FnOnce(mpsc::Receiver<Batch>) -> T + Send + 'static,
-) -> (mpsc::Sender<Batch>, JoinHandle<T>) {
-    let (to, from) = mpsc::channel(QUEUE);
-    (to, spawn_blocking(move || run(from)))
+/// One of the three at work.
+enum Worker<T> {
+    Thread(JoinHandle<T>),
+    /// Begins when all senders are gone.
+    Here(Box<dyn FnOnce() -> T + Send>),
 }
 
-async fn join<T>(handle: JoinHandle<T>) -> Result<T> {
-    handle.await.map_err(|error| Fault::bug("a thread of an upload ended badly").because(error))
+fn stage<T: Send + 'static>(
+    inline: bool,
+    run: impl FnOnce(mpsc::Receiver<Batch>) -> T + Send + 'static,
+) -> (mpsc::Sender<Batch>, Worker<T>) {
+    if inline {
+        let (to, from) = mpsc::channel(INLINE_QUEUE);
+        return (to, Worker::Here(Box::new(move || run(from))));
+    }
+    let (to, from) = mpsc::channel(QUEUE);
+    (to, Worker::Thread(spawn_blocking(move || run(from))))
+}
+
+async fn join<T>(worker: Worker<T>) -> Result<T> {
+    match worker {
+        Worker::Thread(handle) => {
+            handle.await.map_err(|error| Fault::bug("a thread of an upload ended badly").because(error))
+        }
+        Worker::Here(run) => Ok(run()),
+    }
+}
+
+/// The next batch; none when all senders are gone. Waits only where there is somebody to wait for, on a thread.
+fn take(batches: &mut mpsc::Receiver<Batch>) -> Option<Batch> {
+    match batches.try_recv() {
+        Ok(batch) => Some(batch),
+        Err(mpsc::error::TryRecvError::Disconnected) => None,
+        Err(mpsc::error::TryRecvError::Empty) => batches.blocking_recv(),
+    }
 }
 
 /// The next chunk of data; none at the end.
@@ -166,7 +196,7 @@ pub async fn drain(mut body: Body, fault: &Fault) {
 
 fn hash<D: Digest>(mut batches: mpsc::Receiver<Batch>) -> md5::digest::Output<D> {
     let mut digest = D::new();
-    while let Some(batch) = batches.blocking_recv() {
+    while let Some(batch) = take(&mut batches) {
         for chunk in batch.iter() {
             digest.update(chunk);
         }
@@ -183,7 +213,7 @@ fn write(mut file: File, mut batches: mpsc::Receiver<Batch>) -> Result<Findings>
         _ => Fault::unavailable("The image service cannot write the upload.").because(error),
     };
     let mut unsynced = 0;
-    while let Some(batch) = batches.blocking_recv() {
+    while let Some(batch) = take(&mut batches) {
         unsynced += write_batch(&mut file, &batch).map_err(failed)?;
         if unsynced >= SYNC_BYTES {
             file.sync_data().map_err(failed)?;

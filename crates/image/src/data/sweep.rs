@@ -83,6 +83,9 @@ impl Service {
 
     async fn list_files(&self) -> Result<Vec<super::files::Found>> {
         let files = self.files.clone();
+        if self.store.is_inline() {
+            return files.list();
+        }
         let listed = tokio::task::spawn_blocking(move || files.list()).await;
         listed.map_err(|error| base::Fault::bug("listing the image folder ended badly").because(error))?
     }

@@ -114,6 +114,7 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
         enforced: enforced.then(|| service.options.format_limits.clone()),
         most_bytes,
         size_bytes,
+        inline: service.store.is_inline(),
     };
     Ok(Transfer { image: id, nonce, file, status, cause, expected, digests, as_announced })
 }
