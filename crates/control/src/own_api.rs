@@ -14,6 +14,12 @@ use store::{Reader, Store};
 const RULES: &[Rule] = &[
     Rule::new("nubo:status", "role:admin", &[Scope::System, Scope::Project], "See every part of the cloud."),
     Rule::new("nubo:owners", "role:admin", &[Scope::System, Scope::Project], "See what each host shall hold."),
+    Rule::new(
+        rest::PLAN_RULE,
+        "role:admin",
+        &[Scope::System, Scope::Project],
+        "Read a dry run whole: names of hosts, other projects, who loses traffic.",
+    ),
 ];
 
 /// What the status needs of the rest of the process; set once the cloud stands.

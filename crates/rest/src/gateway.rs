@@ -2,13 +2,16 @@
 
 use crate::call::Params;
 use crate::route::Access;
-use crate::{Body, Call, Caller, Envelope, Metrics, Query, Reply, Route, Service, Tokens, Version};
+use crate::{Body, Call, Caller, Envelope, Metrics, PLAN_RULE, Query, Reply, Route, Service, Tokens, Version};
+use crate::{plan, wish};
 use base::{Env, Fault, FaultKind, RequestId, Result};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use policy::{Decision, Policy, Target};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
+use store::Scope;
 
 /// The longest path that is looked at, in bytes.
 const PATH_BYTES: usize = 4096;
@@ -179,6 +182,8 @@ impl Inner {
         for (name, value) in found.iter().flat_map(|found| found.params.iter()) {
             params.push((placeholder(service, route, name), decode(value)?));
         }
+        let mut query = Query::parse(parts.uri.query().unwrap_or(""))?;
+        let scope = wish::scope(route, &mut query)?;
         let call = Call {
             request_id: request_id.clone(),
             operation: route.operation,
@@ -186,24 +191,46 @@ impl Inner {
                 Access::Open => "",
                 Access::Rule(rule) => rule,
             },
-            caller,
+            caller: caller.clone(),
             version: version.unwrap_or(Version(0, 0)),
             method: parts.method.clone(),
             path: parts.uri.path().to_owned(),
             base_url: self.options.public_url.clone(),
             prefix: service.prefix,
             headers: parts.headers.clone(),
-            query: Query::parse(parts.uri.query().unwrap_or(""))?,
+            query,
             params: Params(params),
             policy: service.policy.clone(),
             now: self.options.env.now(),
             body: Mutex::new(Some(body)),
             upgrade,
         };
-        match AssertUnwindSafe((route.handler)(call)).catch_unwind().await {
+        let plan = scope.dry.clone();
+        let reply = self.run(route, call, scope).await?;
+        match plan {
+            // What a handler answers itself instead of failing is an answer of the dry run, too.
+            Some(plan) if reply.status < 400 => {
+                plan::reply(route.operation, reply.status, &plan, &caller, self.reads_plans(&caller))
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    /// Runs the handler in the request's scope.
+    async fn run(&self, route: &Route, call: Call, scope: Scope) -> Result<Reply> {
+        // Made inside the scope: a handler may look at it before its future is polled.
+        let handler = store::scope::run(scope, async { (route.handler)(call).await });
+        match AssertUnwindSafe(handler).catch_unwind().await {
             Ok(result) => result,
             Err(_) => Err(Fault::bug(format!("the handler of {} panicked", route.operation))),
         }
+    }
+
+    /// Whether the caller may read plans whole. The rule is the own service's; without it nobody may.
+    fn reads_plans(&self, caller: &Caller) -> bool {
+        let own = self.services.iter().find(|service| service.envelope == Envelope::Nubo);
+        let decision = |policy: &Policy| policy.check(PLAN_RULE, &caller.credentials, &Target::default());
+        own.is_some_and(|own| matches!(decision(&own.policy), Decision::Allowed))
     }
 
     /// The caller of the request; anonymous only where `open`.

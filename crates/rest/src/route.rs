@@ -17,6 +17,30 @@ pub enum Access {
     Rule(&'static str),
 }
 
+/// Whether `?dry_run=true` tells what an operation would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DryRun {
+    Yes,
+    /// It cannot, and why: a clause, such as "a token is the answer itself".
+    Not(&'static str),
+}
+
+/// Whether `undo` takes back what an operation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undo {
+    Yes,
+    /// It cannot, and why.
+    Not(&'static str),
+}
+
+/// What holds for one action of a route that dispatches by the body's only key, where it differs from the route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Except {
+    pub action: &'static str,
+    pub dry: DryRun,
+    pub undo: Undo,
+}
+
 type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Reply>> + Send + Sync>;
 
 /// One operation: where it is, since when, who may, and what answers.
@@ -35,6 +59,10 @@ pub struct Route {
     pub until: Option<Version>,
     /// Names of the actions that this route dispatches by the body's only key.
     pub actions: &'static [&'static str],
+    /// Means something for operations that change something.
+    pub dry: DryRun,
+    pub undo: Undo,
+    pub except: &'static [Except],
     pub handler: Handler,
 }
 
@@ -55,7 +83,9 @@ impl Route {
     {
         let state = state.clone();
         let handler: Handler = Arc::new(move |call| Box::pin(handler(state.clone(), call)));
-        Route { method, path, operation, access, success, since: None, until: None, actions: &[], handler }
+        let (dry, undo) = (DryRun::Yes, Undo::Yes);
+        let (since, until, actions, except) = (None, None, &[], &[]);
+        Route { method, path, operation, access, success, since, until, actions, dry, undo, except, handler }
     }
 
     /// Exists from this version on.
@@ -73,6 +103,29 @@ impl Route {
     pub fn actions(mut self, actions: &'static [&'static str]) -> Route {
         self.actions = actions;
         self
+    }
+
+    /// Says that the operation has no dry run, and why.
+    pub fn no_dry_run(mut self, why: &'static str) -> Route {
+        self.dry = DryRun::Not(why);
+        self
+    }
+
+    /// Says that the operation cannot be undone, and why.
+    pub fn no_undo(mut self, why: &'static str) -> Route {
+        self.undo = Undo::Not(why);
+        self
+    }
+
+    /// Says which of the actions have no dry run or no undo.
+    pub fn except(mut self, except: &'static [Except]) -> Route {
+        self.except = except;
+        self
+    }
+
+    /// Whether the operation may change something. A GET may write what it finds missing, but nobody asked it to.
+    pub fn mutates(&self) -> bool {
+        !matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
     }
 
     pub(crate) fn speaks(&self, version: Option<Version>) -> bool {

@@ -23,6 +23,7 @@ pub(crate) struct DocRow {
 }
 
 /// A document that the transaction touched.
+#[derive(Clone)]
 pub(crate) struct Entry {
     /// As committed, and its keys.
     pub before: Option<(DocRow, Keys)>,
@@ -45,12 +46,13 @@ impl Entry {
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct LedgerRow {
     pub before: Option<Usage>,
     pub after: Usage,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Buffer {
     pub entries: BTreeMap<&'static str, BTreeMap<String, Entry>>,
     /// Who owns a unique key now, where the transaction changed that.
@@ -84,11 +86,17 @@ impl Buffer {
     }
 
     /// The changed entries in the order in which they were touched.
-    fn changed(&self) -> Vec<(&'static str, &str, &Entry)> {
+    pub fn changed(&self) -> Vec<(&'static str, &str, &Entry)> {
         let all = self.entries.iter().flat_map(|(kind, ids)| ids.iter().map(move |(id, e)| (*kind, id.as_str(), e)));
         let mut changed: Vec<_> = all.filter(|(_, _, entry)| entry.changed()).collect();
         changed.sort_by_key(|(_, _, entry)| entry.order);
         changed
+    }
+
+    /// Whether any document or ledger row is changed.
+    pub fn any_changed(&self) -> bool {
+        let ledger = |row: &LedgerRow| row.before.unwrap_or_default() != row.after;
+        self.entries.values().flat_map(BTreeMap::values).any(Entry::changed) || self.ledger.values().any(ledger)
     }
 
     /// What the watch will tell and history will keep, secrets blanked.

@@ -2,6 +2,7 @@
 
 use crate::document::redacted;
 use crate::query::Query;
+use crate::store::Way;
 use crate::{Document, Error, Event, Result, Rev, Revision, Store, Stored, Watch};
 use std::collections::BTreeMap;
 
@@ -35,9 +36,10 @@ impl<T: Document> Follower<T> {
         Ok(&self.docs)
     }
 
-    /// The watch was made before this snapshot, so nothing falls between the two.
+    /// The watch was made before this snapshot, so nothing falls between the two. What a dry run would have changed, or
+    /// the past that a request asks for, must not stay here.
     async fn read(&mut self) -> Result<()> {
-        let read = self.store.read(|reader| {
+        let read = self.store.read_by(Way::Away, |reader| {
             let rows = reader.rows(T::KIND, &Query::all())?;
             let mut docs = BTreeMap::new();
             for mut row in rows {

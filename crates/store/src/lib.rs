@@ -8,6 +8,7 @@
 //! - [`Store::write`] runs a synchronous closure in the one write transaction. It may run the closure again, so a
 //!   closure touches nothing but the [`Tx`] and what it owns.
 //! - [`Store::read`] runs a closure on one consistent snapshot.
+//! - [`scope::run`] makes everything that a future does with the store a dry run, or a look at the past.
 //! - [`Store::watch`] tells of every committed revision in order.
 //!
 //! ```
@@ -54,6 +55,7 @@ mod postgres;
 mod query;
 mod reader;
 mod schema;
+pub mod scope;
 mod sql;
 mod sqlite;
 mod store;
@@ -72,7 +74,8 @@ pub use past::{AsOf, Version};
 pub use query::Query;
 pub use reader::Reader;
 pub use store::{Options, Store};
-pub use tx::{Charge, Tx};
+pub use scope::Scope;
+pub use tx::{Charge, Touched, Tx};
 pub use watch::{Change, Event, Revision, Watch};
 pub use writer::{Cause, Committed};
 

@@ -4,6 +4,7 @@
 //! queue, and a few read connections are lent out. In inline mode there is one connection and no thread: the closure
 //! runs on the calling task, so that a simulator's one seed decides everything.
 
+use crate::buffer::Buffer;
 use crate::conn::{Conn, Connect};
 use crate::document::{Document, Kind, Rev, Stored};
 use crate::hooks::Hooks;
@@ -11,6 +12,7 @@ use crate::past::{AsOf, Version};
 use crate::postgres::Postgres;
 use crate::query::Query;
 use crate::reader::Reader;
+use crate::scope::{self, Along, Scope};
 use crate::sqlite::Sqlite;
 use crate::tx::Tx;
 use crate::watch::{BACKLOG, Change, Event, Revision, Watch};
@@ -168,12 +170,24 @@ impl Store {
     ///
     /// The closure is synchronous: it cannot wait for anything but the store (docs/adr/0002). It may run more than once,
     /// so it must touch nothing outside the `Tx`. A fault or panic undoes it. A caller that goes away does not stop it.
+    ///
+    /// In the scope of a dry run it is undone as well, and answered as though it had been kept; see [`crate::scope`].
     pub async fn write<R: Send + 'static>(
         &self,
         cause: Cause,
         closure: impl FnMut(&mut Tx) -> Result<R> + Send + 'static,
     ) -> Result<Committed<R>> {
-        let (value, outcome) = self.job(cause, false, closure).await?;
+        let Scope { dry, as_of, along } = scope::current();
+        if as_of.is_some() {
+            return Err(Fault::invalid("The past cannot be changed: leave out as_of."));
+        }
+        let Some(plan) = dry else {
+            let (value, outcome) = self.job(cause, Purpose { along, ..Purpose::default() }, closure).await?;
+            return Ok(Committed { value, rev: outcome.rev });
+        };
+        let purpose = Purpose { dry: true, overlay: plan.overlay(), along: None };
+        let (value, outcome) = self.job(cause, purpose, closure).await?;
+        plan.keep(outcome.overlay.unwrap_or_default(), outcome.differences);
         Ok(Committed { value, rev: outcome.rev })
     }
 
@@ -183,14 +197,16 @@ impl Store {
         cause: Cause,
         closure: impl FnMut(&mut Tx) -> Result<R> + Send + 'static,
     ) -> Result<(R, Vec<Difference>)> {
-        let (value, outcome) = self.job(cause, true, closure).await?;
+        let overlay = scope::dry().and_then(|plan| plan.overlay());
+        let purpose = Purpose { dry: true, overlay, along: None };
+        let (value, outcome) = self.job(cause, purpose, closure).await?;
         Ok((value, outcome.differences))
     }
 
     async fn job<R: Send + 'static>(
         &self,
         cause: Cause,
-        dry: bool,
+        purpose: Purpose,
         closure: impl FnMut(&mut Tx) -> Result<R> + Send + 'static,
     ) -> Result<(R, Outcome)> {
         let hooked = self.inner.shared.hooks.clone().map(|hooks| (hooks, cause.clone()));
@@ -198,7 +214,8 @@ impl Store {
             hooks.before_write(cause).await?;
         }
         let (to, mut from) = oneshot::channel();
-        let job = Box::new(Work { cause, dry, closure, value: None, to });
+        let Purpose { dry, overlay, along } = purpose;
+        let job = Box::new(Work { cause, dry, overlay, along, closure, value: None, to });
         let answer = match &self.inner.mode {
             Mode::Inline(writer) => {
                 lock(writer).batch(job, || None);
@@ -330,6 +347,20 @@ impl Store {
         way: Way,
         mut closure: impl FnMut(&mut Reader) -> Result<R> + Send + 'static,
     ) -> Result<R> {
+        let overlay = scope::dry().and_then(|plan| plan.overlay());
+        let closure = move |reader: &mut Reader| match &overlay {
+            Some(overlay) => over(reader, overlay, &mut closure),
+            None => closure(reader),
+        };
+        self.read_by(way, closure).await
+    }
+
+    /// A read outside any scope: what is derived from the store serves everybody.
+    pub(crate) async fn read_by<R: Send + 'static>(
+        &self,
+        way: Way,
+        mut closure: impl FnMut(&mut Reader) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
         if let Some(hooks) = &self.inner.shared.hooks {
             hooks.before_read().await?;
         }
@@ -349,9 +380,30 @@ impl Store {
     }
 }
 
+/// Runs a read with the changes of a dry run laid over what is committed.
+fn over<R>(
+    reader: &mut Reader,
+    overlay: &Buffer,
+    closure: &mut impl FnMut(&mut Reader) -> Result<R>,
+) -> Result<R> {
+    reader.buffer = overlay.clone();
+    // A panic must not leave the changes in a reader that others will borrow.
+    let result = guarded(reader, closure);
+    reader.buffer = Buffer::default();
+    result
+}
+
+/// What a job is for: to be kept, or a dry run.
+#[derive(Default)]
+struct Purpose {
+    dry: bool,
+    overlay: Option<Arc<Buffer>>,
+    along: Option<Arc<dyn Along>>,
+}
+
 /// Where a read runs.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+pub(crate) enum Way {
     /// One statement: needs no snapshot.
     One,
     /// On the calling thread if the engine is local.

@@ -3,7 +3,7 @@
 //! Changes are buffered here and written once at the end; reads through the same [`Tx`] see them. There is one writer
 //! at a time, so what a closure read stays true until its commit: read, change, [`Tx::update`] needs no comparison.
 
-use crate::buffer::{DOCUMENTS, DocRow, Entry, LedgerRow};
+use crate::buffer::{Buffer, DOCUMENTS, DocRow, Entry, LedgerRow};
 use crate::document::{Document, Keys, Rev, Stored, decode, encode, plain, redacted};
 use crate::reader::{Reader, stored, usage};
 use crate::sql::{self, Value};
@@ -33,6 +33,17 @@ pub struct Charge<'a> {
     pub resource: &'a str,
     pub delta: i64,
     pub default_limit: Option<i64>,
+}
+
+/// A document that a transaction has changed; see [`Tx::touched`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    pub kind: &'static str,
+    pub id: String,
+    pub project_id: String,
+    /// Whether it was there before the transaction, and whether it is there after it.
+    pub before: bool,
+    pub after: bool,
 }
 
 impl Deref for Tx {
@@ -72,11 +83,33 @@ impl Tx {
         self.now = reader.shared.env.now().max(self.now);
     }
 
+    /// Begins with what earlier writes of the same dry run would have changed.
+    pub(crate) fn lay_over(&mut self, overlay: Buffer) {
+        self.reader.buffer = overlay;
+    }
+
     pub(crate) fn stop(&mut self) {
         let reader = &mut self.reader;
         reader.buffer = Default::default();
         reader.seen.clear();
         reader.base = None;
+    }
+
+    /// The documents that this transaction has changed so far, in the order in which it touched them.
+    pub fn touched(&self) -> Vec<Touched> {
+        let changed = self.reader.buffer.changed().into_iter();
+        let touched = changed.map(|(kind, id, entry)| {
+            let project = entry.after.as_ref().or(entry.before.as_ref()).map(|(row, _)| row.project_id.clone());
+            let (before, after) = (entry.before.is_some(), entry.after.is_some());
+            Touched { kind, id: id.to_owned(), project_id: project.unwrap_or_default(), before, after }
+        });
+        touched.collect()
+    }
+
+    /// False while the transaction would leave everything as it was.
+    pub(crate) fn changes_anything(&self) -> bool {
+        let buffer = &self.reader.buffer;
+        buffer.any_changed() || !buffer.meta.is_empty()
     }
 
     /// The revision that this transaction becomes if it changes anything.

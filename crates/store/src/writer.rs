@@ -8,10 +8,11 @@
 //!   └──────────────── the transaction is gone: every job again, alone ────────────────┘
 //! ```
 
-use crate::buffer::{Difference, seq};
+use crate::buffer::{Buffer, Difference, seq};
 use crate::conn::Connect;
 use crate::document::plain;
 use crate::reader::Reader;
+use crate::scope::Along;
 use crate::sql::{self, given};
 use crate::store::Shared;
 use crate::tx::Tx;
@@ -63,6 +64,8 @@ pub(crate) trait Job: Send {
     fn run(&mut self, tx: &mut Tx) -> Result<()>;
     fn cause(&self) -> &Cause;
     fn dry(&self) -> bool;
+    /// What earlier writes of the same dry run would have changed.
+    fn overlay(&self) -> Option<&Buffer>;
     fn answer(self: Box<Self>, outcome: Result<Outcome>);
 }
 
@@ -71,6 +74,8 @@ pub(crate) trait Job: Send {
 pub(crate) struct Outcome {
     pub rev: Rev,
     pub differences: Vec<Difference>,
+    /// Of a dry run: what it has changed, for the reads and writes that follow in the same scope.
+    pub overlay: Option<Buffer>,
     changes: Vec<Change>,
     pub changed: bool,
 }
@@ -81,6 +86,8 @@ pub(crate) type Answer<R> = oneshot::Sender<Result<(R, Outcome)>>;
 pub(crate) struct Work<R, F> {
     pub cause: Cause,
     pub dry: bool,
+    pub overlay: Option<Arc<Buffer>>,
+    pub along: Option<Arc<dyn Along>>,
     pub closure: F,
     pub value: Option<R>,
     pub to: Answer<R>,
@@ -90,7 +97,10 @@ impl<R: Send, F: FnMut(&mut Tx) -> Result<R> + Send> Job for Work<R, F> {
     fn run(&mut self, tx: &mut Tx) -> Result<()> {
         self.value = None;
         self.value = Some((self.closure)(tx)?);
-        Ok(())
+        match &self.along {
+            Some(along) if tx.changes_anything() => along.write(tx),
+            _ => Ok(()),
+        }
     }
 
     fn cause(&self) -> &Cause {
@@ -99,6 +109,10 @@ impl<R: Send, F: FnMut(&mut Tx) -> Result<R> + Send> Job for Work<R, F> {
 
     fn dry(&self) -> bool {
         self.dry
+    }
+
+    fn overlay(&self) -> Option<&Buffer> {
+        self.overlay.as_deref()
     }
 
     fn answer(self: Box<Self>, outcome: Result<Outcome>) {
@@ -254,6 +268,9 @@ impl Writer {
         job.cause().check()?;
         self.tx.conn.savepoint()?;
         self.tx.start(self.rev);
+        if let Some(overlay) = job.overlay() {
+            self.tx.lay_over(overlay.clone());
+        }
         let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut self.tx)))
             .unwrap_or_else(|panic| Err(Fault::bug(format!("a transaction panicked: {}", message(&*panic)))));
         let outcome = ran.and_then(|()| match self.tx.failed.take() {
@@ -283,7 +300,8 @@ impl Writer {
         let changes = reader.buffer.changes(rev, now)?;
         let rows = reader.buffer.rows(&changes, job.cause(), now);
         let changed = !rows.is_empty() || !reader.buffer.meta.is_empty();
-        if !rows.is_empty() {
+        // What an overlay builds upon may have been changed by others since; its rows would not fit any more.
+        if !rows.is_empty() && job.overlay().is_none() {
             reader.conn.flush(&rows)?;
         }
         for (name, value) in &reader.buffer.meta {
@@ -291,7 +309,9 @@ impl Writer {
         }
         let differences = if job.dry() { reader.buffer.differences()? } else { Vec::new() };
         let rev = if changed { rev } else { self.rev };
-        Ok(Outcome { rev, differences, changes, changed })
+        drop(rows);
+        let overlay = job.dry().then(|| std::mem::take(&mut reader.buffer));
+        Ok(Outcome { rev, differences, overlay, changes, changed })
     }
 
     /// Raises the revision and commits. A connection that is lost here leaves it open whether it happened: then the

@@ -5,6 +5,7 @@ mod crash;
 mod lifted;
 mod model;
 mod side;
+mod scopes;
 mod things;
 
 use store::{Options, Store};
@@ -65,6 +66,11 @@ on_every_engine!(
     bodies::nul_and_overlong_values_are_refused,
     bodies::secrets_stay_in_the_document,
     bodies::a_dry_run_tells_and_leaves_nothing,
+    scopes::a_dry_scope_sees_its_own_changes_and_leaves_nothing,
+    scopes::a_dry_scope_goes_on_while_others_write,
+    scopes::what_serves_everybody_is_read_outside_the_scope,
+    scopes::the_past_cannot_be_written,
+    scopes::what_is_written_along_is_one_commit_with_the_change,
     bodies::a_bad_job_leaves_the_others_whole,
     bodies::lists_keep_the_order_of_creation,
     bodies::reopening_changes_nothing,
