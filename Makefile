@@ -2,7 +2,8 @@
 
 SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
-NUBO := $(CARGO_TARGET_DIR)/release/nubo
+# A program built elsewhere serves as well; then nothing is built.
+NUBO := $(or $(NUBO_BIN),$(CARGO_TARGET_DIR)/release/nubo)
 # sudo only where it is needed, keeping our own settings.
 SETTINGS := NUBO_STATE,NUBO_LISTEN,NUBO_PUBLIC_URL,NUBO_ACCEL,NUBO_STORE,NUBO_EXTERNAL_CIDR,NUBO_UPLINK,NUBO_NETNS,NUBO_LOG,NUBO_BCRYPT_ROUNDS
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=$(SETTINGS))
@@ -23,8 +24,12 @@ purge:
 	@$(AS_ROOT) $(NUBO) purge
 
 build:
+ifdef NUBO_BIN
+	@echo "using $(NUBO_BIN)"
+else
 	@echo "building the release program"
 	@cargo build --release --locked --package nubo
+endif
 
 test:
 	@scripts/test
