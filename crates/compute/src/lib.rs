@@ -12,6 +12,7 @@ mod input;
 mod keypairs;
 mod policy;
 mod quota;
+mod recount;
 mod servers;
 mod usage;
 mod versions;

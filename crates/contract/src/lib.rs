@@ -9,10 +9,12 @@ pub mod images;
 pub mod limits;
 pub mod ports;
 pub mod projector;
+pub mod recount;
 
 pub use hosts::*;
 pub use images::*;
 pub use limits::*;
 pub use ports::*;
 pub use projector::*;
+pub use recount::{Counts, Miscount, Recount};
 pub use rest::{Caller, Tokens};

@@ -7,7 +7,7 @@ use agent_api::{HostInventory, Report};
 use axum::body::Body;
 use base::{CloudId, Env, Fault, ImageId, Result};
 use compute::Compute;
-use contract::{Hosts, Projector};
+use contract::{Hosts, Miscount, Projector, Recount};
 use http::{Request, Response};
 use identity::Identity;
 use network::Network;
@@ -51,6 +51,7 @@ struct Inner {
     gateway: Gateway,
     sessions: Sessions,
     link: Link,
+    recounts: Vec<Arc<dyn Recount>>,
     _tasks: JoinSet<()>,
 }
 
@@ -141,13 +142,14 @@ impl Cloud {
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(compute.loops());
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));
+        let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), compute.clone()];
         let observers = Arc::new(Services { image, network, compute });
         let link = Link { sessions: sessions.clone(), store, env, observers };
         let mut tasks = JoinSet::new();
         tasks.spawn(identity.run());
         let projection = sessions.clone();
         tasks.spawn(async move { projection.project().await });
-        Ok(Cloud(Arc::new(Inner { gateway, sessions, link, _tasks: tasks })))
+        Ok(Cloud(Arc::new(Inner { gateway, sessions, link, recounts, _tasks: tasks })))
     }
 
     /// Answers one request of the public API.
@@ -162,6 +164,17 @@ impl Cloud {
 
     pub fn gateway(&self) -> &Gateway {
         &self.0.gateway
+    }
+
+    /// Every service that charges the ledger.
+    pub fn recounts(&self) -> Vec<Arc<dyn Recount>> {
+        self.0.recounts.clone()
+    }
+
+    /// Every row of the ledger that is not what its things add up to: always empty, unless there is a bug.
+    pub async fn miscounts(&self) -> Result<Vec<Miscount>> {
+        let services = self.recounts();
+        self.0.link.store.read(move |reader| contract::recount::miscounts(&services, reader)).await
     }
 
     /// Waits until `count` hosts poll.

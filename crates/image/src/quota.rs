@@ -4,6 +4,7 @@ use crate::Service;
 use crate::document::Image;
 use base::{Fault, ProjectId, Result};
 use contract::Limits;
+use contract::recount::{self, Counts, Recount};
 use policy::Target;
 use rest::{Call, Reply};
 use serde_json::json;
@@ -80,6 +81,22 @@ fn add(tx: &mut Tx, quota: &Quota, owner: &ProjectId, resource: &'static str, de
         Ok(_) => Ok(()),
         Err(store::Error::Quota { used, limit, asked, .. }) => Err(over(owner, resource, limit, used, asked)),
         Err(other) => Err(other.into()),
+    }
+}
+
+impl Recount for Service {
+    fn name(&self) -> &'static str {
+        "image"
+    }
+
+    fn recount(&self, reader: &mut Reader) -> Result<Counts> {
+        let mut counts = Counts::new();
+        for image in reader.list::<Image>(Query::all())? {
+            let Some(owner) = &image.owner else { continue };
+            recount::add(&mut counts, owner, COUNT, 1);
+            recount::add(&mut counts, owner, SIZE, image.quota_mib());
+        }
+        Ok(counts)
     }
 }
 

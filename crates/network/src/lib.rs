@@ -30,6 +30,7 @@ pub mod versions;
 
 mod attach;
 mod reconcile;
+mod recount;
 mod rules;
 
 use base::{Env, Result};

@@ -120,6 +120,16 @@ impl Reader {
         Ok(usages)
     }
 
+    /// The whole ledger by scope and resource: for who counts it again.
+    pub fn ledger(&mut self) -> Result<BTreeMap<(String, String), Usage>, Error> {
+        let mut usages = BTreeMap::new();
+        for mut row in self.query(&sql::LEDGER, &[])? {
+            usages.insert((row.text(0)?, row.text(1)?), Usage { used: row.int(2)?, limit: row.maybe_int(3) });
+        }
+        usages.extend(self.buffer.ledger.iter().map(|(row, usage)| (row.clone(), usage.after)));
+        Ok(usages)
+    }
+
     /// A named number of the cloud, kept outside documents and history.
     pub fn meta(&mut self, name: &str) -> Result<Option<i64>, Error> {
         self.raw_meta(&format!("m:{name}"))

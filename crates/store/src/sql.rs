@@ -187,6 +187,8 @@ pub(crate) static COUNT_INDEX: Sql =
     Sql::new("SELECT count(*) FROM index_entry WHERE kind = $1 AND name = $2 AND value = $3");
 
 pub(crate) static USAGE: Sql = Sql::new("SELECT used, lim FROM ledger WHERE scope = $1 AND resource = $2");
+/// Walks through the whole ledger: for who counts it again, never for a request.
+pub(crate) static LEDGER: Sql = Sql::new("SELECT scope, resource, used, lim FROM ledger ORDER BY scope, resource");
 pub(crate) static USAGES: Sql = Sql::new("SELECT resource, used, lim FROM ledger WHERE scope = $1 ORDER BY resource");
 
 /// A delete is written with the row it replaces, so `seq` alone orders everything. See `past.rs`.

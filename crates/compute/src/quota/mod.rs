@@ -84,7 +84,7 @@ pub fn limit_of(reader: &mut Reader, project: &str, resource: &str) -> Result<i6
     }
 }
 
-fn server_resources(flavor: &ServerFlavor, count: i64) -> [(&'static str, i64); 3] {
+pub fn server_resources(flavor: &ServerFlavor, count: i64) -> [(&'static str, i64); 3] {
     [("cores", i64::from(flavor.vcpus) * count), ("instances", count), ("ram", flavor.ram_mib as i64 * count)]
 }
 

@@ -1,0 +1,36 @@
+//! What servers and key pairs add up to in the ledger: the rows of projects, of their users, and of hosts.
+
+use crate::Compute;
+use crate::keypairs::KeyPair;
+use crate::servers::Server;
+use crate::{hosts, quota};
+use base::Result;
+use contract::recount::{Counts, Recount, add};
+use store::{Query, Reader};
+
+impl Recount for Compute {
+    fn name(&self) -> &'static str {
+        "compute"
+    }
+
+    fn recount(&self, reader: &mut Reader) -> Result<Counts> {
+        let mut counts = Counts::new();
+        for server in reader.list::<Server>(Query::all())? {
+            let member = quota::member_scope(&server.project_id, &server.user_id);
+            for scope in [quota::project_scope(&server.project_id), member] {
+                for (resource, amount) in quota::server_resources(&server.flavor, 1) {
+                    add(&mut counts, &scope, resource, amount);
+                }
+            }
+            if let Some(host) = &server.host {
+                for (resource, amount) in hosts::claims(&server.flavor) {
+                    add(&mut counts, &hosts::scope(host), resource, amount);
+                }
+            }
+        }
+        for pair in reader.list::<KeyPair>(Query::all())? {
+            add(&mut counts, &quota::user_scope(&pair.user_id), "key_pairs", 1);
+        }
+        Ok(counts)
+    }
+}
