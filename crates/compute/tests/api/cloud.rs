@@ -349,10 +349,17 @@ impl Cloud {
             self.report(false).await;
             self.work().await;
             if self.store.read(|reader| Ok(reader.snapshot_rev()?)).await.unwrap() == before {
-                return;
+                return self.counts().await;
             }
         }
         panic!("the cloud does not settle");
+    }
+
+    /// The ledger is always what servers and key pairs add up to.
+    pub async fn counts(&self) {
+        let services: Vec<Arc<dyn contract::Recount>> = vec![self.compute.clone()];
+        let wrong = self.store.read(move |reader| contract::recount::miscounts(&services, reader)).await.unwrap();
+        assert_eq!(wrong, []);
     }
 
     async fn work(&self) {
