@@ -1,6 +1,14 @@
 //! Which host a server goes to, and why no other.
+//!
+//! A server's request is held against each host as a row of checks, one for each constraint. What decides is the same
+//! row that explains: nothing else may refuse a host.
+
+mod explain;
+
+pub use explain::{Change, Explained, Row, Step, explain};
 
 use base::HostName;
+use serde::{Deserialize, Serialize};
 
 /// What a server needs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -9,7 +17,7 @@ pub struct Request {
     pub memory_mib: u64,
     pub disk_gib: u64,
     pub availability_zone: Option<String>,
-    /// Only this host will do (`az:host`, by an administrator).
+    /// Only this host will do (`az:host`, by an administrator). A disabled host takes what names it.
     pub host: Option<HostName>,
     /// Hosts that have already failed at it.
     pub avoid: Vec<HostName>,
@@ -40,183 +48,160 @@ impl Room {
     }
 }
 
-/// Why a host cannot take a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Obstacle {
-    NotThisHost,
-    Down,
-    Disabled,
-    Zone { has: String, wanted: String },
-    Avoided,
-    Short { what: &'static str, needed: u64, free: u64 },
+/// What can stand between a server and a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Constraint {
+    /// The host that was asked for by name.
+    NamedHost,
+    HostUp,
+    HostEnabled,
+    AvailabilityZone,
+    /// It has not failed at this server before.
+    NotFailedBefore,
+    Vcpus,
+    Memory,
+    Disk,
 }
 
-impl std::fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Constraint {
+    /// As people read it.
+    pub fn name(self) -> &'static str {
         match self {
-            Obstacle::NotThisHost => write!(f, "another host was asked for"),
-            Obstacle::Down => write!(f, "it is down"),
-            Obstacle::Disabled => write!(f, "it is disabled"),
-            Obstacle::Zone { has, wanted } => write!(f, "it is in zone {has}, not in {wanted}"),
-            Obstacle::Avoided => write!(f, "it has already failed at this server"),
-            Obstacle::Short { what, needed, free } => write!(f, "{what}: {needed} needed, {free} free"),
+            Constraint::NamedHost => "the host that was asked for",
+            Constraint::HostUp => "host up",
+            Constraint::HostEnabled => "host enabled",
+            Constraint::AvailabilityZone => "availability zone",
+            Constraint::NotFailedBefore => "has not failed at this server before",
+            Constraint::Vcpus => "vCPUs",
+            Constraint::Memory => "memory (MiB)",
+            Constraint::Disk => "disk (GiB)",
         }
     }
 }
 
-/// Host by host, everything that stood in the way: in the order in which the hosts were given.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Explained(pub Vec<(HostName, Vec<Obstacle>)>);
+/// One constraint of one request on one host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    pub constraint: Constraint,
+    pub pass: bool,
+    /// Where it is a matter of numbers: what is needed, what is free, and what the host hands out in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Amount>,
+}
 
-impl Explained {
-    /// Without hosts' names: what the owner of a server may read.
-    pub fn summary(&self) -> String {
-        if self.0.is_empty() {
-            return "The cloud has no hosts.".to_owned();
-        }
-        let mut lines: Vec<(String, usize)> = Vec::new();
-        for (_, obstacles) in &self.0 {
-            let text = obstacles.iter().map(Obstacle::to_string).collect::<Vec<_>>().join("; ");
-            match lines.iter_mut().find(|line| line.0 == text) {
-                Some(line) => line.1 += 1,
-                None => lines.push((text, 1)),
-            }
-        }
-        let hosts = |n: usize| if n == 1 { "1 host".to_owned() } else { format!("{n} hosts") };
-        let lines: Vec<_> = lines.iter().take(8).map(|(text, n)| format!("{}: {text}", hosts(*n))).collect();
-        format!("{}.", lines.join(". "))
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    pub needed: u64,
+    pub free: u64,
+    pub capacity: u64,
+}
+
+/// Every constraint of a request on a host, also those that it meets. The order is fixed.
+pub fn checks(request: &Request, host: &Host) -> Vec<Check> {
+    let check = |constraint, pass| Check { constraint, pass, amount: None };
+    let mut row = Vec::with_capacity(8);
+    if let Some(wanted) = &request.host {
+        row.push(check(Constraint::NamedHost, *wanted == host.name));
     }
+    row.push(check(Constraint::HostUp, host.alive));
+    // Who names a host means it, also while it is disabled for everybody else.
+    row.push(check(Constraint::HostEnabled, host.enabled || request.host.is_some()));
+    if let Some(wanted) = &request.availability_zone {
+        row.push(check(Constraint::AvailabilityZone, *wanted == host.availability_zone));
+    }
+    if !request.avoid.is_empty() {
+        row.push(check(Constraint::NotFailedBefore, !request.avoid.contains(&host.name)));
+    }
+    for (constraint, needed, room) in needs(request, host) {
+        let amount = Amount { needed, free: room.free(), capacity: room.capacity };
+        row.push(Check { constraint, pass: needed <= room.free(), amount: Some(amount) });
+    }
+    row
+}
 
-    /// With hosts' names, for administrators.
-    pub fn table(&self) -> String {
-        let line = |(host, obstacles): &(HostName, Vec<Obstacle>)| {
-            format!("{host}: {}", obstacles.iter().map(Obstacle::to_string).collect::<Vec<_>>().join("; "))
+fn needs(request: &Request, host: &Host) -> [(Constraint, u64, Room); 3] {
+    [
+        (Constraint::Vcpus, request.vcpus, host.vcpus),
+        (Constraint::Memory, request.memory_mib, host.memory_mib),
+        (Constraint::Disk, request.disk_gib, host.disk_gib),
+    ]
+}
+
+/// The same decision as [`checks`], without a row: a choice looks at every host of the cloud.
+fn fits(request: &Request, host: &Host) -> bool {
+    host.alive
+        && request.host.as_ref().map_or(host.enabled, |wanted| *wanted == host.name)
+        && request.availability_zone.as_ref().is_none_or(|zone| *zone == host.availability_zone)
+        && !request.avoid.contains(&host.name)
+        && needs(request, host).iter().all(|(_, needed, room)| *needed <= room.free())
+}
+
+/// Why a server went where it went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub host: HostName,
+    /// How many hosts there were, and how many of them fitted.
+    pub hosts: u64,
+    pub fitting: u64,
+    /// What was free on the chosen host before.
+    pub free_memory_mib: u64,
+    pub free_vcpus: u64,
+    /// The next best host with its free memory (MiB), if any fitted.
+    pub runner_up: Option<(HostName, u64)>,
+    /// It was asked for by name.
+    pub asked_for: bool,
+}
+
+impl Decision {
+    /// For administrators: it names hosts.
+    pub fn sentence(&self) -> String {
+        let Decision { host, hosts, fitting, free_memory_mib, free_vcpus, .. } = self;
+        if self.asked_for {
+            return format!("{host} was asked for by name, and fitted.");
+        }
+        let beaten = match &self.runner_up {
+            Some((next, free)) => format!("; the next best, {next}, had {free} MiB"),
+            None => String::new(),
         };
-        self.0.iter().take(64).map(line).collect::<Vec<_>>().join("\n")
+        format!(
+            "{fitting} of {hosts} hosts fitted, and {host} had the most free memory: {free_memory_mib} MiB, with \
+             {free_vcpus} vCPUs{beaten}."
+        )
     }
 }
 
 /// The fitting host with the most free memory, then the most free processors, then the first by name.
-pub fn choose(request: &Request, hosts: &[Host]) -> Result<HostName, Explained> {
-    let mut explained = Explained::default();
-    let mut best: Option<&Host> = None;
-    for host in hosts {
-        let obstacles = obstacles(request, host);
-        if !obstacles.is_empty() {
-            explained.0.push((host.name.clone(), obstacles));
-            continue;
-        }
-        let weight = |host: &Host| (host.memory_mib.free(), host.vcpus.free(), std::cmp::Reverse(host.name.clone()));
-        if best.is_none_or(|best| weight(host) > weight(best)) {
-            best = Some(host);
+pub fn decide(request: &Request, hosts: &[Host]) -> Result<Decision, Explained> {
+    let weight = |host: &Host| (host.memory_mib.free(), host.vcpus.free());
+    // On equal weight the first by name is better.
+    let better = |a: &Host, b: &Host| (weight(a), &b.name) > (weight(b), &a.name);
+    let (mut best, mut next): (Option<&Host>, Option<&Host>) = (None, None);
+    let mut fitting = 0;
+    for host in hosts.iter().filter(|host| fits(request, host)) {
+        fitting += 1;
+        if best.is_none_or(|best| better(host, best)) {
+            (next, best) = (best, Some(host));
+        } else if next.is_none_or(|next| better(host, next)) {
+            next = Some(host);
         }
     }
-    best.map(|host| host.name.clone()).ok_or(explained)
+    let Some(best) = best else { return Err(explain(request, hosts)) };
+    Ok(Decision {
+        host: best.name.clone(),
+        hosts: hosts.len() as u64,
+        fitting,
+        free_memory_mib: best.memory_mib.free(),
+        free_vcpus: best.vcpus.free(),
+        runner_up: next.map(|next| (next.name.clone(), next.memory_mib.free())),
+        asked_for: request.host.is_some(),
+    })
 }
 
-fn obstacles(request: &Request, host: &Host) -> Vec<Obstacle> {
-    let mut found = Vec::new();
-    if request.host.as_ref().is_some_and(|wanted| *wanted != host.name) {
-        return vec![Obstacle::NotThisHost];
-    }
-    if !host.alive {
-        found.push(Obstacle::Down);
-    }
-    // Who names the host means it, also while it is disabled for everybody else.
-    if !host.enabled && request.host.is_none() {
-        found.push(Obstacle::Disabled);
-    }
-    if let Some(wanted) = request.availability_zone.as_ref().filter(|zone| **zone != host.availability_zone) {
-        found.push(Obstacle::Zone { has: host.availability_zone.clone(), wanted: wanted.clone() });
-    }
-    if request.avoid.contains(&host.name) {
-        found.push(Obstacle::Avoided);
-    }
-    let needs = [
-        ("processors", request.vcpus, host.vcpus),
-        ("memory (MiB)", request.memory_mib, host.memory_mib),
-        ("disk (GiB)", request.disk_gib, host.disk_gib),
-    ];
-    for (what, needed, room) in needs {
-        if needed > room.free() {
-            found.push(Obstacle::Short { what, needed, free: room.free() });
-        }
-    }
-    found
+/// [`decide`], where only the host matters.
+pub fn choose(request: &Request, hosts: &[Host]) -> Result<HostName, Explained> {
+    decide(request, hosts).map(|decision| decision.host)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn host(name: &str, free_memory: u64) -> Host {
-        Host {
-            name: name.into(),
-            availability_zone: "nova".into(),
-            alive: true,
-            enabled: true,
-            vcpus: Room { used: 0, capacity: 8 },
-            memory_mib: Room { used: 0, capacity: free_memory },
-            disk_gib: Room { used: 0, capacity: 100 },
-        }
-    }
-
-    fn need(memory_mib: u64) -> Request {
-        Request { vcpus: 1, memory_mib, disk_gib: 1, ..Request::default() }
-    }
-
-    #[test]
-    fn the_emptiest_fitting_host_is_chosen() {
-        let hosts = [host("a", 100), host("b", 300), host("c", 300)];
-        assert_eq!(choose(&need(50), &hosts).unwrap().as_str(), "b");
-        let only = Request { host: Some("a".into()), ..need(50) };
-        assert_eq!(choose(&only, &hosts).unwrap().as_str(), "a");
-        let not_b = Request { avoid: vec!["b".into()], ..need(50) };
-        assert_eq!(choose(&not_b, &hosts).unwrap().as_str(), "c");
-    }
-
-    #[test]
-    fn a_refusal_names_every_obstacle_and_the_nearest_miss() {
-        let down = Host { alive: false, ..host("a", 10) };
-        let disabled = Host { enabled: false, ..host("b", 1000) };
-        let elsewhere = Host { availability_zone: "east".into(), ..host("c", 1000) };
-        let request = Request { availability_zone: Some("nova".into()), ..need(500) };
-        let explained = choose(&request, &[down, disabled, elsewhere]).unwrap_err();
-        assert_eq!(
-            explained.table(),
-            "a: it is down; memory (MiB): 500 needed, 10 free\nb: it is disabled\nc: it is in zone east, not in nova"
-        );
-        assert!(!explained.summary().contains("a:"));
-        assert_eq!(choose(&need(1), &[]).unwrap_err().summary(), "The cloud has no hosts.");
-        let same = choose(&need(500), &[host("x", 1), host("y", 1)]).unwrap_err();
-        assert_eq!(same.summary(), "2 hosts: memory (MiB): 500 needed, 1 free.");
-    }
-
-    #[test]
-    fn a_disabled_host_takes_what_names_it() {
-        let disabled = Host { enabled: false, ..host("b", 1000) };
-        assert!(choose(&need(1), std::slice::from_ref(&disabled)).is_err());
-        assert!(choose(&Request { host: Some("b".into()), ..need(1) }, &[disabled]).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_chosen_fits_and_a_refusal_blames_every_host(
-            memory in 0u64..200, frees in proptest::collection::vec((0u64..200, any::<bool>()), 0..8)
-        ) {
-            let hosts: Vec<_> = frees.iter().enumerate()
-                .map(|(n, (free, alive))| Host { alive: *alive, ..host(&format!("h{n}"), *free) }).collect();
-            match choose(&need(memory), &hosts) {
-                Ok(name) => {
-                    let chosen = hosts.iter().find(|host| host.name == name).unwrap();
-                    prop_assert!(chosen.alive && chosen.memory_mib.free() >= memory);
-                }
-                Err(explained) => {
-                    prop_assert_eq!(explained.0.len(), hosts.len());
-                    prop_assert!(hosts.iter().all(|host| !host.alive || host.memory_mib.free() < memory));
-                }
-            }
-        }
-    }
-}
+mod tests;

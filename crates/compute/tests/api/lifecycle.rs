@@ -89,9 +89,10 @@ async fn no_fitting_host_is_an_error_that_says_why() {
     let fault = &shown["server"]["fault"];
     assert_eq!(shown["server"]["status"], "ERROR");
     let message = fault["message"].as_str().unwrap();
-    assert!(
-        message.starts_with("No valid host was found. 1 host: memory (MiB): 1000000 needed, 261632 free"),
-        "{message}"
+    assert_eq!(
+        message,
+        "No valid host was found. Of 1 host, so many fail at: memory (MiB) 1. It would fit with a flavor of 738368 MiB \
+         of memory less."
     );
     assert!(fault.get("details").is_none(), "an owner learns no names of hosts");
     assert!(cloud.server(&id).await["fault"]["details"].as_str().unwrap().contains("sim-1"));
