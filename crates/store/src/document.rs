@@ -229,15 +229,32 @@ pub struct Kind {
     pub(crate) of: TypeId,
     pub(crate) index_version: u32,
     pub(crate) keys: fn(&str) -> Result<Keys, Error>,
+    pub(crate) history: bool,
+    pub(crate) redacted: fn(&str) -> Result<String, Error>,
+    /// Id and project as the body has them.
+    pub(crate) head: fn(&str) -> Result<(String, String), Error>,
+    /// Replaces and removes a document by its body and its id, with history.
+    pub(crate) put: fn(&mut crate::Tx, &str) -> Result<(), Error>,
+    pub(crate) delete: fn(&mut crate::Tx, &str) -> Result<(), Error>,
 }
 
 impl Kind {
+    /// The word that names it in every table.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub fn of<T: Document>() -> Kind {
         Kind {
             name: T::KIND,
             of: TypeId::of::<T>(),
             index_version: T::INDEX_VERSION,
             keys: |text| Keys::of(&decode::<T>(text)?),
+            history: T::HISTORY,
+            redacted: redacted::<T>,
+            head: |text| decode::<T>(text).map(|doc| (doc.id().to_owned(), doc.project_id().to_owned())),
+            put: |tx, text| tx.put(&decode::<T>(text)?).map(drop),
+            delete: |tx, id| tx.delete::<T>(id).map(drop),
         }
     }
 }

@@ -41,6 +41,7 @@
 //! transaction, or let a secret (see [`Document::redact`]) into history, watch or dry runs.
 
 mod buffer;
+mod check;
 mod conn;
 mod document;
 mod error;
@@ -64,6 +65,7 @@ mod watch;
 mod writer;
 
 pub use buffer::Difference;
+pub use check::{Flaw, What, check};
 pub use document::{Document, Keys, Kind, Rev, Stored};
 pub use error::Error;
 pub use follower::Follower;

@@ -244,6 +244,24 @@ pub(crate) static SQLITE_SIZE: Sql =
 pub(crate) static POSTGRES_VERSION: Sql = Sql::new("SELECT current_setting('server_version')");
 pub(crate) static POSTGRES_SIZE: Sql = Sql::new("SELECT pg_database_size(current_database())");
 
+/// What fsck looks at, and mends.
+pub(crate) static CHECK_KINDS: Sql = Sql::new("SELECT DISTINCT kind FROM document");
+pub(crate) static CHECK_INDEXES: Sql = Sql::new("SELECT name, value, sort, id FROM index_entry WHERE kind = $1");
+pub(crate) static CHECK_UNIQUES: Sql = Sql::new("SELECT name, value, id FROM unique_entry WHERE kind = $1");
+pub(crate) static CHECK_PAST: Sql = Sql::new(
+    "SELECT h.id, h.seq, h.project_id, h.created, h.at, h.body FROM history h WHERE h.kind = $1
+     AND h.seq = (SELECT MAX(n.seq) FROM history n WHERE n.kind = h.kind AND n.id = h.id)",
+);
+pub(crate) static CHECK_PAST_ONE: Sql = Sql::new(
+    "SELECT id, seq, project_id, created, at, body FROM history WHERE kind = $1 AND id = $2
+     ORDER BY seq DESC LIMIT 1",
+);
+pub(crate) static MEND_DOCUMENT: Sql = Sql::new("DELETE FROM document WHERE kind = $1 AND id = $2");
+pub(crate) static MEND_INDEXES: Sql = Sql::new("DELETE FROM index_entry WHERE kind = $1 AND id = $2");
+pub(crate) static MEND_UNIQUES: Sql = Sql::new("DELETE FROM unique_entry WHERE kind = $1 AND id = $2");
+pub(crate) static MEND_CLAIM: Sql =
+    Sql::new("DELETE FROM unique_entry WHERE kind = $1 AND name = $2 AND value = $3");
+
 use Column::{Int, Text};
 
 pub(crate) static LEDGER_INSERT: Write = Write {

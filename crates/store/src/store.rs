@@ -307,6 +307,11 @@ impl Store {
         Watch::new(self.inner.shared.watchers.subscribe())
     }
 
+    /// Tells every watcher that it has lost its place, so that all of them look at everything anew: after mending.
+    pub fn unsettle(&self) {
+        self.inner.shared.lose();
+    }
+
     /// The newest revision that this process knows of.
     pub fn rev(&self) -> Rev {
         Rev(self.inner.shared.rev.load(Ordering::SeqCst))
