@@ -158,6 +158,19 @@ impl Agent {
         Ok(())
     }
 
+    /// Looks at every guest again, as after a start: ledgers that somebody has changed or removed are written anew,
+    /// since what the actors know is what they have read or done themselves.
+    pub async fn look_again(&self) {
+        let guests: Vec<(ServerId, Arc<Guest>)> =
+            self.guests().iter().map(|(id, guest)| (id.clone(), guest.clone())).collect();
+        for (id, guest) in guests {
+            if let Err(error) = guest.ledger.ensure_written().await {
+                tracing::warn!(%error, server = %id, "a guest's ledger could not be written anew");
+            }
+            guest.wake();
+        }
+    }
+
     fn sweep_images(&self) {
         let guests = self.guests();
         let used: BTreeSet<String> =

@@ -105,6 +105,22 @@ impl LedgerFile {
         self.gone.load(Ordering::SeqCst)
     }
 
+    /// Writes the file anew where it is not what we know. True where that was so.
+    pub async fn ensure_written(&self) -> io::Result<bool> {
+        let own = self.clone();
+        blocking(move || {
+            let ledger = own.ledger.lock().unwrap_or_else(|broken| broken.into_inner());
+            let stands = std::fs::read(own.files.ledger()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            if own.is_gone() || stands.as_ref() == Some(&*ledger) {
+                return Ok(false);
+            }
+            files::make_folder(&own.files.folder)?;
+            files::replace_json(&own.files.ledger(), &*ledger)?;
+            Ok(true)
+        })
+        .await
+    }
+
     /// Removes the guest: while `work` does so, nobody changes the ledger, and afterwards nobody can.
     pub async fn remove(&self, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
         let own = self.clone();

@@ -1,5 +1,6 @@
 //! A whole control plane: opened from its store, closed by dropping it.
 
+use crate::audit::Audit;
 use crate::link::{Link, Observers};
 use crate::own_api::{self, Own};
 use crate::sessions::Sessions;
@@ -121,10 +122,14 @@ impl Cloud {
         );
         let projectors: Vec<Arc<dyn Projector>> = vec![network.clone(), compute.clone()];
         sessions.set_projectors(projectors.clone());
+        let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), compute.clone()];
+        let kinds = store_options(&options).kinds;
+        let audit = Arc::new(Audit { kinds, projectors: projectors.clone(), recounts: recounts.clone() });
         let own = Arc::new(Own {
             store: store.clone(),
             sessions: sessions.clone(),
             projectors,
+            audit,
             images: Box::new(image::Service::ids),
             loops: OnceLock::new(),
             services: OnceLock::new(),
@@ -142,7 +147,6 @@ impl Cloud {
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(compute.loops());
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));
-        let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), compute.clone()];
         let observers = Arc::new(Services { image, network, compute });
         let link = Link { sessions: sessions.clone(), store, env, observers };
         let mut tasks = JoinSet::new();
@@ -190,12 +194,16 @@ async fn open_store(
     env: &Env,
     adjust: impl FnOnce(store::Options) -> store::Options,
 ) -> Result<Store> {
+    Store::open(adjust(store_options(options)), env.clone()).await
+}
+
+/// With every kind of document that any service keeps.
+pub(crate) fn store_options(options: &CloudOptions) -> store::Options {
     let mut store = store::Options::new(&options.store_url);
     store.kinds.extend(identity::kinds());
     store.kinds.extend(image::kinds());
     store.kinds.extend(compute::kinds());
-    let store = Network::register(store);
-    Store::open(adjust(store), env.clone()).await
+    Network::register(store)
 }
 
 fn algorithm(options: &CloudOptions) -> identity::Algorithm {

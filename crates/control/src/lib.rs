@@ -4,16 +4,21 @@
 //! the engine. Must never touch a host's engine: what a host shall do is published as its view, and what it has done
 //! comes back as a report.
 
+mod audit;
 mod cloud;
 mod hosts;
 mod link;
+mod offline;
 mod own_api;
+mod references;
 mod serve;
 mod sessions;
 mod view;
 
+pub use audit::{Audit, Finding};
 pub use cloud::{Bootstrap, Cloud, CloudOptions};
 pub use hosts::serve as serve_hosts;
 pub use link::{Link, Observers, host};
+pub use offline::Offline;
 pub use serve::serve;
 pub use sessions::{LEASE_MS, Sessions};

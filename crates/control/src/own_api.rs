@@ -1,6 +1,7 @@
 //! nubo's own service: health, metrics, status, and who owns what on a host.
 
 use crate::Sessions;
+use crate::audit::{Audit, MOST};
 use agent_api::ViewObject;
 use base::{Fault, HostName, Result};
 use contract::Projector;
@@ -14,6 +15,8 @@ use store::{Reader, Store};
 const RULES: &[Rule] = &[
     Rule::new("nubo:status", "role:admin", &[Scope::System, Scope::Project], "See every part of the cloud."),
     Rule::new("nubo:owners", "role:admin", &[Scope::System, Scope::Project], "See what each host shall hold."),
+    Rule::new("nubo:audit", "role:admin", &[Scope::System, Scope::Project], "See what is wrong in the store."),
+    Rule::new("nubo:repair", "role:admin", &[Scope::System, Scope::Project], "Mend what is wrong in the store."),
     Rule::new(
         rest::PLAN_RULE,
         "role:admin",
@@ -27,6 +30,7 @@ pub(crate) struct Own {
     pub store: Store,
     pub sessions: Sessions,
     pub projectors: Vec<Arc<dyn Projector>>,
+    pub audit: Arc<Audit>,
     pub images: Box<dyn Fn(&mut Reader) -> Result<Vec<String>> + Send + Sync>,
     pub loops: OnceLock<engine::Handle>,
     pub services: OnceLock<Vec<&'static str>>,
@@ -56,6 +60,8 @@ pub(crate) fn service(own: &Arc<Own>) -> Result<Service> {
             Route::new(own, Method::GET, "/metrics", "nubo:metrics", Access::Open, 200, metrics),
             Route::new(own, Method::GET, "/nubo/v1/status", "nubo:status", admin("nubo:status"), 200, status),
             Route::new(own, Method::GET, "/nubo/v1/owners", "nubo:owners", admin("nubo:owners"), 200, owners),
+            Route::new(own, Method::GET, "/nubo/v1/audit", "nubo:audit", admin("nubo:audit"), 200, audit),
+            Route::new(own, Method::POST, "/nubo/v1/repair", "nubo:repair", admin("nubo:repair"), 200, repair),
         ],
     })
 }
@@ -123,9 +129,11 @@ async fn status(own: Arc<Own>, call: Call) -> Result<Reply> {
 /// Everything that each host shall hold, by kind and id, and the images that files belong to.
 async fn owners(own: Arc<Own>, call: Call) -> Result<Reply> {
     call.enforce(&Target::default())?;
-    let hosts: Vec<HostName> = own.sessions.inventories().into_iter().map(|host| host.name).collect();
     let held = own.clone();
     let answer = own.store.read(move |reader| {
+        // Those of the store: after a start of control a host may not have polled yet, and owns all the same.
+        let hosts = reader.list::<compute::Host>(store::Query::all())?;
+        let hosts: Vec<HostName> = hosts.into_iter().map(|host| host.doc.name).collect();
         let mut by_host = serde_json::Map::new();
         for host in &hosts {
             let mut objects = Vec::new();
@@ -146,4 +154,33 @@ async fn owners(own: Arc<Own>, call: Call) -> Result<Reply> {
         Ok(json!({"hosts": by_host, "images": (held.images)(reader)?}))
     });
     call.reply(200, &answer.await?)
+}
+
+/// Everything that fsck compares a machine with, and what is wrong in the store itself.
+async fn audit(own: Arc<Own>, call: Call) -> Result<Reply> {
+    call.enforce(&Target::default())?;
+    let audit = own.audit.clone();
+    call.reply(200, &own.store.read(move |reader| audit.answer(reader)).await?)
+}
+
+/// `{"objects": [{"kind", "id"}]}`: mends what is wrong with these.
+async fn repair(own: Arc<Own>, mut call: Call) -> Result<Reply> {
+    #[derive(serde::Deserialize)]
+    struct Object {
+        kind: String,
+        id: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Wanted {
+        objects: Vec<Object>,
+    }
+    call.enforce(&Target::default())?;
+    let wanted: Wanted = call.json().await?;
+    if wanted.objects.len() > MOST {
+        return Err(Fault::invalid(format!("At most {MOST} objects can be mended at a time.")));
+    }
+    let objects = wanted.objects.into_iter().map(|object| (object.kind, object.id)).collect();
+    let actor = call.caller.credentials.user_id.clone();
+    let done = own.audit.repair(&own.store, &actor, objects).await?;
+    call.reply(200, &json!({"done": done}))
 }

@@ -227,11 +227,14 @@ mod tests {
             assert_eq!(shown, expected, "without its {kind}");
         };
         check("network", &[("subnet", "network_id", Delete), ("port", "network_id", Delete)]);
-        check("subnet", &[
-            ("subnet_addresses", "id", Delete),
-            ("port", "fixed_ips.subnet_id", Drop),
-            ("port", "fixed_ips.subnet_id", Drop),
-        ]);
+        check(
+            "subnet",
+            &[
+                ("subnet_addresses", "id", Delete),
+                ("port", "fixed_ips.subnet_id", Drop),
+                ("port", "fixed_ips.subnet_id", Drop),
+            ],
+        );
         check("server", &[("port", "attached.server", Delete)]);
         check("security_group", &[("port", "security_groups", Drop)]);
         check("port", &[]);

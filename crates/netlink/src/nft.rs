@@ -88,7 +88,8 @@ impl Table {
         chain
     }
 
-    fn path(&self) -> String {
+    /// Family and name, as nft writes them.
+    pub fn path(&self) -> String {
         format!("{} {}", self.family.word(), self.name)
     }
 }

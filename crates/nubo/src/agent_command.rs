@@ -32,10 +32,22 @@ async fn serve(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Resul
     if let Ok(boot_id) = std::env::var("NUBO_BOOT_ID") {
         options.boot_id = boot_id;
     }
+    let bridge = wiring.clone();
+    let mut again = signal(SignalKind::hangup())?;
     let agent = Agent::start(options, env.clone(), wiring, link.clone()).await.map_err(|error| anyhow!(error))?;
+    let agent = Arc::new(agent);
     setup::write_public(&settings.run().join("agent.pid"), std::process::id().to_string().as_bytes())?;
+    // SIGHUP: somebody (fsck) says that something on this host is not as we left it.
+    let look_again = async {
+        while again.recv().await.is_some() {
+            tracing::info!("looking at everything again");
+            bridge.repair().await;
+            agent.look_again().await;
+        }
+    };
     tokio::select! {
-        () = agent::run(Arc::new(agent), link, env) => {}
+        () = agent::run(agent.clone(), link, env) => {}
+        () = look_again => {}
         _ = term.recv() => {}
     }
     Ok(())

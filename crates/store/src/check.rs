@@ -164,12 +164,7 @@ fn check_kind(reader: &mut Reader, kind: &Kind, flaws: &mut Vec<Flaw>) -> Result
 }
 
 /// What is wrong with a row, looked at beside its newest history.
-fn judge(
-    kind: &Kind,
-    row: &crate::buffer::DocRow,
-    keys: &Result<Keys, Error>,
-    past: Option<&Past>,
-) -> Option<What> {
+fn judge(kind: &Kind, row: &crate::buffer::DocRow, keys: &Result<Keys, Error>, past: Option<&Past>) -> Option<What> {
     let unreadable = |error: &Error| Some(What::Unreadable { why: error.to_string() });
     let head = match (keys, (kind.head)(&row.body)) {
         (Err(error), _) => return unreadable(error),
@@ -323,15 +318,7 @@ impl Tx {
         for (name, value) in &keys.uniques {
             self.execute(&sql::MEND_CLAIM, &given![kind.name, *name, value])?;
         }
-        let document = vec![values![
-            kind.name,
-            id,
-            &row.project_id,
-            row.rev,
-            row.created,
-            row.updated,
-            &row.body
-        ]];
+        let document = vec![values![kind.name, id, &row.project_id, row.rev, row.created, row.updated, &row.body]];
         let index = |(name, value): &(&'static str, String)| (*name, value.clone());
         let (indexes, uniques): (Vec<_>, Vec<_>) =
             (keys.indexes.iter().map(index).collect(), keys.uniques.iter().map(index).collect());

@@ -21,7 +21,7 @@ pub mod world;
 
 pub use inventory::{KernelObject, external_conflicts, external_warnings, inventory, purge};
 pub use services::ServiceOptions;
-pub use verify::Difference;
+pub use verify::{Difference, Surplus, verify};
 
 use crate::Wiring;
 use agent_api::{AgentFault, PortObserved, RouterObserved, ViewDelta};

@@ -267,6 +267,18 @@ impl Keeper {
         }
     }
 
+    /// Learns what stands in the underlay and is in no view, before a comparison: uplinks and clashes.
+    pub fn look(&mut self) {
+        let ns = self.underlay.ns.clone();
+        let looked = Actual::read(&ns).and_then(|actual| {
+            self.recall_uplinks(&actual);
+            self.find_conflicts(&ns, &actual)
+        });
+        if let Err(error) = looked {
+            tracing::warn!(%error, "the underlay could not be looked at");
+        }
+    }
+
     /// After a restart: which uplinks were switched on stands in the bridges' aliases.
     fn recall_uplinks(&mut self, actual: &Actual) {
         let marked = actual.links.values().filter_map(|link| link.alias.as_deref()).filter_map(switched_uplink);
