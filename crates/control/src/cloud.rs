@@ -1,6 +1,7 @@
 //! A whole control plane: opened from its store, closed by dropping it.
 
 use crate::audit::Audit;
+use crate::dry_run;
 use crate::link::{Link, Observers};
 use crate::own_api::{self, Own};
 use crate::sessions::Sessions;
@@ -142,6 +143,7 @@ impl Cloud {
         let gateway_options =
             GatewayOptions { public_url: options.public_url.clone(), env: env.clone(), identity_path: "/identity" };
         let gateway = Gateway::new(gateway_options, identity.clone(), services)?;
+        gateway.set_effects(Arc::new(dry_run::Meaning { store: store.clone() }));
         let _ = own.gateway.set(gateway.clone());
         let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
         reconcilers.extend(network.loops(hosts));
@@ -164,6 +166,11 @@ impl Cloud {
     /// What hosts talk to.
     pub fn link(&self) -> Link {
         self.0.link.clone()
+    }
+
+    /// What everything is kept in: for maintenance, and for tests that look beneath the API.
+    pub fn store(&self) -> &Store {
+        &self.0.link.store
     }
 
     pub fn gateway(&self) -> &Gateway {

@@ -6,6 +6,7 @@
 
 mod audit;
 mod cloud;
+mod dry_run;
 mod hosts;
 mod link;
 mod offline;

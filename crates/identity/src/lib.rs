@@ -46,7 +46,7 @@ use documents::TokenKeys;
 use model::{Keyring, Model};
 use password::Passwords;
 use policy::Policy;
-use rest::{Call, Caller, Envelope, Service};
+use rest::{Call, Caller, DryRun, Envelope, Service, Undo};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use store::{Event, Kind, Store, Tx, Watch};
 
@@ -85,6 +85,21 @@ impl Default for Options {
         }
     }
 }
+
+/// Which operations have no dry run or cannot be undone.
+const EXCEPT: &[(&str, DryRun, Undo)] = &[
+    (
+        "auth:issue_token",
+        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
+        Undo::Not("a token is revoked, and nothing is kept of it"),
+    ),
+    ("auth:revoke_token", DryRun::Yes, Undo::Not("a revoked token never comes back")),
+    ("users:password", DryRun::Yes, Undo::Not("the password that was replaced is not kept")),
+    ("credentials:update", DryRun::Yes, Undo::Not("a secret that was replaced is not kept")),
+    ("credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
+    ("ec2:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
+    ("application_credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
+];
 
 /// The service. Shared by its routes.
 pub struct Identity {
@@ -225,7 +240,10 @@ impl Identity {
         let cause = call.cause();
         async move {
             let committed = self.store.write(cause, work).await?;
-            self.sync().await?;
+            // A dry run has changed nothing that the model should follow.
+            if !store::scope::is_dry() {
+                self.sync().await?;
+            }
             Ok(committed.value)
         }
     }
@@ -252,7 +270,7 @@ impl Identity {
             envelope: Envelope::Identity,
             microversions: None,
             policy,
-            routes: routes.into_iter().flatten().collect(),
+            routes: rest::except(routes.into_iter().flatten().collect(), EXCEPT),
         }
     }
 

@@ -24,7 +24,7 @@ pub use policy_rules::RULES;
 use base::{Env, ImageId, Result};
 use data::Files;
 use policy::Policy;
-use rest::{Access, Envelope, Method, Route};
+use rest::{Access, DryRun, Envelope, Method, Route, Undo};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::Store;
@@ -56,6 +56,19 @@ impl Options {
         }
     }
 }
+
+/// Which operations have no dry run or cannot be undone.
+const EXCEPT: &[(&str, DryRun, Undo)] = &[
+    ("images:upload", DryRun::Not("the bytes are the change"), Undo::Not("the image is deleted instead")),
+    ("images:stage", DryRun::Not("the bytes are the change"), Undo::Not("the image is deleted instead")),
+    (
+        "images:import",
+        DryRun::Not("what the staged bytes are is found out by taking them over"),
+        Undo::Not("the image is deleted instead"),
+    ),
+    ("images:delete_nameless", DryRun::Yes, Undo::Not("it answers 404 and changes nothing")),
+    ("images:update_nameless", DryRun::Yes, Undo::Not("it answers 404 and changes nothing")),
+];
 
 /// The service. What others need of it: [`contract::Images`], [`Service::open_file`], [`Service::rest`], [`Sweeper`].
 pub struct Service {
@@ -104,7 +117,7 @@ impl Service {
             envelope: Envelope::Image,
             microversions: None,
             policy,
-            routes: self.routes(),
+            routes: rest::except(self.routes(), EXCEPT),
         }
     }
 

@@ -26,6 +26,7 @@ pub mod standard;
 pub mod status;
 pub mod subnets;
 pub mod tags;
+pub mod traffic;
 pub mod versions;
 
 mod attach;

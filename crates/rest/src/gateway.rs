@@ -3,14 +3,14 @@
 use crate::call::Params;
 use crate::route::Access;
 use crate::{Body, Call, Caller, Envelope, Metrics, PLAN_RULE, Query, Reply, Route, Service, Tokens, Version};
-use crate::{plan, wish};
+use crate::{Effects, plan, wish};
 use base::{Env, Fault, FaultKind, RequestId, Result};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use policy::{Decision, Policy, Target};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use store::Scope;
 
 /// The longest path that is looked at, in bytes.
@@ -40,6 +40,7 @@ struct Inner {
     /// Longest prefix first, to name the service of a path that nothing serves.
     prefixes: Vec<(&'static str, usize)>,
     metrics: Metrics,
+    effects: OnceLock<Arc<dyn Effects>>,
 }
 
 /// What a log line and the metrics need to know once the answer stands.
@@ -68,11 +69,17 @@ impl Gateway {
         }
         let mut prefixes: Vec<_> = services.iter().enumerate().map(|(s, service)| (service.prefix, s)).collect();
         prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Ok(Gateway(Arc::new(Inner { options, tokens, services, paths, prefixes, metrics: Metrics::default() })))
+        let (metrics, effects) = (Metrics::default(), OnceLock::new());
+        Ok(Gateway(Arc::new(Inner { options, tokens, services, paths, prefixes, metrics, effects })))
     }
 
     pub fn services(&self) -> &[Service] {
         &self.0.services
+    }
+
+    /// Says what tells of a dry run what its documents do not. Once; later calls are ignored.
+    pub fn set_effects(&self, effects: Arc<dyn Effects>) {
+        let _ = self.0.effects.set(effects);
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -210,6 +217,9 @@ impl Inner {
         match plan {
             // What a handler answers itself instead of failing is an answer of the dry run, too.
             Some(plan) if reply.status < 400 => {
+                if let Some(effects) = self.effects.get() {
+                    effects.notes(&plan.differences()).await?.into_iter().for_each(|note| plan.note(note));
+                }
                 plan::reply(route.operation, reply.status, &plan, &caller, self.reads_plans(&caller))
             }
             _ => Ok(reply),

@@ -8,11 +8,18 @@ use crate::{Caller, Reply};
 use base::Result;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use store::scope::Plan;
+use store::scope::{Note, Plan};
 use store::{Difference, Usage};
 
 /// Who reads a plan whole: the names of hosts, other projects, and who loses traffic.
 pub const PLAN_RULE: &str = "nubo:dry_run:admin";
+
+/// What a plan means beyond its documents, for whoever joins the services: who loses traffic, for instance.
+#[async_trait::async_trait]
+pub trait Effects: Send + Sync {
+    /// Called outside of the dry run's scope, so it reads what is committed.
+    async fn notes(&self, differences: &[Difference]) -> Result<Vec<Note>>;
+}
 
 /// Fields that name a host in a document of any kind.
 const HOST_FIELDS: [&str; 8] =
@@ -33,7 +40,7 @@ pub(crate) fn reply(operation: &str, status: u16, plan: &Plan, caller: &Caller, 
                 }
             }
             Difference::Ledger { scope, resource, before, after } => {
-                if admin || caller.project_id().is_some_and(|project| scope.contains(project.as_str())) {
+                if admin || is_own_scope(caller, &scope) {
                     quota.push(usage(&scope, &resource, before, after));
                 }
             }
@@ -56,6 +63,12 @@ fn is_own(caller: &Caller, project_id: &str, body: Option<&Value>) -> bool {
     }
     let user = body.and_then(|body| body.get("user_id")).and_then(Value::as_str);
     user.is_some_and(|user| !user.is_empty() && user == caller.user_id().as_str())
+}
+
+/// Whether a row of the ledger counts what the caller's project or user has: its scope is the id, with words around it.
+fn is_own_scope(caller: &Caller, scope: &str) -> bool {
+    let own = [caller.project_id().map(|id| id.to_string()), Some(caller.user_id().to_string())];
+    scope.split([':', '/']).any(|part| !part.is_empty() && own.iter().flatten().any(|id| id == part))
 }
 
 fn change(

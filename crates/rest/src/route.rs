@@ -134,6 +134,20 @@ impl Route {
     }
 }
 
+/// Writes into a table which of its operations have no dry run or no undo, and why. A service keeps these in one list,
+/// so that they can be read together.
+///
+/// # Panics
+/// When the table has no such operation: the list would promise something of nothing.
+pub fn except(mut routes: Vec<Route>, list: &[(&str, DryRun, Undo)]) -> Vec<Route> {
+    for (operation, dry, undo) in list {
+        let route = routes.iter_mut().find(|route| route.operation == *operation && route.mutates());
+        let route = route.unwrap_or_else(|| panic!("no operation {operation} changes anything"));
+        (route.dry, route.undo) = (*dry, *undo);
+    }
+    routes
+}
+
 /// A service: everything the gateway needs to know of it.
 #[derive(Clone)]
 pub struct Service {

@@ -7,7 +7,7 @@ use crate::{Ask, Compute, ask};
 use base::{Fault, Result};
 use model::server::{Verb, guard};
 use policy::Target;
-use rest::{Access, Call, Method, Reply, Route, Version};
+use rest::{Access, Call, DryRun, Except, Method, Reply, Route, Undo, Version};
 use serde_json::Value;
 use std::sync::Arc;
 use store::Tx;
@@ -60,12 +60,29 @@ pub const NAMES: &[&str] = &[
     "removeSecurityGroup",
 ];
 
+const CONSOLE: DryRun = DryRun::Not("the address of a console is the answer itself");
+const SPENT: Undo = Undo::Not("a console's address is used once or expires");
+const EXCEPT: &[Except] = &[
+    Except {
+        action: "os-getConsoleOutput",
+        dry: DryRun::Not("it changes nothing"),
+        undo: Undo::Not("it changes nothing"),
+    },
+    Except { action: "os-getVNCConsole", dry: CONSOLE, undo: SPENT },
+    Except { action: "os-getSerialConsole", dry: CONSOLE, undo: SPENT },
+    Except { action: "os-getSPICEConsole", dry: CONSOLE, undo: SPENT },
+    Except { action: "os-getRDPConsole", dry: CONSOLE, undo: SPENT },
+    Except { action: "reboot", dry: DryRun::Yes, undo: Undo::Not("what a reboot interrupts does not come back") },
+    Except { action: "forceDelete", dry: DryRun::Yes, undo: Undo::Not("it skips the trash on purpose") },
+];
+
 pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
     // Each action has a rule of its own, checked below.
     let access = Access::Rule("os_compute_api:servers:show");
     vec![
         Route::new(state, Method::POST, "/servers/{server_id}/action", "servers:action", access, 202, action)
-            .actions(NAMES),
+            .actions(NAMES)
+            .except(EXCEPT),
     ]
 }
 
@@ -78,6 +95,9 @@ async fn action(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
     };
     if ask.version < since || ask.version > until {
         return Err(Fault::not_found("The resource could not be found."));
+    }
+    if let Some(Except { dry: DryRun::Not(why), .. }) = EXCEPT.iter().find(|except| except.action == name) {
+        store::scope::refuse_dry(name, why)?;
     }
     match name {
         "os-start" => simple(&state, &ask, rule, Verb::Start, "start").await,

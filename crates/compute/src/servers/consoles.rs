@@ -61,7 +61,9 @@ pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
             200,
             create,
         )
-        .since(2, 6),
+        .since(2, 6)
+        .no_dry_run("the address of a console is the answer itself")
+        .no_undo("a console's address is used once or expires"),
     ]
 }
 

@@ -2,6 +2,7 @@
 //! their quota. A host is found afterwards, by [`super::Placer`].
 
 use super::document::{Server, ServerFault, ServerFlavor, ServerSecret};
+use super::plan::would_place;
 use super::{changes, history, ops};
 use crate::flavors::Flavor;
 use crate::input::{self, Fields};
@@ -62,7 +63,18 @@ pub async fn create(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
     let inner = state.clone();
     let pass = admin_pass.clone();
     let wanted_in = wanted.clone();
-    let servers = state.write(&ask, move |tx, ask| make(&inner, tx, ask, &project, &wanted_in, &pass)).await?;
+    let plan = store::scope::dry();
+    let dry = plan.is_some();
+    let (servers, place) = state
+        .write(&ask, move |tx, ask| {
+            let servers = make(&inner, tx, ask, &project, &wanted_in, &pass)?;
+            let place = if dry { Some(would_place(&inner, tx, &servers)?) } else { None };
+            Ok((servers, place))
+        })
+        .await?;
+    if let (Some(plan), Some(place)) = (plan, place) {
+        plan.note(place);
+    }
     let first = servers.first().ok_or_else(|| Fault::bug("a request for servers made none"))?;
     if wanted.return_reservation_id {
         return Reply::json(202, &json!({"reservation_id": first.reservation_id}));

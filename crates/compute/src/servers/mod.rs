@@ -22,6 +22,7 @@ mod network;
 mod observe;
 mod ops;
 mod place;
+mod plan;
 mod projector;
 mod render;
 

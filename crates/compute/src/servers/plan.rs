@@ -1,0 +1,72 @@
+//! Where new servers would go: for dry runs, by the same choice that the placing loop makes after the commit.
+
+use super::document::Server;
+use crate::{Compute, hosts};
+use base::Result;
+use model::scheduler::{self, Request, choose};
+use serde_json::{Value, json};
+use store::Tx;
+use store::scope::Note;
+
+/// What the plan says of hosts: names for administrators, counts and constraints for everybody else.
+///
+/// Charges nothing: the call that is tried does not either, it is the loop that takes the room.
+pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<Note> {
+    let mut rooms = Vec::new();
+    for host in hosts::all(tx)? {
+        rooms.push(host.room(tx, &state.options.ratios, state.hosts.is_alive(&host.name))?);
+    }
+    let (mut admin, mut public) = (Vec::new(), Vec::new());
+    for server in servers {
+        let request = request(server);
+        let fitting = rooms.iter().filter(|room| choose(&request, std::slice::from_ref(room)).is_ok()).count();
+        match choose(&request, &rooms) {
+            _ if server.unschedulable => {
+                let why = server.fault.as_ref().map_or("", |fault| fault.message.as_str());
+                admin.push(json!({"server": server.id, "host": null, "refused": why}));
+                public.push(json!({"server": server.id, "would_fit": false, "hosts": 0, "refused": why}));
+            }
+            Ok(host) => {
+                rooms.iter_mut().filter(|room| room.name == host).for_each(|room| take(room, &request));
+                admin.push(json!({"server": server.id, "host": host, "would_fit": true, "hosts": fitting}));
+                public.push(json!({"server": server.id, "would_fit": true, "hosts": fitting}));
+            }
+            Err(explained) => {
+                let summary = explained.summary();
+                let counts: serde_json::Map<String, Value> = explained
+                    .counts()
+                    .iter()
+                    .map(|(constraint, count)| (constraint.name().to_owned(), json!(count)))
+                    .collect();
+                let change = explained.of_request.as_ref().map(ToString::to_string);
+                public.push(json!({
+                    "server": server.id, "would_fit": false, "hosts": 0, "refused": summary, "constraints": counts,
+                    "would_fit_with": change,
+                }));
+                admin.push(json!({
+                    "server": server.id, "host": null, "would_fit": false, "hosts": 0, "refused": summary,
+                    "constraints": counts, "table": explained.rows, "nearest": explained.nearest,
+                    "would_fit_with": explained.of_all.as_ref().map(ToString::to_string),
+                }));
+            }
+        }
+    }
+    Ok(Note { name: "host", public: public.into(), admin: admin.into() })
+}
+
+fn request(server: &Server) -> Request {
+    Request {
+        vcpus: u64::from(server.flavor.vcpus),
+        memory_mib: server.flavor.ram_mib,
+        disk_gib: server.flavor.disk_gib + server.flavor.ephemeral_gib,
+        availability_zone: server.wanted_zone.clone(),
+        host: server.wanted_host.clone(),
+        avoid: Vec::new(),
+    }
+}
+
+fn take(room: &mut scheduler::Host, request: &Request) {
+    room.vcpus.used += request.vcpus;
+    room.memory_mib.used += request.memory_mib;
+    room.disk_gib.used += request.disk_gib;
+}
