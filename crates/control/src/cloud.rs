@@ -207,6 +207,7 @@ async fn open_store(
 /// With every kind of document that any service keeps.
 pub(crate) fn store_options(options: &CloudOptions) -> store::Options {
     let mut store = store::Options::new(&options.store_url);
+    store.kinds.extend(engine::kinds());
     store.kinds.extend(identity::kinds());
     store.kinds.extend(image::kinds());
     store.kinds.extend(compute::kinds());

@@ -25,6 +25,9 @@ const RULES: &[Rule] = &[
     ),
 ];
 
+/// The most warnings that the status shows.
+const WARNINGS: usize = 100;
+
 /// What the status needs of the rest of the process; set once the cloud stands.
 pub(crate) struct Own {
     pub store: Store,
@@ -76,6 +79,8 @@ async fn metrics(own: Arc<Own>, _call: Call) -> Result<Reply> {
     let mut text = own.gateway.get().map(|gateway| gateway.metrics().render()).unwrap_or_default();
     let unsettled = own.loops.get().map_or(0, |loops| loops.unsettled().len());
     text.push_str(&format!("# TYPE nubo_unsettled gauge\nnubo_unsettled {unsettled}\n"));
+    let bugs = own.loops.get().map_or(0, engine::Handle::bugs);
+    text.push_str(&format!("# TYPE nubo_bugs_total counter\nnubo_bugs_total {bugs}\n"));
     text.push_str(&format!("# TYPE nubo_store_revision counter\nnubo_store_revision {}\n", own.store.rev().0));
     Ok(Reply::text(200, text))
 }
@@ -123,7 +128,8 @@ async fn status(own: Arc<Own>, call: Call) -> Result<Reply> {
             detail: detail.join("; "),
         });
     }
-    call.reply(200, &json!({"parts": parts, "unsettled": unsettled}))
+    let warnings = own.store.read(|reader| engine::Trouble::warnings(reader, WARNINGS)).await?;
+    call.reply(200, &json!({"parts": parts, "unsettled": unsettled, "warnings": warnings}))
 }
 
 /// Everything that each host shall hold, by kind and id, and the images that files belong to.

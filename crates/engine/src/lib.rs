@@ -6,17 +6,26 @@
 //! object twice at a time, and it waits longer after each failure.
 //!
 //! What must never happen here: a step outside the store before the commit that intends it, and a failure that nobody
-//! sees: what does not settle stands in [`Handle::unsettled`] with its attempts and its last error.
+//! sees: what does not settle stands in [`Handle::unsettled`] and, for whoever comes after this process, in a [`Trouble`].
 
 mod queue;
 mod runner;
+#[cfg(test)]
+mod tests;
+mod trouble;
 
 pub use queue::Unsettled;
 pub use runner::{Handle, run};
+pub use trouble::{Trouble, WARN_AFTER};
 
 use async_trait::async_trait;
 use base::Result;
 use store::Change;
+
+/// The kinds of documents, for opening the store.
+pub fn kinds() -> Vec<store::Kind> {
+    vec![store::Kind::of::<Trouble>()]
+}
 
 /// How a pass over one object ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Which object is due when. Pure: time comes in as a number.
 
+use crate::trouble::Trouble;
 use base::Timestamp;
 use base::backoff::Backoff;
 use std::collections::BTreeMap;
@@ -19,8 +20,25 @@ pub struct Unsettled {
 struct Entry {
     due: Timestamp,
     attempts: u32,
+    /// Of the first failure in a row.
     since: Timestamp,
     last_error: String,
+    /// The attempts that the store knows of; 0: it has no [`Trouble`] of this object.
+    recorded: u32,
+}
+
+impl Entry {
+    fn due(due: Timestamp) -> Entry {
+        Entry { due, attempts: 0, since: due, last_error: String::new(), recorded: 0 }
+    }
+}
+
+/// What the store shall know of an object's failures, where it does not yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    Nothing,
+    Write(u32),
+    Remove,
 }
 
 /// The objects of one loop that wait for a pass.
@@ -30,13 +48,19 @@ pub(crate) struct Queue(BTreeMap<String, Entry>);
 impl Queue {
     /// A signal: due at once, also when it was backing off.
     pub fn signal(&mut self, id: String, now: Timestamp) {
-        let entry = self.0.entry(id).or_insert(Entry { due: now, attempts: 0, since: now, last_error: String::new() });
+        let entry = self.0.entry(id).or_insert_with(|| Entry::due(now));
         entry.due = entry.due.min(now);
     }
 
     /// The timer: due at once, unless it waits already.
     pub fn remind(&mut self, id: String, now: Timestamp) {
-        self.0.entry(id).or_insert(Entry { due: now, attempts: 0, since: now, last_error: String::new() });
+        self.0.entry(id).or_insert_with(|| Entry::due(now));
+    }
+
+    /// At the start of a process: what an earlier one could not settle goes on counting.
+    pub fn resume(&mut self, trouble: Trouble, now: Timestamp) {
+        let Trouble { object, attempts, since, last_error, .. } = trouble;
+        self.0.insert(object, Entry { due: now, attempts, since, last_error, recorded: attempts });
     }
 
     /// The first object that is due.
@@ -52,28 +76,52 @@ impl Queue {
         }
     }
 
-    pub fn settled(&mut self, id: &str) {
-        if self.0.get(id).is_some_and(|entry| entry.due.0 == i64::MAX) {
+    pub fn settled(&mut self, id: &str) -> Note {
+        let note = self.went_well(id);
+        // What is still to be removed from the store stays until it is.
+        if note == Note::Nothing && self.0.get(id).is_some_and(|entry| entry.due.0 == i64::MAX) {
             self.0.remove(id);
-        } else if let Some(entry) = self.0.get_mut(id) {
-            entry.attempts = 0;
         }
+        note
     }
 
-    pub fn again(&mut self, id: &str, at: Timestamp) {
+    pub fn again(&mut self, id: &str, at: Timestamp) -> Note {
         if let Some(entry) = self.0.get_mut(id) {
             entry.due = entry.due.min(at);
-            entry.attempts = 0;
+        }
+        self.went_well(id)
+    }
+
+    fn went_well(&mut self, id: &str) -> Note {
+        let Some(entry) = self.0.get_mut(id) else { return Note::Nothing };
+        entry.attempts = 0;
+        if entry.recorded > 0 { Note::Remove } else { Note::Nothing }
+    }
+
+    /// The store has been told: of so many attempts, or (0) that there is no trouble any more.
+    pub fn recorded(&mut self, id: &str, attempts: u32) {
+        let Some(entry) = self.0.get_mut(id) else { return };
+        entry.recorded = attempts;
+        if attempts == 0 && entry.attempts == 0 && entry.due.0 == i64::MAX {
+            self.0.remove(id);
         }
     }
 
-    /// Returns the number of fruitless attempts so far.
-    pub fn failed(&mut self, id: &str, error: String, now: Timestamp, random: &dyn base::Random) -> u32 {
-        let Some(entry) = self.0.get_mut(id) else { return 0 };
-        entry.attempts += 1;
+    /// The store is told of the first failure, and of each doubling of the attempts.
+    pub fn failed(&mut self, id: &str, error: String, now: Timestamp, random: &dyn base::Random) -> Note {
+        let Some(entry) = self.0.get_mut(id) else { return Note::Nothing };
+        if entry.attempts == 0 {
+            entry.since = now;
+        }
+        entry.attempts = entry.attempts.saturating_add(1);
         entry.last_error = error;
         entry.due = entry.due.min(now.plus_ms(BACKOFF.delay_ms(entry.attempts, random) as i64));
-        entry.attempts
+        if entry.attempts >= entry.recorded.saturating_mul(2) { Note::Write(entry.attempts) } else { Note::Nothing }
+    }
+
+    pub fn trouble(&self, reconciler: &'static str, id: &str) -> Option<Trouble> {
+        let entry = self.0.get(id)?;
+        Some(Trouble::new(reconciler, id, entry.attempts, entry.since, &entry.last_error))
     }
 
     /// When the next object is due.
@@ -112,7 +160,7 @@ mod tests {
         queue.settled("a");
         assert_eq!(queue.due(now).as_deref(), Some("a"));
         queue.begin("a");
-        queue.settled("a");
+        assert_eq!(queue.settled("a"), Note::Nothing);
         assert_eq!(queue.next(), None);
     }
 
@@ -123,7 +171,12 @@ mod tests {
         queue.signal("a".into(), now);
         for attempt in 1..=5 {
             queue.begin("a");
-            assert_eq!(queue.failed("a", "no".into(), now, &random), attempt);
+            let note = queue.failed("a", "no".into(), now, &random);
+            let told = if matches!(attempt, 1 | 2 | 4) { Note::Write(attempt) } else { Note::Nothing };
+            assert_eq!(note, told, "the store is told at each doubling");
+            if note != Note::Nothing {
+                queue.recorded("a", attempt);
+            }
             assert_eq!(queue.due(now), None);
             queue.remind("a".into(), now);
             assert_eq!(queue.due(now), None, "a reminder does not cut the wait short");
@@ -132,7 +185,19 @@ mod tests {
         }
         assert_eq!(queue.unsettled("x")[0].attempts, 5);
         queue.begin("a");
-        queue.settled("a");
+        assert_eq!(queue.settled("a"), Note::Remove);
+        queue.recorded("a", 0);
         assert!(queue.unsettled("x").is_empty());
+        assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn what_the_store_could_not_be_told_is_told_at_the_next_attempt() {
+        let (mut queue, random) = (Queue::default(), SeededRandom::new(7));
+        queue.signal("a".into(), Timestamp(0));
+        for attempt in 1..=3 {
+            queue.begin("a");
+            assert_eq!(queue.failed("a", "no".into(), Timestamp(0), &random), Note::Write(attempt));
+        }
     }
 }

@@ -21,8 +21,10 @@ pub fn main(settings: &Settings, as_json: bool) -> Result<ExitCode> {
     let mut parts: Vec<Value> =
         ["supervisor", "control", "agent"].iter().map(|name| process_part(settings, name)).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut warnings = Vec::new();
     match runtime.block_on(remote(settings, &setup)) {
         Ok(remote) => {
+            warnings = remote["warnings"].as_array().cloned().unwrap_or_default();
             let more = remote["parts"].as_array().into_iter().flatten();
             parts.extend(more.filter(|part| part["name"] != "control").cloned());
         }
@@ -32,7 +34,7 @@ pub fn main(settings: &Settings, as_json: bool) -> Result<ExitCode> {
     }
     let healthy = parts.iter().all(|part| part["healthy"] == true);
     if as_json {
-        println!("{}", json!({"cloud": setup.cloud_id, "healthy": healthy, "parts": parts}));
+        println!("{}", json!({"cloud": setup.cloud_id, "healthy": healthy, "parts": parts, "warnings": warnings}));
     } else {
         println!("cloud {} in {}", setup.cloud_id, settings.state.display());
         for part in &parts {
@@ -40,8 +42,22 @@ pub fn main(settings: &Settings, as_json: bool) -> Result<ExitCode> {
             let word = if part["healthy"] == true { "healthy" } else { "UNHEALTHY" };
             println!("  {:<28} {:<10} {:<10} {}", text("name"), text("version"), word, text("detail"));
         }
+        warnings.iter().for_each(|warning| println!("  {}", warning_line(warning)));
     }
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What does not settle, in one line.
+fn warning_line(warning: &Value) -> String {
+    let text = |key: &str| warning[key].as_str().unwrap_or_default();
+    let since = warning["since"].as_i64().map_or(String::new(), |at| base::Timestamp(at).iso_seconds());
+    format!(
+        "WARNING {} {}: {} fruitless attempts since {since}: {}",
+        text("reconciler"),
+        text("object"),
+        warning["attempts"],
+        text("last_error")
+    )
 }
 
 fn process_part(settings: &Settings, name: &str) -> Value {
@@ -69,4 +85,20 @@ pub async fn admin(settings: &Settings, setup: &Setup) -> Result<(Client, String
         ca: Some(settings.state.join("ca.pem")).filter(|path| path.exists()),
     };
     Ok((Client::login(&login).await?, url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_says_what_since_when_and_why() {
+        let warning = json!({
+            "reconciler": "place", "object": "a-server", "attempts": 8, "since": 1_000_000, "last_error": "no room"
+        });
+        assert_eq!(
+            warning_line(&warning),
+            "WARNING place a-server: 8 fruitless attempts since 1970-01-01T00:00:01Z: no room"
+        );
+    }
 }

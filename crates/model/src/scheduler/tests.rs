@@ -1,3 +1,5 @@
+//! The decision and its explanation, on clouds by hand and at random.
+
 use super::*;
 use expect_test::expect;
 use proptest::prelude::*;
