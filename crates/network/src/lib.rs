@@ -33,6 +33,7 @@ mod attach;
 mod reconcile;
 mod recount;
 mod rules;
+mod undo;
 
 use base::{Env, Result};
 use contract::Hosts;

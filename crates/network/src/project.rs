@@ -38,6 +38,8 @@ pub struct Touch {
 
 impl Document for Touch {
     const KIND: &'static str = "network_touch";
+    const TRASH: bool = false;
+    const UNDO: bool = false;
 
     fn id(&self) -> &str {
         &self.id

@@ -2,6 +2,7 @@
 
 use crate::document::{Keys, join};
 use crate::sql::{self, Rows, Value, Write, values};
+use crate::trash::Charged;
 use crate::{Cause, Change, Error, Rev, Usage};
 use base::Timestamp;
 use std::borrow::Cow;
@@ -30,6 +31,8 @@ pub(crate) struct Entry {
     /// As the transaction leaves it; `None`: deleted.
     pub after: Option<(DocRow, Keys)>,
     pub history: bool,
+    /// Rests in the trash when it is deleted.
+    pub trash: bool,
     pub redacted: fn(&str) -> Result<String, Error>,
     /// The order of first touch, which is the order in history and watch.
     pub order: usize,
@@ -122,7 +125,13 @@ impl Buffer {
     }
 
     /// The rows to write, in an order in which no two of them can clash: ledger, then what is deleted, then the rest.
-    pub fn rows<'a>(&'a self, changes: &'a [Change], cause: &'a Cause, now: Timestamp) -> Vec<Rows<'a>> {
+    pub fn rows<'a>(
+        &'a self,
+        changes: &'a [Change],
+        cause: &'a Cause,
+        now: Timestamp,
+        charged: &'a str,
+    ) -> Vec<Rows<'a>> {
         let mut rows = Groups::default();
         for ((scope, resource), row) in &self.ledger {
             let Usage { used, limit } = row.after;
@@ -139,13 +148,25 @@ impl Buffer {
         for (kind, id, entry) in self.changed() {
             entry_rows(&mut rows, kind, id, entry);
         }
-        self.history_rows(&mut rows, changes, cause, now);
+        let kept = self.history_rows(&mut rows, changes, cause, now);
+        let request = cause.request_id.as_str();
+        if kept && !request.is_empty() {
+            let rev = changes.first().map_or(0, |change| change.rev.0 as i64);
+            rows.add(&sql::REQUEST_INSERT, values![rev, request, charged]);
+        }
         rows.sorted()
     }
 
     /// `seq` is the revision and the place in it. A document that changed hands leaves a deletion with its old project,
     /// so that the past of that project ends there; `past.rs` hides it from everything that is not a project's list.
-    fn history_rows<'a>(&'a self, rows: &mut Groups<'a>, changes: &'a [Change], cause: &'a Cause, now: Timestamp) {
+    /// Tells whether any was written.
+    fn history_rows<'a>(
+        &'a self,
+        rows: &mut Groups<'a>,
+        changes: &'a [Change],
+        cause: &'a Cause,
+        now: Timestamp,
+    ) -> bool {
         let mut n = 0;
         for change in changes {
             let Some(entry) = self.entry(&change.kind, &change.id).filter(|entry| entry.history) else { continue };
@@ -166,6 +187,17 @@ impl Buffer {
             }
             add(&change.project_id, change.body.as_deref());
         }
+        n > 0
+    }
+
+    /// By how much each row of the ledger rose or fell: what an undo takes back.
+    pub fn charged(&self) -> Vec<Charged> {
+        let changed = self.ledger.iter().map(|((scope, resource), row)| Charged {
+            scope: scope.clone(),
+            resource: resource.clone(),
+            delta: row.after.used - row.before.unwrap_or_default().used,
+        });
+        changed.filter(|charged| charged.delta != 0).collect()
     }
 
     /// What the transaction would change, secrets blanked.
@@ -270,7 +302,7 @@ impl<'a> Groups<'a> {
 
     /// Deletes of unique entries come before inserts, so that two documents can swap a key.
     fn sorted(mut self) -> Vec<Rows<'a>> {
-        let order: [&Write; 10] = [
+        let order: [&Write; 11] = [
             &sql::LEDGER_INSERT,
             &sql::LEDGER_UPDATE,
             &sql::UNIQUE_DELETE,
@@ -281,6 +313,7 @@ impl<'a> Groups<'a> {
             &sql::UNIQUE_INSERT,
             &sql::INDEX_INSERT,
             &sql::HISTORY_INSERT,
+            &sql::REQUEST_INSERT,
         ];
         self.0.sort_by_key(|rows| order.iter().position(|write| std::ptr::eq(*write, rows.write)));
         self.0

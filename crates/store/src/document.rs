@@ -1,6 +1,7 @@
 //! What a document is: its trait, its keys, and how its body is written and read.
 
-use crate::Error;
+use crate::undo::Reversing;
+use crate::{Error, Tx};
 use base::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -51,6 +52,60 @@ pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static
 
     /// Blanks secrets in the copy that goes to history, watch and dry runs. What remains must still deserialize.
     fn redact(_body: &mut Value) {}
+
+    /// False: a deleted document of this kind never rests in the [`crate::Trash`], and no undo brings it back: tokens,
+    /// keys, credentials, and what is observed anew.
+    const TRASH: bool = true;
+    /// False: an undo leaves documents of this kind as they are: logs, and what follows from other documents.
+    const UNDO: bool = true;
+    /// Why an undo does not take back the making of one, and what to do instead.
+    const MADE: Option<&'static str> = None;
+    /// Fields, at any depth, that only rise: an undo takes them back only where the document is, as a whole, what the
+    /// request left. What must rise even then, [`Document::restored`] raises.
+    const COUNTERS: &'static [&'static str] = &[];
+
+    /// Names the documents without which this one cannot be. An undo brings none back without them.
+    fn needs(&self, _needs: &mut Needs) {}
+
+    /// Names what this document uses of the ledger: what an undo that leaves it out does not charge.
+    fn costs(&self, _costs: &mut Costs) {}
+
+    /// Called on what an undo is about to write: after a deletion, or in the place of `replaced`.
+    fn restored(&mut self, _now: Timestamp, _replaced: Option<&Self>) {}
+
+    /// Called when an undo has written everything, to bring in line what follows from documents of this kind. A fault
+    /// refuses the undo.
+    fn undone(_tx: &mut Tx, _before: Option<&Self>, _after: Option<&Self>) -> Result<(), base::Fault> {
+        Ok(())
+    }
+}
+
+/// Collects what a document cannot be without.
+#[derive(Clone, Debug, Default)]
+pub struct Needs(pub(crate) Vec<(&'static str, String)>);
+
+impl Needs {
+    /// An empty id names nothing.
+    pub fn on<T: Document>(&mut self, id: &str) {
+        self.kind(T::KIND, id);
+    }
+
+    /// The same for a document of another service.
+    pub fn kind(&mut self, kind: &'static str, id: &str) {
+        if !id.is_empty() {
+            self.0.push((kind, id.to_owned()));
+        }
+    }
+}
+
+/// Collects what a document uses of the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Costs(pub(crate) Vec<(String, String, i64)>);
+
+impl Costs {
+    pub fn add(&mut self, scope: &str, resource: &str, used: i64) {
+        self.0.push((scope.to_owned(), resource.to_owned(), used));
+    }
 }
 
 /// Counts the commits of the whole cloud. 0 is the empty store.
@@ -236,6 +291,7 @@ pub struct Kind {
     /// Replaces and removes a document by its body and its id, with history.
     pub(crate) put: fn(&mut crate::Tx, &str) -> Result<(), Error>,
     pub(crate) delete: fn(&mut crate::Tx, &str) -> Result<(), Error>,
+    pub(crate) reversing: Reversing,
 }
 
 impl Kind {
@@ -255,6 +311,7 @@ impl Kind {
             head: |text| decode::<T>(text).map(|doc| (doc.id().to_owned(), doc.project_id().to_owned())),
             put: |tx, text| tx.put(&decode::<T>(text)?).map(drop),
             delete: |tx, id| tx.delete::<T>(id).map(drop),
+            reversing: Reversing::of::<T>(),
         }
     }
 }

@@ -60,13 +60,15 @@ pub mod scope;
 mod sql;
 mod sqlite;
 mod store;
+mod trash;
 mod tx;
+mod undo;
 mod watch;
 mod writer;
 
 pub use buffer::Difference;
 pub use check::{Flaw, What, check};
-pub use document::{Document, Keys, Kind, Rev, Stored};
+pub use document::{Costs, Document, Keys, Kind, Needs, Rev, Stored};
 pub use error::Error;
 pub use follower::Follower;
 pub use hooks::{Hooks, Waiting};
@@ -78,6 +80,8 @@ pub use reader::Reader;
 pub use store::{Options, Store};
 pub use scope::Scope;
 pub use tx::{Charge, Touched, Tx};
+pub use trash::{Charged, Trash, TrashedDocument};
+pub use undo::{Collision, Limits, PastRequest, Reversal, UndoPlan, Undone};
 pub use watch::{Change, Event, Revision, Watch};
 pub use writer::{Cause, Committed};
 

@@ -117,6 +117,7 @@ impl Store {
                 let at = tx.at(oldest)?;
                 tx.buffer.meta.insert("trim".into(), oldest.0 as i64);
                 tx.buffer.meta.insert("trim_at".into(), at.0);
+                tx.execute(&sql::REQUEST_TRIM, &given![oldest.0 as i64])?;
             }
             Ok(kept.max(oldest))
         });

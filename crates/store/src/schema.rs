@@ -21,6 +21,8 @@ CREATE INDEX IF NOT EXISTS history_doc ON history(kind, id, seq);
 CREATE INDEX IF NOT EXISTS history_project ON history(kind, project_id, id, seq) WHERE project_id <> '';
 CREATE TABLE IF NOT EXISTS ledger(scope TEXT{c} NOT NULL, resource TEXT{c} NOT NULL, used BIGINT NOT NULL,
   lim BIGINT, PRIMARY KEY(scope, resource)){wr};
+CREATE TABLE IF NOT EXISTS request(rev {key} PRIMARY KEY, request_id TEXT{c} NOT NULL, charged TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS request_id ON request(request_id, rev);
 CREATE TABLE IF NOT EXISTS lease(name TEXT{c} PRIMARY KEY, owner TEXT{c} NOT NULL, until BIGINT NOT NULL);
 INSERT INTO meta(name, value) VALUES('rev', 0) ON CONFLICT(name) DO NOTHING;
 INSERT INTO meta(name, value) VALUES('trim', 0) ON CONFLICT(name) DO NOTHING;

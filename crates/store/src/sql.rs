@@ -218,6 +218,14 @@ pub(crate) static PAST_SINCE: Sql = Sql::new(
 pub(crate) static PAST_AT: Sql = Sql::new("SELECT seq, at FROM history WHERE seq >= $1 ORDER BY seq LIMIT 1");
 pub(crate) static PAST_LAST: Sql = Sql::new("SELECT seq, at FROM history ORDER BY seq DESC LIMIT 1");
 pub(crate) static PAST_REQUEST: Sql = Sql::new("SELECT request_id, at FROM history WHERE seq = $1");
+/// The revisions of a request, and what each charged.
+pub(crate) static REQUEST: Sql =
+    Sql::new("SELECT rev, charged FROM request WHERE request_id = $1 ORDER BY rev LIMIT $2");
+pub(crate) static REQUEST_TRIM: Sql = Sql::new("DELETE FROM request WHERE rev < $1");
+/// The rows of one revision: who, what, when, and each document.
+pub(crate) static PAST_REV: Sql = Sql::new(
+    "SELECT seq, kind, id, project_id, at, body, actor, what FROM history WHERE seq >= $1 AND seq < $2 ORDER BY seq",
+);
 /// Where the next $3 rows from $1 on and below $2 end.
 pub(crate) static PAST_WINDOW: Sql =
     Sql::new("SELECT max(seq) FROM (SELECT seq FROM history WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT $3) w");
@@ -351,6 +359,14 @@ pub(crate) static HISTORY_INSERT: Write = Write {
     columns: &[Int, Text, Text, Text, Int, Text, Text, Text, Int, Text],
     missed: "a history row appeared",
 };
+/// What a request has to do with a revision; its documents stand in history.
+pub(crate) static REQUEST_INSERT: Write = Write {
+    sqlite: Sql::new("INSERT INTO request(rev, request_id, charged) VALUES($1, $2, $3)"),
+    postgres: "INSERT INTO request(rev, request_id, charged)
+               SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[])",
+    columns: &[Int, Text, Text],
+    missed: "a request's row appeared",
+};
 
 #[cfg(test)]
 mod tests {
@@ -374,7 +390,19 @@ mod tests {
         conn.execute_batch(&crate::schema::sqlite()).unwrap();
         let lists = LIST_ALL.iter().chain(&LIST_PROJECT).chain(&LIST_INDEX);
         let single = [&GET, &GET_UNIQUE, &OWNER, &META, &USAGE, &USAGES, &COUNT_ALL, &COUNT_PROJECT, &COUNT_INDEX];
-        let past = [&PAST_GET, &PAST_ALL, &PAST_PROJECT, &PAST_OF, &PAST_SINCE, &PAST_AT, &PAST_REQUEST, &PAST_TRIM];
+        let past = [
+            &REQUEST,
+            &REQUEST_TRIM,
+            &PAST_REV,
+            &PAST_GET,
+            &PAST_ALL,
+            &PAST_PROJECT,
+            &PAST_OF,
+            &PAST_SINCE,
+            &PAST_AT,
+            &PAST_REQUEST,
+            &PAST_TRIM,
+        ];
         let writes = [&LEDGER_UPDATE, &UNIQUE_DELETE, &INDEX_DELETE, &DOCUMENT_DELETE, &DOCUMENT_UPDATE];
         for sql in lists.chain(single).chain(past).chain(writes.map(|write| &write.sqlite)) {
             let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", sql.sqlite())).unwrap();
@@ -402,6 +430,7 @@ mod tests {
             &DOCUMENT_UPDATE,
             &DOCUMENT_INSERT,
             &HISTORY_INSERT,
+            &REQUEST_INSERT,
         ] {
             for (n, column) in write.columns.iter().enumerate() {
                 let array = format!("${}::{}[]", n + 1, if *column == Column::Text { "text" } else { "bigint" });

@@ -46,11 +46,13 @@ pub struct Options {
     pub hooks: Option<Arc<dyn Hooks>>,
     /// False: a commit is not brought to disk before it is answered. For stores that need not outlive the machine.
     pub durable: bool,
+    /// How long what a request deletes can be brought back; 0: not at all.
+    pub trash_ms: i64,
 }
 
 impl Options {
     pub fn new(url: impl Into<String>) -> Options {
-        Options { url: url.into(), inline: false, readers: 4, kinds: Vec::new(), hooks: None, durable: true }
+        Options { url: url.into(), inline: false, readers: 4, kinds: Vec::new(), hooks: None, durable: true, trash_ms: 0 }
     }
 
     /// A store in memory, inline: gone with its last handle.
@@ -78,12 +80,23 @@ pub(crate) struct Shared {
     watchers: broadcast::Sender<Event>,
     kinds: RwLock<HashSet<&'static str>>,
     pub hooks: Option<Arc<dyn Hooks>>,
+    pub trash_ms: i64,
+    /// The kinds that were registered.
+    pub registered: Vec<Kind>,
 }
 
 impl Shared {
-    fn new(env: Env, hooks: Option<Arc<dyn Hooks>>) -> Shared {
+    fn new(env: Env, options: &Options) -> Shared {
         let (watchers, _) = broadcast::channel(BACKLOG);
-        Shared { env, rev: AtomicU64::new(0), watchers, kinds: RwLock::default(), hooks }
+        Shared {
+            env,
+            rev: AtomicU64::new(0),
+            watchers,
+            kinds: RwLock::default(),
+            hooks: options.hooks.clone(),
+            trash_ms: options.trash_ms,
+            registered: options.kinds.clone(),
+        }
     }
 
     /// Called by the writer alone, in order. A gap means that another process wrote, or that the database went back.
@@ -149,7 +162,7 @@ impl Store {
         path: Option<PathBuf>,
         inline: bool,
     ) -> Result<Store, Error> {
-        let shared = Arc::new(Shared::new(env, options.hooks.clone()));
+        let shared = Arc::new(Shared::new(env, &options));
         let mut writer = Writer::new(connect.clone(), shared.clone())?;
         let rev = maintain::prepare(writer.reader(), &connect.schema(), &options.kinds)?;
         shared.rev.store(rev.0, Ordering::SeqCst);

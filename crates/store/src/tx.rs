@@ -25,6 +25,8 @@ pub struct Tx {
     created: i64,
     /// Ids that this transaction drew: no document has them yet.
     fresh: RefCell<HashSet<String>>,
+    /// What it deletes does not rest in the trash.
+    pub(crate) at_once: bool,
 }
 
 /// A change of one ledger row; see [`Tx::charge`].
@@ -68,7 +70,7 @@ enum Mode {
 
 impl Tx {
     pub(crate) fn new(reader: Reader) -> Tx {
-        Tx { reader, rev: Rev(0), now: Timestamp(0), created: 0, fresh: RefCell::default() }
+        Tx { reader, rev: Rev(0), now: Timestamp(0), created: 0, fresh: RefCell::default(), at_once: false }
     }
 
     /// Forgets the last job and starts one on top of the commit `base`.
@@ -79,6 +81,7 @@ impl Tx {
         reader.failed = None;
         reader.base = Some(base);
         self.fresh.get_mut().clear();
+        self.at_once = false;
         self.rev = Rev(base.0 + 1);
         self.now = reader.shared.env.now().max(self.now);
     }
@@ -257,6 +260,15 @@ impl Tx {
         reader.conn.execute(sql, values).inspect_err(|error| reader.failed = Some(error.clone()))
     }
 
+    /// Puts a deleted document back with the times that it had, so that every list shows it in its old place.
+    pub(crate) fn bring_back<T: Document>(&mut self, doc: &T, created: i64, updated: i64) -> Result<(), Error> {
+        self.keep(doc, Mode::Create)?;
+        if let Some((row, _)) = self.reader.buffer.entry_mut(T::KIND, doc.id()).and_then(|entry| entry.after.as_mut()) {
+            (row.created, row.updated) = (created, updated);
+        }
+        Ok(())
+    }
+
     fn keep<T: Document>(&mut self, doc: &T, mode: Mode) -> Result<bool, Error> {
         self.reader.know::<T>(true)?;
         self.room()?;
@@ -351,7 +363,14 @@ impl Tx {
         }
         let order = buffer.touched;
         buffer.touched += 1;
-        let entry = Entry { before: current, after, history: T::HISTORY, redacted: redacted::<T>, order };
+        let entry = Entry {
+            before: current,
+            after,
+            history: T::HISTORY,
+            trash: T::TRASH && T::UNDO && T::HISTORY,
+            redacted: redacted::<T>,
+            order,
+        };
         buffer.entries.entry(T::KIND).or_default().insert(id.to_owned(), entry);
     }
 

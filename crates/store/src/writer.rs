@@ -296,9 +296,13 @@ impl Writer {
     /// Writes what the job has buffered.
     fn flush(&mut self, job: &dyn Job) -> Result<Outcome, Error> {
         let (rev, now) = (self.tx.rev(), self.tx.now());
+        if !job.dry() {
+            self.tx.fill_trash(job.cause())?;
+        }
         let reader: &mut Reader = &mut self.tx;
+        let charged = crate::trash::to_text(&reader.buffer.charged())?;
         let changes = reader.buffer.changes(rev, now)?;
-        let rows = reader.buffer.rows(&changes, job.cause(), now);
+        let rows = reader.buffer.rows(&changes, job.cause(), now, &charged);
         let changed = !rows.is_empty() || !reader.buffer.meta.is_empty();
         // What an overlay builds upon may have been changed by others since; its rows would not fit any more.
         if !rows.is_empty() && job.overlay().is_none() {

@@ -40,9 +40,29 @@ pub struct FloatingIp {
 
 impl Document for FloatingIp {
     const KIND: &'static str = "floatingip";
+    const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn needs(&self, needs: &mut store::Needs) {
+        needs.on::<crate::networks::Network>(&self.network_id);
+        needs.on::<crate::ports::Port>(&self.holder);
+        needs.on::<crate::ports::Port>(self.port_id.as_deref().unwrap_or(""));
+        needs.on::<crate::routers::Router>(self.router_id.as_deref().unwrap_or(""));
+    }
+
+    fn costs(&self, costs: &mut store::Costs) {
+        costs.add(&self.project_id, "floatingip", 1);
+    }
+
+    fn restored(&mut self, now: base::Timestamp, replaced: Option<&Self>) {
+        crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
+    }
+
+    fn undone(tx: &mut Tx, before: Option<&Self>, after: Option<&Self>) -> Result<()> {
+        crate::undo::floating(tx, before, after)
     }
 
     fn project_id(&self) -> &str {

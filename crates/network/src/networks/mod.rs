@@ -44,9 +44,19 @@ pub enum Provider {
 
 impl Document for Network {
     const KIND: &'static str = "network";
+    const MADE: Option<&'static str> = Some("others may depend on it by now: delete it by its own call");
+    const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn costs(&self, costs: &mut store::Costs) {
+        costs.add(&self.project_id, "network", 1);
+    }
+
+    fn restored(&mut self, now: base::Timestamp, replaced: Option<&Self>) {
+        crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
     }
 
     fn project_id(&self) -> &str {

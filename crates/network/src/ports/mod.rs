@@ -5,7 +5,7 @@
 //! port (`network:distributed`): its addresses are where DHCP and metadata answer. It belongs to the network's project
 //! and counts against no quota, since nobody asked for it.
 
-mod addresses;
+pub(crate) mod addresses;
 mod ops;
 mod read;
 mod service;
@@ -99,9 +99,28 @@ pub struct Attached {
 
 impl Document for Port {
     const KIND: &'static str = "port";
+    const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn needs(&self, needs: &mut store::Needs) {
+        crate::undo::needs_of_port(self, needs);
+    }
+
+    fn costs(&self, costs: &mut store::Costs) {
+        if self.charged {
+            costs.add(&self.project_id, "port", 1);
+        }
+    }
+
+    fn restored(&mut self, now: base::Timestamp, replaced: Option<&Self>) {
+        crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
+    }
+
+    fn undone(tx: &mut Tx, before: Option<&Self>, after: Option<&Self>) -> Result<()> {
+        crate::undo::port(tx, before, after)
     }
 
     fn project_id(&self) -> &str {
@@ -148,6 +167,9 @@ pub struct Observed {
 
 impl Document for Observed {
     const KIND: &'static str = "port_observed";
+    // Hosts say it again.
+    const TRASH: bool = false;
+    const UNDO: bool = false;
 
     fn id(&self) -> &str {
         &self.id

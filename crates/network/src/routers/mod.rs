@@ -47,9 +47,26 @@ pub struct Gateway {
 
 impl Document for Router {
     const KIND: &'static str = "router";
+    const MADE: Option<&'static str> = Some("others may depend on it by now: delete it by its own call");
+    const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn needs(&self, needs: &mut store::Needs) {
+        if let Some(gateway) = &self.gateway {
+            needs.on::<crate::networks::Network>(&gateway.network_id);
+            needs.on::<Port>(&gateway.port_id);
+        }
+    }
+
+    fn costs(&self, costs: &mut store::Costs) {
+        costs.add(&self.project_id, "router", 1);
+    }
+
+    fn restored(&mut self, now: base::Timestamp, replaced: Option<&Self>) {
+        crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
     }
 
     fn project_id(&self) -> &str {
@@ -76,6 +93,9 @@ pub struct Observed {
 
 impl Document for Observed {
     const KIND: &'static str = "router_observed";
+    // Hosts say it again.
+    const TRASH: bool = false;
+    const UNDO: bool = false;
 
     fn id(&self) -> &str {
         &self.id

@@ -39,9 +39,24 @@ pub struct SecurityGroup {
 
 impl Document for SecurityGroup {
     const KIND: &'static str = "security_group";
+    const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn costs(&self, costs: &mut store::Costs) {
+        if !self.is_default {
+            costs.add(&self.project_id, "security_group", 1);
+        }
+    }
+
+    fn restored(&mut self, now: base::Timestamp, replaced: Option<&Self>) {
+        crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
+    }
+
+    fn undone(tx: &mut Tx, before: Option<&Self>, after: Option<&Self>) -> Result<()> {
+        crate::undo::group(tx, before, after)
     }
 
     fn project_id(&self) -> &str {

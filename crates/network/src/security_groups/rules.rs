@@ -50,9 +50,29 @@ pub struct RemotePrefix {
 
 impl Document for SecurityGroupRule {
     const KIND: &'static str = "security_group_rule";
+    const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn needs(&self, needs: &mut store::Needs) {
+        needs.on::<SecurityGroup>(&self.group_id);
+        needs.on::<SecurityGroup>(self.remote_group.as_deref().unwrap_or(""));
+    }
+
+    fn costs(&self, costs: &mut store::Costs) {
+        if self.charged {
+            costs.add(&self.project_id, "security_group_rule", 1);
+        }
+    }
+
+    fn restored(&mut self, now: base::Timestamp, replaced: Option<&Self>) {
+        crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
+    }
+
+    fn undone(tx: &mut Tx, before: Option<&Self>, after: Option<&Self>) -> Result<()> {
+        crate::undo::rule(tx, before, after)
     }
 
     fn project_id(&self) -> &str {

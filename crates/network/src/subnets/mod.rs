@@ -46,9 +46,27 @@ pub struct Subnet {
 
 impl Document for Subnet {
     const KIND: &'static str = "subnet";
+    const MADE: Option<&'static str> = Some("others may depend on it by now: delete it by its own call");
+    const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn needs(&self, needs: &mut store::Needs) {
+        needs.on::<Network>(&self.network_id);
+    }
+
+    fn costs(&self, costs: &mut store::Costs) {
+        costs.add(&self.project_id, "subnet", 1);
+    }
+
+    fn restored(&mut self, now: base::Timestamp, replaced: Option<&Self>) {
+        crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
+    }
+
+    fn undone(tx: &mut Tx, before: Option<&Self>, after: Option<&Self>) -> Result<()> {
+        crate::undo::subnet(tx, before, after)
     }
 
     fn project_id(&self) -> &str {
@@ -86,6 +104,8 @@ pub struct SubnetAddresses {
 impl Document for SubnetAddresses {
     const KIND: &'static str = "subnet_addresses";
     const HISTORY: bool = false;
+    const TRASH: bool = false;
+    const UNDO: bool = false;
 
     fn id(&self) -> &str {
         &self.id

@@ -7,6 +7,7 @@ mod model;
 mod side;
 mod scopes;
 mod things;
+mod undo;
 
 use store::{Options, Store};
 
@@ -90,5 +91,11 @@ on_every_engine!(
     side::status_and_backup,
     lifted::entries_are_rebuilt_for_a_new_index_version,
     lifted::a_rebuild_that_finds_a_clash_changes_nothing,
+    undo::what_a_request_deleted_comes_back_exactly,
+    undo::a_collision_is_named_and_the_rest_can_come_back,
+    undo::what_lacks_its_parent_or_its_quota_stays,
+    undo::changes_go_back_field_by_field,
+    undo::what_was_made_goes_unless_it_has_changed,
+    undo::what_skips_the_trash_does_not_rest,
     model::transactions_and_the_past_equal_a_model,
 );

@@ -1,0 +1,129 @@
+//! What an undo must bring in line: addresses taken, and what hosts must look at again.
+
+use crate::error;
+use crate::floatingips::FloatingIp;
+use crate::ports::{self, Port};
+use crate::project::touch;
+use crate::security_groups::{SecurityGroup, SecurityGroupRule};
+use crate::standard::{Look, Standard};
+use crate::subnets::{Subnet, SubnetAddresses};
+use agent_api::ViewKind;
+use base::{Result, Timestamp};
+use store::{Needs, Tx};
+
+/// Neutron's counter and the time beside it: they go back only with everything else.
+pub const COUNTERS: &[&str] = &["revision", "updated_at"];
+
+/// An undo of some fields is one more change of the object.
+pub fn touch_standard(standard: &mut Standard, now: Timestamp, replaced: Option<&Standard>) {
+    if replaced.is_some_and(|replaced| replaced.revision == standard.revision) {
+        standard.touch(now);
+    }
+}
+
+/// A port's network, subnets and groups, and what holds it.
+pub fn needs_of_port(port: &Port, needs: &mut Needs) {
+    needs.on::<crate::networks::Network>(&port.network_id);
+    for fixed in &port.fixed_ips {
+        needs.on::<Subnet>(&fixed.subnet_id);
+    }
+    for group in &port.security_groups {
+        needs.on::<SecurityGroup>(group);
+    }
+    if let Some(attached) = &port.attached {
+        needs.kind("server", &attached.server);
+    }
+    if port.is_router_owned() {
+        needs.on::<crate::routers::Router>(&port.device_id);
+    }
+    if port.device_owner == ports::FLOATING {
+        needs.on::<FloatingIp>(&port.device_id);
+    }
+}
+
+/// A subnet that came back knows its addresses again.
+pub fn subnet(tx: &mut Tx, _before: Option<&Subnet>, after: Option<&Subnet>) -> Result<()> {
+    let Some(subnet) = after else { return Ok(()) };
+    if tx.doc::<SubnetAddresses>(&subnet.id)?.is_some() {
+        return Ok(());
+    }
+    let mut addresses = SubnetAddresses { id: subnet.id.clone(), used: Default::default() };
+    let ports: Vec<Port> = tx.by("subnet", &subnet.id)?;
+    for fixed in ports.iter().flat_map(|port| &port.fixed_ips).filter(|fixed| fixed.subnet_id == subnet.id) {
+        addresses.used.take(fixed.ip_address);
+    }
+    tx.create(&addresses)?;
+    Ok(())
+}
+
+/// What a port has, is taken; what it had, is free; and hosts look at everything that it was or is part of.
+pub fn port(tx: &mut Tx, before: Option<&Port>, after: Option<&Port>) -> Result<()> {
+    let has = |port: Option<&Port>, fixed: &ports::FixedIp| port.is_some_and(|port| port.fixed_ips.contains(fixed));
+    for fixed in before.iter().flat_map(|port| &port.fixed_ips).filter(|fixed| !has(after, fixed)) {
+        ports::addresses::give_back(tx, fixed)?;
+    }
+    for fixed in after.iter().flat_map(|port| &port.fixed_ips) {
+        if let Some(mut addresses) = tx.doc::<SubnetAddresses>(&fixed.subnet_id)? {
+            addresses.used.take(fixed.ip_address);
+            tx.update(&addresses)?;
+        }
+    }
+    if let (Some(gone), None) = (before, after) {
+        crate::floatingips::port_gone(tx, &gone.id)?;
+        if tx.doc::<ports::Observed>(&gone.id)?.is_some() {
+            tx.delete::<ports::Observed>(&gone.id)?;
+        }
+    }
+    for port in before.into_iter().chain(after) {
+        touch(tx, ViewKind::Network, &port.network_id)?;
+        for group in &port.security_groups {
+            touch(tx, ViewKind::AddressSet, group)?;
+            touch(tx, ViewKind::SecurityGroup, group)?;
+        }
+        if let Some(attached) = &port.attached {
+            touch(tx, ViewKind::Guest, &attached.server)?;
+        }
+        if port.is_router_owned() {
+            touch(tx, ViewKind::Router, &port.device_id)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn floating(tx: &mut Tx, before: Option<&FloatingIp>, after: Option<&FloatingIp>) -> Result<()> {
+    for floating in before.into_iter().chain(after) {
+        if let Some(router) = &floating.router_id {
+            touch(tx, ViewKind::Router, router)?;
+        }
+        if let Some(port) = floating.port_id.as_ref().map(|id| tx.doc::<Port>(id)).transpose()?.flatten()
+            && let Some(attached) = &port.attached
+        {
+            touch(tx, ViewKind::Guest, &attached.server)?;
+        }
+    }
+    Ok(())
+}
+
+/// A group that is taken back must not be in use.
+pub fn group(tx: &mut Tx, before: Option<&SecurityGroup>, after: Option<&SecurityGroup>) -> Result<()> {
+    if let (Some(gone), None) = (before, after) {
+        let used = tx.first::<Port>("group", &gone.id)?.is_some();
+        let named = tx.first::<SecurityGroupRule>("remote", &gone.id)?.is_some();
+        let filled = tx.first::<SecurityGroupRule>("group", &gone.id)?.is_some();
+        if used || named || filled {
+            return Err(error::security_group_in_use(&gone.id));
+        }
+    }
+    for group in before.into_iter().chain(after) {
+        touch(tx, ViewKind::SecurityGroup, &group.id)?;
+        touch(tx, ViewKind::AddressSet, &group.id)?;
+    }
+    Ok(())
+}
+
+pub fn rule(tx: &mut Tx, before: Option<&SecurityGroupRule>, after: Option<&SecurityGroupRule>) -> Result<()> {
+    for rule in before.into_iter().chain(after) {
+        touch(tx, ViewKind::SecurityGroup, &rule.group_id)?;
+    }
+    Ok(())
+}
