@@ -2,6 +2,7 @@
 
 use crate::board::Board;
 use crate::cgroup::Cgroups;
+use crate::scope::Scopes;
 use crate::fault;
 use crate::files::{self, Layout};
 use crate::guest::{self, Guest, check};
@@ -72,6 +73,8 @@ pub struct Host {
     pub wiring: Arc<dyn Wiring>,
     pub images: Images,
     pub cgroups: Cgroups,
+    /// Instead of control groups of our own, where systemd owns them.
+    pub scopes: Option<Scopes>,
     pub board: Board,
 }
 
@@ -108,6 +111,7 @@ impl Agent {
         let host = Arc::new(Host {
             images: Images::new(layout.images.clone(), options.host.clone(), link),
             cgroups: Cgroups::detect(&options.cloud),
+            scopes: Scopes::detect(&options.cloud),
             guest_groups: inventory::kvm_group(choice.accel),
             accel: choice.accel,
             board: Board::default(),

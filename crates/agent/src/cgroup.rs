@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 /// Threads and processes that one guest's QEMU may have, besides its processors.
-const TASKS: u64 = 512;
+pub(crate) const TASKS: u64 = 512;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Hierarchy {

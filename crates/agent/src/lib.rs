@@ -21,6 +21,7 @@ pub mod net;
 pub mod netd;
 pub mod offline;
 pub mod run;
+mod scope;
 pub mod wiring;
 
 pub use agent::{Agent, Options};

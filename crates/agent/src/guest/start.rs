@@ -111,7 +111,10 @@ impl Actor {
             incoming,
             keep: vec![lock.into()],
         };
-        let (cgroups, problem) = self.host.cgroups.ensure(&self.id, spec.vcpus);
+        let (cgroups, problem) = match &self.host.scopes {
+            Some(_) => (Vec::new(), None),
+            None => self.host.cgroups.ensure(&self.id, spec.vcpus),
+        };
         if let Some(problem) = problem {
             tracing::warn!(server = %self.id, problem, "the guest runs without limits of its own");
         }
