@@ -1,6 +1,15 @@
 //! The joined route tables: what `docs/compat/operations.md` says is what the program serves, and no route is without a
 //! rule that the policy knows. `NUBO_BLESS=1` writes the document anew.
 
+#[path = "beyond/cloud.rs"]
+mod cloud;
+#[path = "beyond/dry_run.rs"]
+mod dry_run;
+#[path = "beyond/random.rs"]
+mod random;
+#[path = "beyond/walk.rs"]
+mod walk;
+
 use base::Env;
 use control::{Bootstrap, Cloud, CloudOptions};
 use rest::Access;
