@@ -6,7 +6,8 @@ use base::Timestamp;
 /// The most bytes of console text kept for a guest.
 const LOG_BYTES: usize = 64 << 10;
 
-/// A guest as the ledger knows it: the newest spec accepted, and what has become of it.
+/// A guest as it outlives its agent: the ledger's entry with the newest spec accepted, its disk, and its process.
+#[derive(Clone, Debug)]
 pub struct Guest {
     pub spec: GuestSpec,
     pub power: ObservedPower,
@@ -17,8 +18,8 @@ pub struct Guest {
     pub stopped_by_itself: Option<String>,
     pub fault: Option<AgentFault>,
     pub started_at: Option<Timestamp>,
-    /// When the change under way is done.
-    pub due: Option<Timestamp>,
+    /// Its process went with the machine, and the ledger says that it shall run.
+    pub interrupted: bool,
     pub log: String,
 }
 
@@ -33,7 +34,7 @@ impl Guest {
             stopped_by_itself: None,
             fault: None,
             started_at: None,
-            due: None,
+            interrupted: false,
             log: String::new(),
             spec,
         }
@@ -55,7 +56,7 @@ impl Guest {
     /// True while the guest is not what its spec says and somebody is expected to change that.
     pub fn has_work(&self) -> bool {
         let gave_up = self.fault.as_ref().is_some_and(|fault| !fault.retried);
-        !gave_up && self.reached < self.spec.generation
+        !gave_up && (self.reached < self.spec.generation || self.interrupted)
     }
 
     pub fn is_wired(&self) -> bool {
@@ -91,7 +92,7 @@ impl Guest {
         self.reached = self.spec.generation;
         self.stopped_by_itself = None;
         self.fault = None;
-        self.due = None;
+        self.interrupted = false;
     }
 
     pub fn fail(&mut self, fault: AgentFault) {
@@ -100,7 +101,7 @@ impl Guest {
         }
         self.power = ObservedPower::Stopped;
         self.fault = Some(fault);
-        self.due = None;
+        self.interrupted = false;
     }
 
     /// The process ended by itself; a guest whose flavor says so is started again.

@@ -14,7 +14,7 @@
 mod guest;
 mod state;
 
-pub use state::Trouble;
+pub use state::{Machine, Trouble};
 
 use agent_api::{BoxStream, HostAgent, HostInventory, Report, ViewDelta};
 use async_trait::async_trait;
@@ -52,8 +52,20 @@ pub struct SimHost {
 
 impl SimHost {
     pub fn new(env: Env, options: Options) -> SimHost {
-        let state = State::new(&env, options.delay_ms);
+        let machine = Machine::new(&env);
+        SimHost::start(env, options, machine)
+    }
+
+    /// An agent that starts on a machine where another has been: with [`SimHost::machine`], how a simulator ends one
+    /// agent and begins the next. Nothing but the machine goes from the one to the other.
+    pub fn start(env: Env, options: Options, machine: Machine) -> SimHost {
+        let state = State::new(&env, options.delay_ms, machine);
         SimHost { options, env, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// What would stay if the agent were killed now.
+    pub fn machine(&self) -> Machine {
+        self.state().machine()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,7 +147,7 @@ impl HostAgent for SimHost {
         HostInventory {
             name: self.options.name.clone(),
             session: state.session.clone(),
-            boot_id: state.boot_id.clone(),
+            boot_id: state.boot_id().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             arch: "x86_64".to_owned(),
             vcpus: self.options.vcpus,

@@ -16,11 +16,41 @@ pub struct Trouble {
     pub retried: bool,
 }
 
+/// What a machine keeps while no agent runs on it: on its disk the ledger and the guests' disks, in its kernel their
+/// processes. Everything else of a host is the agent's memory and goes with it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    boot_id: String,
+    guests: BTreeMap<ServerId, Guest>,
+}
+
+impl Machine {
+    pub fn new(env: &Env) -> Machine {
+        Machine { boot_id: env.uuid(), guests: BTreeMap::new() }
+    }
+
+    /// The power goes and comes back: the processes are gone, the disks stay, and the kernel is another.
+    pub fn power_cut(&mut self, env: &Env) {
+        self.boot_id = env.uuid();
+        for guest in self.guests.values_mut().filter(|guest| guest.is_wired()) {
+            guest.power = ObservedPower::Stopped;
+            guest.started_at = None;
+            guest.interrupted = true;
+        }
+    }
+
+    /// The guests, by id: what runs and what lies on the disk.
+    pub fn guests(&self) -> Vec<GuestObserved> {
+        self.guests.values().map(Guest::observed).collect()
+    }
+}
+
 pub struct State {
     pub session: String,
-    pub boot_id: String,
     pub delay_ms: u64,
-    guests: BTreeMap<ServerId, Guest>,
+    machine: Machine,
+    /// When the changes under way are done.
+    due: BTreeMap<ServerId, Timestamp>,
     /// The view without its guests.
     view: BTreeMap<(ViewKind, String), ViewObject>,
     failing_starts: u32,
@@ -31,19 +61,39 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(env: &Env, delay_ms: u64) -> State {
-        State {
+    /// An agent starts on the machine: what was under way is begun again, and what ran before a power cut is started.
+    pub fn new(env: &Env, delay_ms: u64, machine: Machine) -> State {
+        let mut state = State {
             session: env.uuid(),
-            boot_id: env.uuid(),
             delay_ms,
-            guests: BTreeMap::new(),
+            machine,
+            due: BTreeMap::new(),
             view: BTreeMap::new(),
             failing_starts: 0,
             trouble: None,
             reported_guests: BTreeMap::new(),
             reported_ports: BTreeMap::new(),
             reported_routers: BTreeMap::new(),
+        };
+        for guest in state.machine.guests.values_mut().filter(|guest| guest.has_work()) {
+            state.due.insert(guest.spec.id.clone(), env.now().plus_ms(i64::try_from(delay_ms).unwrap_or(i64::MAX)));
+            if guest.needs_start() && guest.power == ObservedPower::Stopped && delay_ms > 0 {
+                guest.power = ObservedPower::Building;
+            }
         }
+        state
+    }
+
+    pub fn machine(&self) -> Machine {
+        let mut machine = self.machine.clone();
+        for guest in machine.guests.values_mut().filter(|guest| guest.power == ObservedPower::Building) {
+            guest.power = ObservedPower::Stopped;
+        }
+        machine
+    }
+
+    pub fn boot_id(&self) -> &str {
+        &self.machine.boot_id
     }
 
     pub fn fail_starts(&mut self, count: u32, trouble: Trouble) {
@@ -75,19 +125,20 @@ impl State {
 
     fn put_guest(&mut self, spec: GuestSpec, now: Timestamp) {
         let id = spec.id.clone();
-        let guest = match self.guests.get_mut(&id) {
+        let guest = match self.machine.guests.get_mut(&id) {
             // An older spec comes from a control process that has been overtaken.
             Some(guest) if spec.generation < guest.spec.generation => return,
             Some(guest) => guest,
-            None => self.guests.entry(id).or_insert_with(|| Guest::new(spec.clone())),
+            None => self.machine.guests.entry(id).or_insert_with(|| Guest::new(spec.clone())),
         };
         let risen = spec.generation > guest.spec.generation;
         guest.spec = spec;
         if risen {
             guest.fault = None;
         }
-        if guest.has_work() && (risen || guest.due.is_none()) {
-            guest.due = Some(now.plus_ms(i64::try_from(self.delay_ms).unwrap_or(i64::MAX)));
+        let id = guest.spec.id.clone();
+        if guest.has_work() && (risen || !self.due.contains_key(&id)) {
+            self.due.insert(id, now.plus_ms(i64::try_from(self.delay_ms).unwrap_or(i64::MAX)));
             if guest.needs_start() && guest.power == ObservedPower::Stopped && self.delay_ms > 0 {
                 guest.power = ObservedPower::Building;
             }
@@ -96,20 +147,22 @@ impl State {
 
     /// A guest that is missing from a view is left as it is, unless it has already gone.
     fn forget_if_absent(&mut self, id: &ServerId) {
-        if self.guests.get(id).is_some_and(|guest| guest.power == ObservedPower::Absent) {
-            self.guests.remove(id);
+        if self.machine.guests.get(id).is_some_and(|guest| guest.power == ObservedPower::Absent) {
+            self.machine.guests.remove(id);
+            self.due.remove(id);
             self.reported_guests.remove(id);
         }
     }
 
     /// Does what is due.
     pub fn step(&mut self, now: Timestamp) {
-        for guest in self.guests.values_mut() {
+        for guest in self.machine.guests.values_mut() {
             let retries = guest.fault.as_ref().is_some_and(|fault| fault.retried);
-            let due = guest.due.is_some_and(|due| due <= now) || (retries && guest.due.is_none());
+            let due = self.due.get(&guest.spec.id).map_or(retries, |due| *due <= now);
             if !guest.has_work() || !due {
                 continue;
             }
+            self.due.remove(&guest.spec.id);
             let fails = guest.needs_start() && self.failing_starts > 0;
             match self.trouble.as_ref().filter(|_| fails) {
                 Some(trouble) => {
@@ -123,32 +176,32 @@ impl State {
     }
 
     pub fn crash(&mut self, id: &ServerId, reason: &str, now: Timestamp) -> bool {
-        let Some(guest) = self.guests.get_mut(id).filter(|guest| guest.is_wired()) else { return false };
+        let Some(guest) = self.machine.guests.get_mut(id).filter(|guest| guest.is_wired()) else { return false };
         guest.crash(reason, now);
         true
     }
 
     pub fn lose(&mut self, id: &ServerId) -> bool {
-        self.guests.remove(id).is_some()
+        self.machine.guests.remove(id).is_some()
     }
 
     pub fn reboot(&mut self, env: &Env) {
         self.session = env.uuid();
-        self.boot_id = env.uuid();
+        self.machine.boot_id = env.uuid();
         let now = env.now();
-        self.guests.values_mut().filter(|guest| guest.is_wired()).for_each(|guest| guest.boot(now));
+        self.machine.guests.values_mut().filter(|guest| guest.is_wired()).for_each(|guest| guest.boot(now));
     }
 
     pub fn runs(&self, id: &ServerId) -> bool {
-        self.guests.get(id).is_some_and(Guest::is_wired)
+        self.machine.guests.get(id).is_some_and(Guest::is_wired)
     }
 
     pub fn console_log(&self, id: &ServerId) -> Option<&str> {
-        self.guests.get(id).map(|guest| guest.log.as_str())
+        self.machine.guests.get(id).map(|guest| guest.log.as_str())
     }
 
     pub fn all_guests(&self) -> Vec<GuestObserved> {
-        self.guests.values().map(Guest::observed).collect()
+        self.machine.guests()
     }
 
     pub fn objects(&self) -> Vec<(ViewKind, String)> {
@@ -161,7 +214,7 @@ impl State {
             _ => None,
         });
         let observed = specs.filter_map(|port| {
-            let guest = self.guests.get(port.server.as_ref()?)?;
+            let guest = self.machine.guests.get(port.server.as_ref()?)?;
             let up = guest.is_wired() && port.admin_state_up;
             Some((port.id.clone(), PortObserved { id: port.id.clone(), up, fault: None }))
         });
@@ -183,7 +236,7 @@ impl State {
 
     /// What differs from the last report; everything where `whole` is set.
     pub fn report(&mut self, host: &HostName, whole: bool) -> Report {
-        let guests: BTreeMap<_, _> = self.guests.iter().map(|(id, guest)| (id.clone(), guest.observed())).collect();
+        let guests: BTreeMap<_, _> = self.machine.guests.iter().map(|(id, guest)| (id.clone(), guest.observed())).collect();
         let (ports, routers) = (self.ports(), self.routers());
         // A guest that vanished is absent; the whole report says so by leaving it out.
         let gone: BTreeSet<_> = self.reported_guests.keys().filter(|id| !guests.contains_key(*id)).cloned().collect();

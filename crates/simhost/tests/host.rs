@@ -185,3 +185,27 @@ async fn observe_waits_for_a_change_and_consoles_answer() {
     assert_eq!(&greeting, b"RFB 003.008\n");
     assert!(host.console(&ServerId::from("b"), true).await.is_err());
 }
+
+#[test]
+fn a_killed_agent_leaves_its_guests_running_and_a_power_cut_does_not() {
+    let (host, clock) = host();
+    host.apply_now(put(spec("a", 1, DesiredPower::Running)));
+    host.apply_now(put(spec("b", 1, DesiredPower::Stopped)));
+    let (env, started) = (Env { clock: clock.clone(), ..Env::seeded(8).0 }, host.guests()[0].started_at);
+    let mut machine = host.machine();
+    let (boot_id, session) = (host.inventory().boot_id, host.inventory().session);
+    drop(host);
+    clock.advance_ms(1000);
+    let host = SimHost::start(env.clone(), Options::new("sim-1"), machine.clone());
+    assert_eq!(host.inventory().boot_id, boot_id);
+    assert_ne!(host.inventory().session, session);
+    assert_eq!((host.guests()[0].power, host.guests()[0].started_at), (ObservedPower::Running, started));
+    machine.power_cut(&env);
+    assert!(machine.guests().iter().all(|guest| guest.power == ObservedPower::Stopped), "{machine:?}");
+    let host = SimHost::start(env, Options::new("sim-1"), machine);
+    assert_ne!(host.inventory().boot_id, boot_id);
+    host.tick();
+    assert_eq!(host.guests()[0].power, ObservedPower::Running);
+    assert!(host.guests()[0].started_at > started);
+    assert_eq!(host.guests()[1].power, ObservedPower::Stopped);
+}
