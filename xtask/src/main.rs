@@ -1,5 +1,6 @@
-//! The project's own tasks: `cargo xtask tidy`, `cargo xtask bench`.
+//! The project's own tasks: `cargo xtask tidy`, `cargo xtask bench`, `cargo xtask sim`.
 
+mod sim;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -10,7 +11,8 @@ fn main() -> ExitCode {
     let result = match task.as_str() {
         "tidy" => tidy::run(),
         "bench" => bench(),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | bench")),
+        "sim" => sim::run(std::env::args().skip(2)),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | bench | sim --help")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

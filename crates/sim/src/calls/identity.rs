@@ -1,0 +1,64 @@
+//! Bodies of the identity service.
+
+use super::Gen;
+use crate::client::login_body;
+use serde_json::{Value, json};
+
+pub fn body(g: &Gen, operation: &str) -> Option<Value> {
+    let kind = operation.split(':').next().unwrap_or_default();
+    Some(match operation {
+        "auth:issue_token" => {
+            let mut body = login_body(g.me());
+            if g.chance(20) {
+                body["auth"]["identity"]["password"]["user"]["password"] = json!("wrong");
+            }
+            body
+        }
+        "domains:create" => json!({"domain": {"name": g.name("domain"), "enabled": !g.chance(20)}}),
+        "domains:update" => json!({"domain": {"enabled": g.chance(30), "description": g.word()}}),
+        "projects:create" => json!({"project": {"name": g.name("project"), "domain_id": domain(g)}}),
+        "projects:update" => json!({"project": {"name": g.name("project"), "enabled": g.chance(80)}}),
+        "users:create" => json!({"user": {"name": g.name("user"), "password": "secret", "domain_id": domain(g)}}),
+        "users:update" => json!({"user": {"name": g.name("user"), "enabled": g.chance(80)}}),
+        "users:password" => json!({"user": {"original_password": "secret", "password": "secret"}}),
+        "groups:create" => json!({"group": {"name": g.name("group"), "domain_id": domain(g)}}),
+        "groups:update" => json!({"group": {"name": g.name("group")}}),
+        "roles:create" => json!({"role": {"name": g.name("role")}}),
+        "roles:update" => json!({"role": {"name": g.name("role")}}),
+        "regions:create" => json!({"region": {"description": g.word()}}),
+        "regions:create_named" => json!({"region": {"description": g.word()}}),
+        "regions:update" => json!({"region": {"description": g.name("region")}}),
+        "services:create" => json!({"service": {"type": g.word(), "name": g.name("service")}}),
+        "services:update" => json!({"service": {"name": g.name("service"), "enabled": g.chance(80)}}),
+        "endpoints:create" => json!({"endpoint": {
+            "interface": g.dice.of(["public", "internal", "admin"]), "url": "http://elsewhere/",
+            "service_id": g.id("services"), "region_id": g.id("regions")}}),
+        "endpoints:update" => json!({"endpoint": {"url": "http://other/", "enabled": g.chance(80)}}),
+        "application_credentials:create" => {
+            json!({"application_credential": {"name": g.name("credential"), "description": g.word()}})
+        }
+        "ec2:create" => json!({"tenant_id": g.me().project_id}),
+        "credentials:create" => json!({"credential": {
+            "type": g.dice.of(["cert", "totp", "x"]), "blob": g.word(), "user_id": g.me().user_id,
+            "project_id": g.me().project_id}}),
+        "credentials:update" => json!({"credential": {"blob": g.name("blob")}}),
+        "registered_limits:create" => json!({"registered_limits": [{
+            "service_id": g.id("services"), "resource_name": g.name("resource"), "default_limit": g.dice.below(50)}]}),
+        "registered_limits:update" => json!({"registered_limit": {"default_limit": g.dice.below(50)}}),
+        "limits:create" => {
+            let known = g.known.pick(g.dice, "registered_limits", g.actor, false);
+            let of = |key: &str| known.map_or(json!("none"), |thing| thing.value[key].clone());
+            json!({"limits": [{"service_id": of("service_id"), "resource_name": of("resource_name"),
+                "project_id": g.id("projects"), "resource_limit": g.dice.below(50)}]})
+        }
+        "limits:update" => json!({"limit": {"resource_limit": g.dice.below(50)}}),
+        "projects:tags:replace" => json!({"tags": g.words()}),
+        "projects:tags:add" | "groups:add_user" | "roles:implies:create" => Value::Null,
+        _ if ["grants", "inherited"].contains(&kind) => Value::Null,
+        _ => return None,
+    })
+}
+
+fn domain(g: &Gen) -> String {
+    if g.chance(80) { "default".into() } else { g.id("domains") }
+}

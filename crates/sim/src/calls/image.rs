@@ -1,0 +1,31 @@
+//! Bodies of the image service.
+
+use super::Gen;
+use serde_json::{Value, json};
+
+pub fn body(g: &Gen, operation: &str) -> Option<Value> {
+    Some(match operation {
+        "images:create" => {
+            let mut body = json!({"name": g.name("image"), "visibility": g.dice.of(["private", "shared", "public"])});
+            if g.chance(85) {
+                body["disk_format"] = g.dice.of(["raw", "raw", "raw", "qcow2", "vmdk"]).into();
+                body["container_format"] = "bare".into();
+            }
+            body
+        }
+        "images:upload" | "images:stage" => {
+            json!(g.word().repeat(g.dice.of([0, 1, 1000, 4000, 20_000])))
+        }
+        "images:import" => json!({"method": {"name": g.dice.of(["glance-direct", "glance-direct", "web-download"])}}),
+        "images:update" | "images:update_nameless" => match g.dice.below(4) {
+            0 => json!([{"op": "replace", "path": "/name", "value": g.name("image")}]),
+            1 => json!([{"op": "add", "path": "/colour", "value": g.word()}]),
+            2 => json!([{"op": "replace", "path": "/visibility", "value": g.dice.of(["private", "public", "x"])}]),
+            _ => json!([{"op": "remove", "path": "/colour"}]),
+        },
+        "members:create" => json!({"member": g.id("projects")}),
+        "members:update" => json!({"status": g.dice.of(["accepted", "rejected", "pending", "x"])}),
+        "images:deactivate" | "images:reactivate" | "tags:create" => Value::Null,
+        _ => return None,
+    })
+}

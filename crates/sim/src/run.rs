@@ -1,0 +1,348 @@
+//! One history, from its seed to its verdict.
+
+use crate::calls::{self, Operation};
+use crate::check::{self, Broken, Held};
+use crate::client::{Answer, Ask, Tokens, send};
+use crate::clock::SimClock;
+use crate::dice::Dice;
+use crate::faults::{Kind, PAIRS, Point, Trap};
+use crate::host_life::{self, Slot};
+use crate::known::Known;
+use crate::mirror::Mirror;
+use crate::promises::{Doubt, Promises};
+use crate::settled::settled;
+use crate::tally::Tally;
+use crate::template::{Template, runtime, scratch};
+use crate::world::World;
+use crate::{control_life, trouble};
+use anyhow::{Context, Result};
+use base::Env;
+use base::random::SeededRandom;
+use http::Method;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// A fault is laid in one of so many steps, so that a history of 220 has more than ten.
+const FAULT_EVERY: u64 = 8;
+/// The most calls under way.
+const IN_FLIGHT: usize = 4;
+/// Every call is answered within this.
+const ANSWER: Duration = Duration::from_secs(300);
+/// After the last fault all is as it shall be within this.
+const SETTLE: Duration = Duration::from_secs(900);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub steps: u64,
+    pub hosts: u64,
+    /// Steps that are left out, by their number.
+    pub without: BTreeSet<u64>,
+}
+
+/// How it went.
+pub struct Verdict {
+    pub hash: u64,
+    pub broken: Option<Broken>,
+    /// The step in which the rule broke; as many as the plan has if it broke at the end.
+    pub step: u64,
+    pub tally: Tally,
+    pub lines: Vec<String>,
+}
+
+/// Runs one history to its end.
+pub fn run(template: &Template, plan: &Plan) -> Result<Verdict> {
+    let folder = scratch()?;
+    template.copy(folder.path())?;
+    trouble::take();
+    let runtime = runtime()?;
+    let verdict = runtime.block_on(async {
+        let mut history = History::begin(template, plan, folder.path()).await?;
+        let held = history.play(plan).await;
+        Ok(history.end(held))
+    });
+    drop(runtime);
+    trouble::take();
+    verdict
+}
+
+struct Done {
+    ask: Ask,
+    answer: Option<Answer>,
+    doubt: Doubt,
+    step: u64,
+    began: Instant,
+}
+
+struct History<'a> {
+    template: &'a Template,
+    world: Arc<World>,
+    tokens: Arc<Tokens>,
+    table: Vec<Operation>,
+    known: Known,
+    promises: Promises,
+    mirror: Mirror,
+    in_flight: JoinSet<Done>,
+    tally: Tally,
+    step: u64,
+    began: Instant,
+    _keepers: JoinSet<()>,
+}
+
+impl<'a> History<'a> {
+    async fn begin(template: &'a Template, plan: &Plan, folder: &std::path::Path) -> Result<History<'a>> {
+        let clock = Arc::new(SimClock::new(Some(template.at)));
+        let env = Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(plan.seed)) };
+        let world = World::new(env, clock, Dice::new(plan.seed, 1), folder.to_owned());
+        let mut keepers = JoinSet::new();
+        keepers.spawn(control_life::keep(world.clone()));
+        for n in 1..=plan.hosts {
+            let mut options = simhost::Options::new(format!("sim-{n}").as_str());
+            (options.vcpus, options.memory_mib, options.disk_gib) = (2, 8 << 10, 40);
+            options.delay_ms = 700 * (n - 1);
+            let slot = Arc::new(Slot::new(&world, options));
+            world.add_host(slot.clone());
+            keepers.spawn(host_life::keep(world.clone(), slot));
+        }
+        let process = world.up().await;
+        let table = calls::table(&process.cloud);
+        let mut tally = Tally::default();
+        tally.operations = table.iter().map(|operation| (operation.name(), (0, 0))).collect();
+        Ok(History {
+            template,
+            tokens: Arc::default(),
+            table,
+            known: template.known.clone(),
+            promises: Promises::default(),
+            mirror: Mirror::open(&folder.join("nubo.db")).context("the store's file")?,
+            in_flight: JoinSet::new(),
+            tally,
+            step: 0,
+            began: Instant::now(),
+            world,
+            _keepers: keepers,
+        })
+    }
+
+    fn end(self, held: Held) -> Verdict {
+        let mut tally = self.tally;
+        tally.seeds = 1;
+        tally.virtual_s = self.began.elapsed().as_secs_f64();
+        let board = self.world.board();
+        (tally.passed, tally.struck, tally.faults) = (board.passed.clone(), board.struck.clone(), board.strikes());
+        let trace = self.world.trace();
+        Verdict { hash: trace.hash(), broken: held.err(), step: self.step, lines: trace.lines(), tally }
+    }
+
+    async fn play(&mut self, plan: &Plan) -> Held {
+        for step in 0..plan.steps {
+            self.step = step;
+            if plan.without.contains(&step) {
+                continue;
+            }
+            let dice = Dice::new(plan.seed, 1000 + step);
+            self.trouble(&dice, step % FAULT_EVERY == plan.seed % FAULT_EVERY);
+            let ms = dice.of([0, 0, 0, 3, 40, 300, 1500]);
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            self.call(&dice, step).await?;
+            self.look()?;
+            self.tally.steps += 1;
+        }
+        self.step = plan.steps;
+        self.world.say("no fault from here on");
+        self.world.calm_down();
+        while let Some(done) = self.in_flight.join_next().await {
+            self.take(done)?;
+        }
+        self.settle().await
+    }
+
+    /// Lays a fault, or does one at once.
+    fn trouble(&self, dice: &Dice, due: bool) {
+        let Some((point, kinds)) = dice.pick(PAIRS).filter(|_| due) else { return };
+        let Some(kind) = dice.pick(kinds) else { return };
+        let skip = dice.of([0, 0, 1, 2, 5, 11, 23]);
+        let times = if *kind == Kind::FullDisk { dice.of([2, 2, 3, 8]) } else { dice.of([1, 1, 1, 2]) };
+        let ms = dice.of([1, 30, 200, 900, 4_000]);
+        if *point != Point::Between {
+            return self.world.lay(Trap { point: *point, kind: *kind, skip, times, ms });
+        }
+        let hosts = self.world.hosts();
+        let Some(slot) = dice.pick(&hosts) else { return };
+        match kind {
+            Kind::CrashControl => {
+                self.world.strike(*kind, "control");
+                self.world.kill_control();
+            }
+            Kind::CrashAgent | Kind::CrashHost => {
+                self.world.strike(*kind, &slot.name);
+                slot.kill(*kind);
+            }
+            Kind::ClockForward | Kind::ClockBack => {
+                let ms = dice.of([500, 20_000, 120_000, 3_700_000]) as i64;
+                self.world.strike(*kind, &format!("the clock, {ms} ms"));
+                self.world.clock.jump_ms(if *kind == Kind::ClockBack { -ms } else { ms });
+            }
+            _ => {
+                let Some(agent) = slot.agent() else { return };
+                let guests = agent.guests();
+                if let Some(guest) = dice.pick(&guests)
+                    && agent.crash_guest(&guest.id, "killed: signal 9")
+                {
+                    self.world.strike(Kind::GuestDies, &guest.id);
+                }
+            }
+        }
+    }
+
+    async fn call(&mut self, dice: &Dice, step: u64) -> Held {
+        let asked = (0..8).find_map(|_| {
+            let operation = calls::choose(dice, &self.table)?;
+            let ask = calls::ask(dice, &self.known, &self.template.actors, operation, step)?;
+            Some((operation.name(), ask))
+        });
+        let Some((name, ask)) = asked else { return Ok(()) };
+        self.tally.operations.entry(name).or_default().0 += 1;
+        self.tally.calls += 1;
+        self.world.say(format!(
+            "#{step} {} {} {} {}",
+            self.template.actors[ask.actor].name,
+            ask.method,
+            ask.path,
+            brief(&ask.body)
+        ));
+        let doubt = self.promises.asked(&ask);
+        let (world, tokens, actors) = (self.world.clone(), self.tokens.clone(), self.template.actors.clone());
+        self.in_flight.spawn(async move {
+            world.up().await;
+            let began = Instant::now();
+            let answer = send(&world, &tokens, &actors, &ask).await;
+            Done { ask, answer, doubt, step, began }
+        });
+        let room = if dice.chance(65) { 0 } else { IN_FLIGHT - 1 };
+        while let Some(done) = self.in_flight.try_join_next() {
+            self.take(done)?;
+        }
+        while self.in_flight.len() > room {
+            let joined = tokio::time::timeout(ANSWER, self.in_flight.join_next()).await;
+            match joined {
+                Ok(Some(done)) => self.take(done)?,
+                Ok(None) => break,
+                Err(_) => return Err(Broken::new("every call is answered", format!("not within {ANSWER:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a call brought.
+    fn take(&mut self, done: Result<Done, tokio::task::JoinError>) -> Held {
+        let done = done.map_err(|error| Broken::new("the simulator itself works", error.to_string()))?;
+        let Done { ask, answer, doubt, step, began } = done;
+        self.promises.answered(&ask, answer.as_ref(), &doubt, step);
+        let Some(answer) = answer else {
+            self.world.say(format!("#{step} no answer"));
+            return Ok(());
+        };
+        self.world.say(format!("#{step} {} {}", answer.status, brief(&answer.body)));
+        self.world.trace().weigh(&answer.body);
+        *self.tally.statuses.entry(answer.status).or_default() += 1;
+        let name = format!("{} {}", ask.service, ask.operation);
+        if answer.is_ok() {
+            self.tally.operations.entry(name.clone()).or_default().1 += 1;
+            self.hear(&ask, &answer);
+        }
+        if ask.operation == "auth:revoke_token" {
+            self.tokens.set(ask.actor, None);
+        }
+        let what = || format!("{name} {} {}: {} {}", ask.method, ask.path, answer.status, brief(&answer.body));
+        match answer.status {
+            500 => Err(Broken::new("no call is answered with 500", what())),
+            502..=504 if !self.world.was_troubled(began - Duration::from_secs(15)) => {
+                Err(Broken::new("no call is refused for want of a service without a fault", what()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, ask: &Ask, answer: &Answer) {
+        let path = ask.path.split('?').next().unwrap_or_default();
+        let mut parts: Vec<&str> = path.split('/').collect();
+        let last = parts.pop().unwrap_or_default();
+        if ask.method == Method::DELETE {
+            let class = parts.last().copied().unwrap_or_default();
+            return self.known.forget(class, last);
+        }
+        let list = ["detail", "action"].contains(&last) || ask.method == Method::PUT || ask.method == Method::PATCH;
+        if ask.service == "compute" && last == "action" || ask.operation.starts_with("auth:") {
+            return;
+        }
+        let class = if list { parts.last().copied().unwrap_or_default() } else { last };
+        let actor = (ask.method == Method::POST).then_some(ask.actor);
+        // What is heard of is changed by others, too; only what was there at the beginning is spared.
+        self.known.hear(class, &answer.json, actor, false);
+    }
+
+    fn refresh(&mut self) -> Held {
+        self.mirror.refresh().map_err(|error| Broken::new("the store can be read", error.to_string()))
+    }
+
+    /// What holds always.
+    fn look(&mut self) -> Held {
+        self.refresh()?;
+        check::every_step(&self.world, &self.mirror)?;
+        check::ledger(&self.mirror)?;
+        self.promises.check(&self.mirror)?;
+        match trouble::take() {
+            Some(said) => Err(Broken::new("nothing panics and no bug is logged", said)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until all is as it shall be.
+    async fn settle(&mut self) -> Held {
+        let until = Instant::now() + SETTLE;
+        loop {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            self.look()?;
+            let owners = self.owners().await?;
+            let held = settled(&self.world, &self.mirror, &owners).and_then(|()| self.promises.check_gone(&self.mirror));
+            match held {
+                Ok(()) => return Ok(()),
+                Err(broken) if Instant::now() > until => return Err(broken),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn owners(&self) -> Result<serde_json::Value, Broken> {
+        let ask = Ask {
+            service: "nubo",
+            operation: "nubo:owners",
+            method: Method::GET,
+            path: "/nubo/v1/owners".into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            actor: calls::ADMIN,
+        };
+        let answer = send(&self.world, &self.tokens, &self.template.actors, &ask).await;
+        match answer {
+            Some(answer) if answer.status == 200 => Ok(answer.json),
+            Some(answer) => Err(Broken::new("the cloud answers at the end", brief(&answer.body))),
+            None => Ok(serde_json::Value::Null),
+        }
+    }
+}
+
+/// The beginning of a body.
+fn brief(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let mut end = text.len().min(400);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].replace('\n', " ")
+}

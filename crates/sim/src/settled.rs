@@ -1,0 +1,117 @@
+//! What must hold once nothing breaks any more and time has passed: all that was asked for is so, or a fault says why.
+
+use crate::check::{Broken, Held};
+use crate::mirror::Mirror;
+use crate::world::World;
+use agent_api::{ObservedPower, ViewKind};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+const RULE: &str = "observed equals desired, or a fault says why";
+
+pub fn settled(world: &World, mirror: &Mirror, owners: &Value) -> Held {
+    servers(world, mirror)?;
+    guests(world, mirror)?;
+    views(world, owners)?;
+    for (id, image) in mirror.all("image") {
+        if image["transfer"].is_string() {
+            return Err(Broken::new(RULE, format!("image {id} waits for a transfer that nobody makes")));
+        }
+    }
+    Ok(())
+}
+
+fn power(guest: ObservedPower) -> &'static str {
+    match guest {
+        ObservedPower::Absent => "absent",
+        ObservedPower::Stopped => "stopped",
+        ObservedPower::Running => "running",
+        ObservedPower::Paused => "paused",
+        ObservedPower::Suspended => "suspended",
+        ObservedPower::Building => "building",
+    }
+}
+
+fn servers(world: &World, mirror: &Mirror) -> Held {
+    let no = |id: &str, what: String| Err(Broken::new(RULE, format!("server {id}: {what}")));
+    let mut machines = BTreeMap::new();
+    for slot in world.hosts() {
+        for guest in slot.guests() {
+            machines.insert((slot.name.to_string(), guest.id.to_string()), guest);
+        }
+    }
+    for (id, server) in mirror.all("server") {
+        let desired = text(server, "power").to_lowercase();
+        if desired == "absent" {
+            return no(id, "shall be gone and is not".into());
+        }
+        if server["unschedulable"] == true {
+            if server["fault"].is_null() {
+                return no(id, "has no host and no fault says why".into());
+            }
+            continue;
+        }
+        let Some(host) = server["host"].as_str() else { return no(id, "has no host".into()) };
+        let Some(seen) = mirror.get("server_observed", id) else { return no(id, "was never seen".into()) };
+        let Some(guest) = machines.get(&(host.to_owned(), id.clone())) else {
+            return no(id, format!("is not on its host {host}"));
+        };
+        if seen["gave_up"] == true {
+            if seen["fault"].is_null() {
+                return no(id, "its host gave up and no fault says why".into());
+            }
+            continue;
+        }
+        let observed = text(seen, "power").to_lowercase();
+        if observed != desired || power(guest.power) != desired {
+            return no(id, format!("shall be {desired}, is said to be {observed}, is {}", power(guest.power)));
+        }
+        if seen["generation"] != server["generation"] || server["generation"] != guest.generation {
+            let (wanted, said) = (&server["generation"], &seen["generation"]);
+            return no(id, format!("generation {wanted}, {said} is said, {} is reached", guest.generation));
+        }
+        if desired == "running" && seen["launched_at"].is_null() {
+            return no(id, "runs and was never ACTIVE".into());
+        }
+    }
+    Ok(())
+}
+
+/// Every guest has an owner.
+fn guests(world: &World, mirror: &Mirror) -> Held {
+    for slot in world.hosts() {
+        for guest in slot.guests().into_iter().filter(|guest| guest.power != ObservedPower::Absent) {
+            let owner = mirror.get("server", &guest.id).map(|server| text(server, "host"));
+            if owner != Some(slot.name.as_str()) {
+                let what = format!("guest {} on {}: its server is on {owner:?}", guest.id, slot.name);
+                return Err(Broken::new("every guest has an owner", what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each host holds what it shall hold.
+fn views(world: &World, owners: &Value) -> Held {
+    for slot in world.hosts() {
+        let Some(agent) = slot.agent() else { continue };
+        let kind = |kind: ViewKind| serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
+        let held: BTreeSet<(String, String)> =
+            agent.objects().into_iter().filter_map(|(of, id)| Some((kind(of)?, id))).collect();
+        let named = owners["hosts"][slot.name.as_str()].as_array().into_iter().flatten();
+        let wanted: BTreeSet<(String, String)> =
+            named.map(|object| (text(object, "kind").to_owned(), text(object, "id").to_owned())).collect();
+        // The ports of routers are named beside them and are no objects of the view.
+        let missing: Vec<_> = wanted.difference(&held).filter(|(kind, _)| kind != "guest" && kind != "port").collect();
+        let strange: Vec<_> = held.difference(&wanted).collect();
+        if !missing.is_empty() || !strange.is_empty() {
+            let what = format!("{}: missing {missing:?}, not wanted {strange:?}", slot.name);
+            return Err(Broken::new("a host holds what it shall hold", what));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What was reached, over many histories.
+
+use crate::faults::{Kind, PAIRS, Point};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub seeds: u64,
+    pub steps: u64,
+    pub calls: u64,
+    pub faults: u64,
+    pub virtual_s: f64,
+    pub passed: BTreeMap<Point, u64>,
+    pub struck: BTreeMap<(Point, Kind), u64>,
+    /// By operation: asked, and answered with success.
+    pub operations: BTreeMap<String, (u64, u64)>,
+    pub statuses: BTreeMap<u16, u64>,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Tally) {
+        self.seeds += other.seeds;
+        self.steps += other.steps;
+        self.calls += other.calls;
+        self.faults += other.faults;
+        self.virtual_s += other.virtual_s;
+        other.passed.iter().for_each(|(key, n)| *self.passed.entry(*key).or_default() += n);
+        other.struck.iter().for_each(|(key, n)| *self.struck.entry(*key).or_default() += n);
+        other.statuses.iter().for_each(|(key, n)| *self.statuses.entry(*key).or_default() += n);
+        for (key, (asked, done)) in &other.operations {
+            let entry = self.operations.entry(key.clone()).or_default();
+            entry.0 += asked;
+            entry.1 += done;
+        }
+    }
+
+    /// What was declared and never happened.
+    pub fn missing(&self) -> Vec<String> {
+        let pairs = PAIRS.iter().flat_map(|(point, kinds)| kinds.iter().map(move |kind| (*point, *kind)));
+        let never = pairs.filter(|pair| !self.struck.contains_key(pair));
+        let mut missing: Vec<String> =
+            never.map(|(point, kind)| format!("the fault {kind:?} at {point:?} never struck")).collect();
+        let silent = self.operations.iter().filter(|(_, (asked, _))| *asked == 0);
+        missing.extend(silent.map(|(name, _)| format!("the operation {name} never ran")));
+        missing
+    }
+
+    pub fn report(&self) -> String {
+        let mut text = String::new();
+        let _ = writeln!(text, "fault points, and how often each was passed and each kind of fault struck there:");
+        for (point, kinds) in PAIRS {
+            let struck: Vec<String> = kinds
+                .iter()
+                .map(|kind| format!("{kind:?} {}", self.struck.get(&(*point, *kind)).unwrap_or(&0)))
+                .collect();
+            let passed = self.passed.get(point).unwrap_or(&0);
+            let _ = writeln!(text, "  {:14} {passed:>9}  {}", format!("{point:?}"), struck.join(", "));
+        }
+        let _ = writeln!(text, "operations, asked and done:");
+        let width = self.operations.keys().map(String::len).max().unwrap_or(0);
+        let rows: Vec<String> =
+            self.operations.iter().map(|(name, (asked, done))| format!("{name:width$} {asked:>6} {done:>6}")).collect();
+        for pair in rows.chunks(2) {
+            let _ = writeln!(text, "  {}", pair.join("   "));
+        }
+        let statuses: Vec<String> = self.statuses.iter().map(|(status, n)| format!("{status}: {n}")).collect();
+        let _ = writeln!(text, "answers: {}", statuses.join(", "));
+        text
+    }
+}
