@@ -97,7 +97,8 @@ fn owners(mirror: &Mirror) -> Held {
     }
     for (id, ip) in mirror.all("floatingip") {
         let port = text(ip, "port_id");
-        if mirror.get("port", text(ip, "holder")).is_none() || (!port.is_empty() && mirror.get("port", port).is_none()) {
+        if mirror.get("port", text(ip, "holder")).is_none() || (!port.is_empty() && mirror.get("port", port).is_none())
+        {
             return orphan(format!("floating address {id} hangs on a port that is not there: {ip}"));
         }
     }

@@ -28,8 +28,14 @@ pub struct Slot {
 
 enum Inside {
     /// No agent runs; the machine may be off.
-    Down { machine: Machine, cut: bool },
-    Up { agent: Arc<SimHost>, life: Life },
+    Down {
+        machine: Machine,
+        cut: bool,
+    },
+    Up {
+        agent: Arc<SimHost>,
+        life: Life,
+    },
 }
 
 impl Slot {

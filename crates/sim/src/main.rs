@@ -168,9 +168,11 @@ fn single(options: &Options, verdict: &Verdict) {
 fn explain(options: &Options, template: &Template, plan: &Plan, verdict: Verdict) -> Result<()> {
     let say = |plan: &Plan, verdict: &Verdict| {
         let Some(broken) = &verdict.broken else { return String::new() };
-        let without = if plan.without.is_empty() { String::new() } else { format!(" --without {}", text(&plan.without)) };
+        let without =
+            if plan.without.is_empty() { String::new() } else { format!(" --without {}", text(&plan.without)) };
         let at = verdict.step;
-        let again = format!("cargo xtask sim --seed {} --steps {} --hosts {}{without}", plan.seed, plan.steps, plan.hosts);
+        let again =
+            format!("cargo xtask sim --seed {} --steps {} --hosts {}{without}", plan.seed, plan.steps, plan.hosts);
         format!("{} (step {at})\n  {}\n  again: {again}", broken.rule, broken.detail)
     };
     println!("FAILED seed {}: {}", plan.seed, say(plan, &verdict));

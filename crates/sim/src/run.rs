@@ -309,7 +309,8 @@ impl<'a> History<'a> {
             tokio::time::sleep(Duration::from_secs(3)).await;
             self.look()?;
             let owners = self.owners().await?;
-            let held = settled(&self.world, &self.mirror, &owners).and_then(|()| self.promises.check_gone(&self.mirror));
+            let held =
+                settled(&self.world, &self.mirror, &owners).and_then(|()| self.promises.check_gone(&self.mirror));
             match held {
                 Ok(()) => return Ok(()),
                 Err(broken) if Instant::now() > until => return Err(broken),

@@ -44,7 +44,8 @@ impl Template {
             let clock = Arc::new(SimClock::new(None));
             let env = Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(0)) };
             let world = World::new(env.clone(), clock, Dice::new(0, 0), path);
-            let process = control_life::start(&world, &Life::default()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
+            let process =
+                control_life::start(&world, &Life::default()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
             world.set_control(Some(process));
             let (actors, known) = Maker::new(&world).make().await?;
             world.set_control(None);
@@ -128,7 +129,11 @@ impl<'a> Maker<'a> {
 
     async fn post(&mut self, actor: usize, path: &str, body: Value) -> Result<String> {
         let made = self.call(actor, Method::POST, path, body).await?;
-        let object = if made["id"].is_string() { &made } else { made.as_object().and_then(|map| map.values().next()).unwrap_or(&made) };
+        let object = if made["id"].is_string() {
+            &made
+        } else {
+            made.as_object().and_then(|map| map.values().next()).unwrap_or(&made)
+        };
         Ok(object["id"].as_str().with_context(|| format!("{path} made nothing with an id"))?.to_owned())
     }
 

@@ -24,7 +24,8 @@ pub fn listen(log: Option<tracing::Level>) {
     let level = log.unwrap_or(tracing::Level::ERROR);
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).without_time();
     // A second call in one process changes nothing.
-    let _ = tracing::subscriber::set_global_default(subscriber.with_writer(move || Ear { print: log.is_some() }).finish());
+    let _ =
+        tracing::subscriber::set_global_default(subscriber.with_writer(move || Ear { print: log.is_some() }).finish());
 }
 
 struct Ear {

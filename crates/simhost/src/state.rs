@@ -236,7 +236,8 @@ impl State {
 
     /// What differs from the last report; everything where `whole` is set.
     pub fn report(&mut self, host: &HostName, whole: bool) -> Report {
-        let guests: BTreeMap<_, _> = self.machine.guests.iter().map(|(id, guest)| (id.clone(), guest.observed())).collect();
+        let guests: BTreeMap<_, _> =
+            self.machine.guests.iter().map(|(id, guest)| (id.clone(), guest.observed())).collect();
         let (ports, routers) = (self.ports(), self.routers());
         // A guest that vanished is absent; the whole report says so by leaving it out.
         let gone: BTreeSet<_> = self.reported_guests.keys().filter(|id| !guests.contains_key(*id)).cloned().collect();

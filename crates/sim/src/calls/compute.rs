@@ -44,7 +44,8 @@ fn quota(g: &Gen) -> Value {
 }
 
 fn server(g: &Gen) -> Value {
-    let mut server = json!({"name": g.name("server"), "imageRef": fixed(g, "images"), "flavorRef": fixed(g, "flavors")});
+    let mut server =
+        json!({"name": g.name("server"), "imageRef": fixed(g, "images"), "flavorRef": fixed(g, "flavors")});
     server["networks"] = match g.dice.below(10) {
         0 => json!("auto"),
         1 => json!("none"),

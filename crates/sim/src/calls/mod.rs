@@ -211,8 +211,18 @@ fn query(g: &Gen, operation: &Operation) -> String {
     let list = operation.method == Method::GET && !operation.path.ends_with('}');
     if list && g.chance(25) {
         let queries = [
-            "limit=3", "limit=0", "limit=x", "marker=no-such", "name=twin", "status=ACTIVE", "all_tenants=1",
-            "sort_key=name&sort_dir=asc", "fields=id", "sort=name:desc", "detailed=1", "changes-since=2026-01-01",
+            "limit=3",
+            "limit=0",
+            "limit=x",
+            "marker=no-such",
+            "name=twin",
+            "status=ACTIVE",
+            "all_tenants=1",
+            "sort_key=name&sort_dir=asc",
+            "fields=id",
+            "sort=name:desc",
+            "detailed=1",
+            "changes-since=2026-01-01",
         ];
         return format!("?{}", g.dice.of(queries));
     }
@@ -282,13 +292,7 @@ fn has_place(known: &Known, operation: &Operation) -> bool {
 
 /// The next call; none where the operation's body is not declared, and mostly none where nothing is known that it could
 /// be about.
-pub fn ask(
-    dice: &Dice,
-    known: &Known,
-    actors: &[Actor],
-    operation: &Operation,
-    step: u64,
-) -> Option<Ask> {
+pub fn ask(dice: &Dice, known: &Known, actors: &[Actor], operation: &Operation, step: u64) -> Option<Ask> {
     if !has_place(known, operation) && dice.chance(85) {
         return None;
     }

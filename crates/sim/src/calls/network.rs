@@ -38,7 +38,11 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
             _ => json!({"router": {"name": g.name("router")}}),
         },
         "router:add_router_interface" | "router:remove_router_interface" => {
-            if g.chance(75) { json!({"subnet_id": g.id("subnets")}) } else { json!({"port_id": g.id("ports")}) }
+            if g.chance(75) {
+                json!({"subnet_id": g.id("subnets")})
+            } else {
+                json!({"port_id": g.id("ports")})
+            }
         }
         "router:add_extraroutes" | "router:remove_extraroutes" => {
             json!({"router": {"routes": [{"destination": "192.0.2.0/24", "nexthop": g.address()}]}})
