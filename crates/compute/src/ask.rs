@@ -36,6 +36,8 @@ pub struct Inner {
     pub base_url: String,
     pub query: Query,
     pub now: Timestamp,
+    /// The request asks for the past. Only what is written down is known of it: not which hosts were alive, for one.
+    pub past: bool,
     pub request_id: base::RequestId,
     policy: Arc<Policy>,
     prefix: &'static str,
@@ -60,6 +62,7 @@ impl Ask {
             base_url: call.base_url.clone(),
             query: call.query.clone(),
             now: call.now,
+            past: store::scope::as_of().is_some(),
             request_id: call.request_id.clone(),
             policy: call.policy.clone(),
             prefix: call.prefix,

@@ -86,6 +86,9 @@ pub fn kinds() -> Vec<store::Kind> {
     ]
 }
 
+/// What cannot answer for the past.
+const NO_PAST: &[(&str, &str)] = &[("hypervisors:uptime", "how long a host was up is not written down")];
+
 impl Compute {
     /// `policy` knows [`RULES`].
     #[allow(clippy::too_many_arguments)]
@@ -121,7 +124,7 @@ impl Compute {
             envelope: Envelope::Compute,
             microversions: Some(VERSIONS),
             policy: self.policy.clone(),
-            routes: routes.concat(),
+            routes: rest::no_past(routes.concat(), NO_PAST),
         };
         vec![api, servers::bridge_service(self, versions::root_routes(self))]
     }

@@ -142,7 +142,7 @@ impl Cloud {
         let _ = own.services.set(SERVICES.iter().map(|(kind, _, _)| *kind).collect());
         let gateway_options =
             GatewayOptions { public_url: options.public_url.clone(), env: env.clone(), identity_path: "/identity" };
-        let gateway = Gateway::new(gateway_options, identity.clone(), services)?;
+        let gateway = Gateway::new(gateway_options, identity.clone(), services)?.with_history(store.clone())?;
         gateway.set_effects(Arc::new(dry_run::Meaning { store: store.clone() }));
         let _ = own.gateway.set(gateway.clone());
         let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];

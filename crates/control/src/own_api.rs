@@ -27,6 +27,7 @@ const RULES: &[Rule] = &[
 
 /// The most warnings that the status shows.
 const WARNINGS: usize = 100;
+const OF_NOW: &str = "it shows this process as it is now";
 
 /// What the status needs of the rest of the process; set once the cloud stands.
 pub(crate) struct Own {
@@ -59,11 +60,14 @@ pub(crate) fn service(own: &Arc<Own>) -> Result<Service> {
         microversions: None,
         policy: Arc::new(Policy::new(RULES, None)?),
         routes: vec![
-            Route::new(own, Method::GET, "/healthcheck", "nubo:health", Access::Open, 200, health),
-            Route::new(own, Method::GET, "/metrics", "nubo:metrics", Access::Open, 200, metrics),
-            Route::new(own, Method::GET, "/nubo/v1/status", "nubo:status", admin("nubo:status"), 200, status),
-            Route::new(own, Method::GET, "/nubo/v1/owners", "nubo:owners", admin("nubo:owners"), 200, owners),
-            Route::new(own, Method::GET, "/nubo/v1/audit", "nubo:audit", admin("nubo:audit"), 200, audit),
+            Route::new(own, Method::GET, "/healthcheck", "nubo:health", Access::Open, 200, health).no_past(OF_NOW),
+            Route::new(own, Method::GET, "/metrics", "nubo:metrics", Access::Open, 200, metrics).no_past(OF_NOW),
+            Route::new(own, Method::GET, "/nubo/v1/status", "nubo:status", admin("nubo:status"), 200, status)
+                .no_past(OF_NOW),
+            Route::new(own, Method::GET, "/nubo/v1/owners", "nubo:owners", admin("nubo:owners"), 200, owners)
+                .no_past("it says what hosts shall hold now"),
+            Route::new(own, Method::GET, "/nubo/v1/audit", "nubo:audit", admin("nubo:audit"), 200, audit)
+                .no_past("it checks what is there now"),
             Route::new(own, Method::POST, "/nubo/v1/repair", "nubo:repair", admin("nubo:repair"), 200, repair),
         ],
     })

@@ -30,6 +30,7 @@ pub mod password;
 pub mod project;
 pub mod role;
 mod rules;
+mod then;
 pub mod token;
 pub mod user;
 mod version;
@@ -222,8 +223,13 @@ impl Identity {
         Ok(())
     }
 
-    /// The read model. Hold it briefly, and never across an await.
-    pub(crate) fn model(&self) -> RwLockReadGuard<'_, Model> {
+    /// The read model; that of the past where the request asks for it. Hold it briefly, and never across an await.
+    pub(crate) fn model(&self) -> then::Seen<'_> {
+        then::current().map_or_else(|| then::Seen::Now(self.present()), then::Seen::Then)
+    }
+
+    /// The read model of now: for what decides who the caller is.
+    fn present(&self) -> RwLockReadGuard<'_, Model> {
         self.model.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -270,7 +276,7 @@ impl Identity {
             envelope: Envelope::Identity,
             microversions: None,
             policy,
-            routes: rest::except(routes.into_iter().flatten().collect(), EXCEPT),
+            routes: rest::except(then::routes(self, routes.into_iter().flatten().collect()), EXCEPT),
         }
     }
 
@@ -281,7 +287,7 @@ impl Identity {
 
     pub(crate) fn known(&self, token: &str) -> Result<token::cache::Entry> {
         let now = self.env.now();
-        let model = self.model();
+        let model = self.present();
         if let Some(entry) = self.verified.get(model.generation, token, now) {
             return Ok(entry);
         }

@@ -57,6 +57,10 @@ impl Options {
     }
 }
 
+/// What cannot answer for the past.
+const NO_PAST: &[(&str, &str)] =
+    &[("images:download", "the bytes of an image lie in files, and those of a deleted one are gone")];
+
 /// Which operations have no dry run or cannot be undone.
 const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ("images:upload", DryRun::Not("the bytes are the change"), Undo::Not("the image is deleted instead")),
@@ -117,7 +121,7 @@ impl Service {
             envelope: Envelope::Image,
             microversions: None,
             policy,
-            routes: rest::except(self.routes(), EXCEPT),
+            routes: rest::no_past(rest::except(self.routes(), EXCEPT), NO_PAST),
         }
     }
 

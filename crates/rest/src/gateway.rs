@@ -34,6 +34,8 @@ pub struct Gateway(Arc<Inner>);
 
 struct Inner {
     options: GatewayOptions,
+    /// Where `as_of` is looked up before a handler runs; see [`Gateway::with_history`].
+    history: Option<store::Store>,
     tokens: Arc<dyn Tokens>,
     services: Vec<Service>,
     paths: matchit::Router<Vec<(usize, usize)>>,
@@ -69,8 +71,17 @@ impl Gateway {
         }
         let mut prefixes: Vec<_> = services.iter().enumerate().map(|(s, service)| (service.prefix, s)).collect();
         prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        let (metrics, effects) = (Metrics::default(), OnceLock::new());
-        Ok(Gateway(Arc::new(Inner { options, tokens, services, paths, prefixes, metrics, effects })))
+        let (metrics, effects, history) = (Metrics::default(), OnceLock::new(), None);
+        Ok(Gateway(Arc::new(Inner { options, history, tokens, services, paths, prefixes, metrics, effects })))
+    }
+
+    /// Looks every `as_of` up before its handler runs: one outside of the history is refused, also by handlers that never
+    /// ask the store, and what a handler computes from the present time is computed from the time that was asked for.
+    /// Call it before the gateway is cloned.
+    pub fn with_history(mut self, store: store::Store) -> Result<Gateway> {
+        let inner = Arc::get_mut(&mut self.0).ok_or_else(|| Fault::bug("the gateway is in use already"))?;
+        inner.history = Some(store);
+        Ok(self)
     }
 
     pub fn services(&self) -> &[Service] {
@@ -190,7 +201,8 @@ impl Inner {
             params.push((placeholder(service, route, name), decode(value)?));
         }
         let mut query = Query::parse(parts.uri.query().unwrap_or(""))?;
-        let scope = wish::scope(route, &mut query)?;
+        let mut scope = wish::scope(route, &mut query)?;
+        let now = self.now(&mut scope).await?;
         let call = Call {
             request_id: request_id.clone(),
             operation: route.operation,
@@ -208,7 +220,7 @@ impl Inner {
             query,
             params: Params(params),
             policy: service.policy.clone(),
-            now: self.options.env.now(),
+            now,
             body: Mutex::new(Some(body)),
             upgrade,
         };
@@ -224,6 +236,14 @@ impl Inner {
             }
             _ => Ok(reply),
         }
+    }
+
+    /// The time of a request: that of the moment it asks for, which then stands in its scope as a revision.
+    async fn now(&self, scope: &mut Scope) -> Result<base::Timestamp> {
+        let (Some(at), Some(store)) = (scope.as_of, &self.history) else { return Ok(self.options.env.now()) };
+        let moment = store.moment(at).await?;
+        scope.as_of = Some(store::AsOf::Rev(moment.rev));
+        Ok(moment.at)
     }
 
     /// Runs the handler in the request's scope.

@@ -33,5 +33,5 @@ pub use page::{Page, PageRequest};
 pub use plan::PLAN_RULE;
 pub use query::Query;
 pub use reply::{Body, Reply};
-pub use route::{Access, DryRun, Except, Route, Service, Undo, except};
+pub use route::{Access, DryRun, Except, Handler, Past, Route, Service, Undo, except, no_past};
 pub use version::{Change, Microversions, Version, lift_request, lower_response};

@@ -33,6 +33,14 @@ pub enum Undo {
     Not(&'static str),
 }
 
+/// Whether `?as_of=` tells what an operation would have answered then. Only for operations that change nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    Yes,
+    /// It cannot, and why: a clause, such as "how hosts are is not written down".
+    Not(&'static str),
+}
+
 /// What holds for one action of a route that dispatches by the body's only key, where it differs from the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Except {
@@ -41,7 +49,8 @@ pub struct Except {
     pub undo: Undo,
 }
 
-type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Reply>> + Send + Sync>;
+/// What answers a route.
+pub type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Reply>> + Send + Sync>;
 
 /// One operation: where it is, since when, who may, and what answers.
 #[derive(Clone)]
@@ -63,6 +72,8 @@ pub struct Route {
     pub dry: DryRun,
     pub undo: Undo,
     pub except: &'static [Except],
+    /// Means something for operations that change nothing.
+    pub past: Past,
     pub handler: Handler,
 }
 
@@ -83,9 +94,9 @@ impl Route {
     {
         let state = state.clone();
         let handler: Handler = Arc::new(move |call| Box::pin(handler(state.clone(), call)));
-        let (dry, undo) = (DryRun::Yes, Undo::Yes);
+        let (dry, undo, past) = (DryRun::Yes, Undo::Yes, Past::Yes);
         let (since, until, actions, except) = (None, None, &[], &[]);
-        Route { method, path, operation, access, success, since, until, actions, dry, undo, except, handler }
+        Route { method, path, operation, access, success, since, until, actions, dry, undo, except, past, handler }
     }
 
     /// Exists from this version on.
@@ -117,6 +128,12 @@ impl Route {
         self
     }
 
+    /// Says that the operation cannot answer for the past, and why.
+    pub fn no_past(mut self, why: &'static str) -> Route {
+        self.past = Past::Not(why);
+        self
+    }
+
     /// Says which of the actions have no dry run or no undo.
     pub fn except(mut self, except: &'static [Except]) -> Route {
         self.except = except;
@@ -144,6 +161,19 @@ pub fn except(mut routes: Vec<Route>, list: &[(&str, DryRun, Undo)]) -> Vec<Rout
         let route = routes.iter_mut().find(|route| route.operation == *operation && route.mutates());
         let route = route.unwrap_or_else(|| panic!("no operation {operation} changes anything"));
         (route.dry, route.undo) = (*dry, *undo);
+    }
+    routes
+}
+
+/// Writes into a table which of its reads cannot answer for the past, and why; one list for each service, as above.
+///
+/// # Panics
+/// When the table has no such operation.
+pub fn no_past(mut routes: Vec<Route>, list: &[(&str, &'static str)]) -> Vec<Route> {
+    for (operation, why) in list {
+        let route = routes.iter_mut().find(|route| route.operation == *operation && !route.mutates());
+        let route = route.unwrap_or_else(|| panic!("no operation {operation} only reads"));
+        route.past = Past::Not(why);
     }
     routes
 }

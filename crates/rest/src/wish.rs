@@ -1,7 +1,7 @@
 //! What a client may ask of any call: `?dry_run=` and `?as_of=`.
 
 use crate::query::boolean;
-use crate::route::DryRun;
+use crate::route::{DryRun, Past};
 use crate::{Query, Route};
 use base::{Fault, Result, Timestamp};
 use store::scope::{Plan, no_dry_run};
@@ -19,6 +19,9 @@ pub(crate) fn scope(route: &Route, query: &mut Query) -> Result<Scope> {
                 route.operation
             )));
         }
+        if let Past::Not(why) = route.past {
+            return Err(Fault::invalid(format!("{} does not answer as_of: {why}.", route.operation)));
+        }
         scope.as_of = Some(moment(text)?);
     }
     if let Some(text) = &dry {
@@ -34,12 +37,13 @@ pub(crate) fn scope(route: &Route, query: &mut Query) -> Result<Scope> {
     Ok(scope)
 }
 
-/// `rev:N`, or a time as RFC 3339 says.
+/// `rev:N`, `N`, or a time as RFC 3339 says. Where a `+` became a space on its way, it is put back.
 fn moment(text: &str) -> Result<AsOf> {
     let number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
     let found = match text.strip_prefix("rev:") {
         Some(digits) => number(digits).map(|rev| AsOf::Rev(Rev(rev))),
-        None => Timestamp::parse(text).map(AsOf::Time),
+        None if !text.is_empty() && number(text).is_some() => number(text).map(|rev| AsOf::Rev(Rev(rev))),
+        None => Timestamp::parse(text).or_else(|| Timestamp::parse(&zoned(text)?)).map(AsOf::Time),
     };
     found.ok_or_else(|| {
         Fault::invalid(format!(
@@ -47,6 +51,12 @@ fn moment(text: &str) -> Result<AsOf> {
              rev:1234."
         ))
     })
+}
+
+/// `2026-01-31T12:00:00 02:00` with its `+`.
+fn zoned(text: &str) -> Option<String> {
+    let (time, zone) = text.rsplit_once(' ')?;
+    (time.contains(['T', ' ']) && zone.contains(':')).then(|| format!("{time}+{zone}"))
 }
 
 #[cfg(test)]
@@ -95,6 +105,32 @@ mod tests {
                 "dry=false as_of=Some(Time(Timestamp(1000000))) left=[] next=as_of=1970-01-01T00%3A00%3A01Z&marker=m"
             ]],
         );
+    }
+
+    #[test]
+    fn a_moment_is_a_revision_or_a_time() {
+        for (text, expected) in [
+            ("rev:7", Some(AsOf::Rev(Rev(7)))),
+            ("7", Some(AsOf::Rev(Rev(7)))),
+            ("1970-01-01T00:00:01Z", Some(AsOf::Time(Timestamp(1_000_000)))),
+            ("1970-01-01 00:00:01", Some(AsOf::Time(Timestamp(1_000_000)))),
+            ("1970-01-01T02:00:01+02:00", Some(AsOf::Time(Timestamp(1_000_000)))),
+            ("1970-01-01T02:00:01 02:00", Some(AsOf::Time(Timestamp(1_000_000)))),
+            ("99999999999999999999", None),
+            ("rev:", None),
+            ("-1", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(moment(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_route_without_a_past_says_why() {
+        let route = Route::new(&Arc::new(()), Method::GET, "/things", "things:list", Access::Open, 200, handler)
+            .no_past("things are not written down");
+        let fault = scope(&route, &mut Query::parse("as_of=1").unwrap()).err().unwrap();
+        assert_eq!(fault.message, "things:list does not answer as_of: things are not written down.");
     }
 
     #[test]

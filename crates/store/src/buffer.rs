@@ -3,7 +3,7 @@
 use crate::document::{Keys, join};
 use crate::sql::{self, Rows, Value, Write, values};
 use crate::trash::Charged;
-use crate::{Cause, Change, Error, Rev, Usage};
+use crate::{Cause, Change, Error, Rev, Usage, ledger};
 use base::Timestamp;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -124,10 +124,18 @@ impl Buffer {
         Ok(changes)
     }
 
+    /// What history will keep of the ledger.
+    pub fn ledger_past(&self) -> Result<Vec<ledger::Past>, Error> {
+        let changed = self.ledger.iter().filter(|(_, row)| row.before.unwrap_or_default() != row.after);
+        changed.map(|((scope, resource), row)| ledger::Past::new(scope, resource, row.after)).collect()
+    }
+
     /// The rows to write, in an order in which no two of them can clash: ledger, then what is deleted, then the rest.
     pub fn rows<'a>(
         &'a self,
+        rev: Rev,
         changes: &'a [Change],
+        ledger: &'a [ledger::Past],
         cause: &'a Cause,
         now: Timestamp,
         charged: &'a str,
@@ -148,25 +156,41 @@ impl Buffer {
         for (kind, id, entry) in self.changed() {
             entry_rows(&mut rows, kind, id, entry);
         }
-        let kept = self.history_rows(&mut rows, changes, cause, now);
+        let n = self.history_rows(&mut rows, changes, cause, now);
         let request = cause.request_id.as_str();
-        if kept && !request.is_empty() {
-            let rev = changes.first().map_or(0, |change| change.rev.0 as i64);
-            rows.add(&sql::REQUEST_INSERT, values![rev, request, charged]);
+        if n > 0 && !request.is_empty() {
+            rows.add(&sql::REQUEST_INSERT, values![rev.0 as i64, request, charged]);
+        }
+        for (n, past) in (n..).zip(ledger) {
+            rows.add(
+                &sql::HISTORY_INSERT,
+                values![
+                    seq(rev, n),
+                    ledger::KIND,
+                    &past.id,
+                    "",
+                    0,
+                    &cause.actor,
+                    request,
+                    &cause.what,
+                    now.0,
+                    past.body.as_deref()
+                ],
+            );
         }
         rows.sorted()
     }
 
     /// `seq` is the revision and the place in it. A document that changed hands leaves a deletion with its old project,
     /// so that the past of that project ends there; `past.rs` hides it from everything that is not a project's list.
-    /// Tells whether any was written.
+    /// Returns the place after the last.
     fn history_rows<'a>(
         &'a self,
         rows: &mut Groups<'a>,
         changes: &'a [Change],
         cause: &'a Cause,
         now: Timestamp,
-    ) -> bool {
+    ) -> i64 {
         let mut n = 0;
         for change in changes {
             let Some(entry) = self.entry(&change.kind, &change.id).filter(|entry| entry.history) else { continue };
@@ -187,7 +211,7 @@ impl Buffer {
             }
             add(&change.project_id, change.body.as_deref());
         }
-        n > 0
+        n
     }
 
     /// By how much each row of the ledger rose or fell: what an undo takes back.

@@ -26,6 +26,9 @@ pub enum Error {
     /// The history before revision `oldest` has been trimmed.
     #[error("revision {asked} lies before the oldest that is kept, {oldest}")]
     Gone { asked: u64, oldest: u64 },
+    /// A moment before the first revision that is kept, or in the future: revisions and times of both ends.
+    #[error("{asked} lies outside of what history holds")]
+    Outside { asked: String, oldest: (u64, String), newest: (u64, String) },
     /// The engine does not answer, or refuses for a reason of its own (disk full, connection lost).
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
@@ -63,6 +66,10 @@ impl From<Error> for Fault {
             Error::Invalid(what) => Fault::invalid(format!("{what}.")),
             Error::Gone { asked, oldest } => Fault::gone(format!(
                 "Revision {asked} is no longer kept; the oldest that can be asked for is {oldest}."
+            )),
+            Error::Outside { asked, oldest, newest } => Fault::invalid(format!(
+                "as_of={asked} is not in the history, which holds rev:{} to rev:{} and {} to {}.",
+                oldest.0, newest.0, oldest.1, newest.1
             )),
             Error::Unavailable(_) => Fault::unavailable("The store cannot be reached right now. Please try again."),
             Error::Unknown(_) => Fault::unavailable(

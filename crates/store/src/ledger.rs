@@ -1,7 +1,14 @@
 //! The ledger: how much of a resource a scope uses, and its own limit if it has one.
 
+use crate::Error;
+use crate::document::join;
+use serde::{Deserialize, Serialize};
+
+/// Under which kind history keeps the versions of ledger rows. No document's kind can be this: kinds are words.
+pub(crate) const KIND: &str = "#ledger";
+
 /// A ledger row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Never below 0. May lie above a limit that was lowered later.
     pub used: i64,
@@ -15,6 +22,32 @@ impl Usage {
         let limit = self.limit.or(default_limit).filter(|limit| *limit >= 0)?;
         (delta > 0 && self.used.saturating_add(delta) > limit).then_some(limit)
     }
+}
+
+/// A ledger row as a commit left it, for history.
+pub(crate) struct Past {
+    pub id: String,
+    /// `None` where the row says nothing any more.
+    pub body: Option<String>,
+}
+
+impl Past {
+    pub fn new(scope: &str, resource: &str, usage: Usage) -> Result<Past, Error> {
+        let body = (usage != Usage::default()).then(|| serde_json::to_string(&usage)).transpose();
+        let body = body.map_err(|error| Error::Corrupt(format!("a ledger row cannot be serialized: {error}")))?;
+        Ok(Past { id: id(scope, resource), body })
+    }
+}
+
+/// Under which id history keeps a row.
+pub(crate) fn id(scope: &str, resource: &str) -> String {
+    join([scope, resource])
+}
+
+/// What a body of history says.
+pub(crate) fn parse(body: Option<&str>) -> Result<Usage, Error> {
+    let Some(body) = body else { return Ok(Usage::default()) };
+    serde_json::from_str(body).map_err(|error| Error::Corrupt(format!("a ledger row of the past: {error}")))
 }
 
 #[cfg(test)]

@@ -5,12 +5,15 @@ use crate::reader::{Reader, doc_row};
 use crate::schema;
 use crate::sql::{self, Rows, given, values};
 use crate::writer::Cause;
-use crate::{Error, Result, Store};
+use crate::{Error, Result, Store, Usage, ledger};
 use base::{Fault, Timestamp};
 use std::path::Path;
 
 /// Rows of history that one step of trimming looks at, and documents that a rebuild reads at a time.
 const STEP: i64 = 2_000;
+
+/// How many ledger rows get a history in one revision.
+const LEDGER_ROWS: usize = 50_000;
 
 /// What `nubo status` shows of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +64,7 @@ fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<R
         Some(schema::VERSION) => {}
         _ => set_meta(reader, "schema", schema::VERSION)?,
     }
+    seed_ledger(reader)?;
     for kind in kinds {
         let name = format!("index:{}", kind.name);
         let kept = reader.raw_meta(&name)?;
@@ -73,6 +77,40 @@ fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<R
         }
     }
     Ok(Rev(reader.raw_meta("rev")?.unwrap_or(0) as u64))
+}
+
+/// Gives ledger rows a history that a program without one has written or changed: as of now. Before that, the past of
+/// the ledger is not known.
+fn seed_ledger(reader: &mut Reader) -> Result<(), Error> {
+    let rows = reader.query(&sql::LEDGER, &[])?;
+    let mut missing = Vec::new();
+    for mut row in rows {
+        let (scope, resource) = (row.text(0)?, row.text(1)?);
+        let usage = Usage { used: row.int(2)?, limit: row.maybe_int(3) };
+        let past = ledger::Past::new(&scope, &resource, usage)?;
+        let kept = reader.query(&sql::PAST_GET, &given![ledger::KIND, &past.id, i64::MAX])?.pop();
+        if ledger::parse(kept.and_then(|mut row| row.maybe_text(5)).as_deref())? != usage {
+            missing.push(past);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let now = reader.clock();
+    let mut rev = Rev(reader.raw_meta("rev")?.unwrap_or(0) as u64);
+    // A revision has room for some rows only.
+    for part in missing.chunks(LEDGER_ROWS) {
+        rev = Rev(rev.0 + 1);
+        let mut rows = Rows { write: &sql::HISTORY_INSERT, rows: Vec::new() };
+        for (n, past) in (0..).zip(part) {
+            let seq = crate::buffer::seq(rev, n);
+            let body = past.body.as_deref();
+            rows.rows.push(values![seq, ledger::KIND, &past.id, "", 0, "store", "", "ledger.history", now.0, body]);
+        }
+        reader.conn.flush(&[rows])?;
+    }
+    set_meta(reader, "rev", rev.0 as i64)?;
+    set_meta(reader, "ledger_from", rev.0 as i64)
 }
 
 fn set_meta(reader: &mut Reader, name: &str, value: i64) -> Result<(), Error> {
@@ -114,7 +152,7 @@ impl Store {
         let mark = self.write(cause(), move |tx| {
             let kept = tx.oldest()?;
             if kept < oldest {
-                let at = tx.at(oldest)?;
+                let at = tx.committed_at(oldest)?;
                 tx.buffer.meta.insert("trim".into(), oldest.0 as i64);
                 tx.buffer.meta.insert("trim_at".into(), at.0);
                 tx.execute(&sql::REQUEST_TRIM, &given![oldest.0 as i64])?;
@@ -204,7 +242,7 @@ impl Store {
 
 impl Reader {
     /// When a revision was committed; now if it left no history after it.
-    fn at(&mut self, rev: Rev) -> Result<Timestamp, Error> {
+    fn committed_at(&mut self, rev: Rev) -> Result<Timestamp, Error> {
         let rows = self.query(&sql::PAST_AT, &[crate::buffer::seq(rev, 0).into()])?;
         rows.first().map_or(Ok(self.clock()), |row| Ok(Timestamp(row.int(1)?)))
     }

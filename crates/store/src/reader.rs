@@ -4,6 +4,7 @@
 use crate::buffer::{Buffer, DocRow, Entry, unique_value};
 use crate::conn::Conn;
 use crate::document::{Document, Keys, Rev, Stored, decode};
+use crate::moment::Then;
 use crate::query::{Query, Scope};
 use crate::sql::{self, Row, Sql, Value, given};
 use crate::store::Shared;
@@ -22,13 +23,15 @@ pub struct Reader {
     pub(crate) seen: HashMap<(&'static str, String), Option<DocRow>>,
     /// The revision of the last commit that a transaction builds upon; `None` outside of one.
     pub(crate) base: Option<Rev>,
+    /// Set while it stands in the past.
+    pub(crate) then: Option<Box<Then>>,
     /// The engine's last failure: it dooms the transaction even if the closure goes on.
     pub(crate) failed: Option<Error>,
 }
 
 impl Reader {
     pub(crate) fn new(conn: Box<dyn Conn>, shared: Arc<Shared>) -> Reader {
-        Reader { conn, shared, buffer: Buffer::default(), seen: HashMap::new(), base: None, failed: None }
+        Reader { conn, shared, buffer: Buffer::default(), seen: HashMap::new(), base: None, then: None, failed: None }
     }
 
     /// The document with this id.
@@ -50,6 +53,9 @@ impl Reader {
     ) -> Result<Option<Stored<T>>, Error> {
         self.know::<T>(false)?;
         let value = unique_value(parts);
+        if self.then.is_some() {
+            return self.unique_then::<T>(name, value)?.map(stored).transpose();
+        }
         if let Some(owner) = self.buffer.owners.get(&(T::KIND, name, value.clone())).cloned() {
             return owner.map_or(Ok(None), |id| self.get(&id));
         }
@@ -70,12 +76,16 @@ impl Reader {
     /// The documents that match, in the order of their creation.
     pub fn list<T: Document>(&mut self, query: Query) -> Result<Vec<Stored<T>>, Error> {
         self.know::<T>(false)?;
-        self.rows(T::KIND, &query)?.into_iter().map(stored).collect()
+        let rows = if self.then.is_some() { self.rows_then::<T>(&query)? } else { self.rows(T::KIND, &query)? };
+        rows.into_iter().map(stored).collect()
     }
 
     /// How many match; marker and limit are not looked at.
     pub fn count<T: Document>(&mut self, query: Query) -> Result<usize, Error> {
         self.know::<T>(false)?;
+        if self.then.is_some() {
+            return self.count_then::<T>(&query.scope);
+        }
         let kind = Value::Text(T::KIND);
         let found = match &query.scope {
             Scope::Project(value) | Scope::Index(_, value) if no_key(value) => return Ok(0),
@@ -93,6 +103,9 @@ impl Reader {
 
     /// What a scope (a project, a user, a provider) uses of a resource, and its own limit. Zero and none if never used.
     pub fn usage(&mut self, scope: &str, resource: &str) -> Result<Usage, Error> {
+        if self.then.is_some() {
+            return self.usage_then(scope, resource);
+        }
         if let Some(row) = self.buffer.ledger.get(&(scope.to_owned(), resource.to_owned())) {
             return Ok(row.after);
         }
@@ -105,6 +118,9 @@ impl Reader {
 
     /// Every ledger row of a scope by resource.
     pub fn list_usage(&mut self, scope: &str) -> Result<BTreeMap<String, Usage>, Error> {
+        if self.then.is_some() {
+            return self.usages_then(scope);
+        }
         let mut usages = BTreeMap::new();
         if no_key(scope) {
             return Ok(usages);
@@ -122,6 +138,9 @@ impl Reader {
 
     /// The whole ledger by scope and resource: for who counts it again.
     pub fn ledger(&mut self) -> Result<BTreeMap<(String, String), Usage>, Error> {
+        if self.then.is_some() {
+            return Err(Reader::no_past("the whole ledger"));
+        }
         let mut usages = BTreeMap::new();
         for mut row in self.query(&sql::LEDGER, &[])? {
             usages.insert((row.text(0)?, row.text(1)?), Usage { used: row.int(2)?, limit: row.maybe_int(3) });
@@ -132,20 +151,26 @@ impl Reader {
 
     /// A named number of the cloud, kept outside documents and history.
     pub fn meta(&mut self, name: &str) -> Result<Option<i64>, Error> {
+        if self.then.is_some() {
+            return Err(Reader::no_past("the cloud's numbers"));
+        }
         self.raw_meta(&format!("m:{name}"))
     }
 
-    /// The revision that this snapshot shows; in a transaction the last commit before it.
+    /// The revision that this snapshot shows; in a transaction the last commit before it; in the past the one of then.
     pub fn snapshot_rev(&mut self) -> Result<Rev, Error> {
+        if let Some(then) = self.stands_in() {
+            return Ok(then.rev);
+        }
         match self.base {
             Some(rev) => Ok(rev),
             None => Ok(Rev(self.raw_meta("rev")?.unwrap_or(0) as u64)),
         }
     }
 
-    /// The clock's time; a transaction's own is [`crate::Tx::now`].
+    /// The clock's time, or that of the moment in which the reader stands; a transaction's own is [`crate::Tx::now`].
     pub fn clock(&self) -> Timestamp {
-        self.shared.env.now()
+        self.stands_in().map_or_else(|| self.shared.env.now(), |then| then.at)
     }
 
     pub(crate) fn raw_meta(&mut self, name: &str) -> Result<Option<i64>, Error> {
@@ -165,6 +190,9 @@ impl Reader {
 
     /// The row as this reader sees it.
     pub(crate) fn row(&mut self, kind: &'static str, id: &str) -> Result<Option<DocRow>, Error> {
+        if self.then.is_some() {
+            return self.row_then(kind, id);
+        }
         if let Some(entry) = self.buffer.entry(kind, id) {
             return Ok(entry.after.as_ref().map(|(row, _)| row.clone()));
         }
@@ -183,8 +211,12 @@ impl Reader {
         Ok(row)
     }
 
-    /// Checks once per kind and process that the entries in the database were made by our `keys()`.
+    /// Checks once per kind and process that the entries in the database were made by our `keys()`; in the past, that
+    /// the kind has one.
     pub(crate) fn know<T: Document>(&mut self, writing: bool) -> Result<(), Error> {
+        if self.then.is_some() {
+            return if T::HISTORY { Ok(()) } else { Err(Reader::no_past(T::KIND)) };
+        }
         if self.shared.knows(T::KIND) {
             return Ok(());
         }
@@ -265,7 +297,7 @@ impl Reader {
 }
 
 /// True for texts that no key can be: they are found nowhere, and PostgreSQL would not even take the question.
-fn no_key(text: &str) -> bool {
+pub(crate) fn no_key(text: &str) -> bool {
     text.contains('\0')
 }
 

@@ -8,7 +8,8 @@ use crate::buffer::Buffer;
 use crate::conn::{Conn, Connect};
 use crate::document::{Document, Kind, Rev, Stored};
 use crate::hooks::Hooks;
-use crate::past::{AsOf, Version};
+use crate::moment::{AsOf, Moment};
+use crate::past::Version;
 use crate::postgres::Postgres;
 use crate::query::Query;
 use crate::reader::Reader;
@@ -304,6 +305,11 @@ impl Store {
         self.with_reader(Way::Away, move |reader| Ok(reader.list_as_of(query.clone(), at)?)).await
     }
 
+    /// The commit and the time that are meant; Invalid, with the range, for what history does not reach.
+    pub async fn moment(&self, at: AsOf) -> Result<Moment> {
+        self.with_reader(Way::Here, move |reader| Ok(reader.moment(at)?)).await
+    }
+
     /// The newest versions of a document, newest first.
     pub async fn history(&self, kind: &str, id: &str, limit: usize) -> Result<Vec<Version>> {
         let (kind, id) = (kind.to_owned(), id.to_owned());
@@ -366,9 +372,17 @@ impl Store {
         mut closure: impl FnMut(&mut Reader) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let overlay = scope::dry().and_then(|plan| plan.overlay());
-        let closure = move |reader: &mut Reader| match &overlay {
-            Some(overlay) => over(reader, overlay, &mut closure),
-            None => closure(reader),
+        let as_of = scope::as_of().filter(|_| way != Way::Bare);
+        // The past takes several statements, between which it must not be trimmed.
+        let way = if as_of.is_some() && way == Way::One { Way::Here } else { way };
+        let closure = move |reader: &mut Reader| match (&overlay, as_of) {
+            (_, Some(at)) => {
+                let moment = reader.moment(at)?;
+                // A panic must not leave a reader in the past that others will borrow.
+                reader.standing(moment, |reader| guarded(reader, &mut closure))
+            }
+            (Some(overlay), None) => over(reader, overlay, &mut closure),
+            (None, None) => closure(reader),
         };
         self.read_by(way, closure).await
     }
@@ -399,11 +413,7 @@ impl Store {
 }
 
 /// Runs a read with the changes of a dry run laid over what is committed.
-fn over<R>(
-    reader: &mut Reader,
-    overlay: &Buffer,
-    closure: &mut impl FnMut(&mut Reader) -> Result<R>,
-) -> Result<R> {
+fn over<R>(reader: &mut Reader, overlay: &Buffer, closure: &mut impl FnMut(&mut Reader) -> Result<R>) -> Result<R> {
     reader.buffer = overlay.clone();
     // A panic must not leave the changes in a reader that others will borrow.
     let result = guarded(reader, closure);

@@ -393,6 +393,9 @@ impl Tx {
         for resource in resources {
             plain("resource", resource, NAME_BYTES)?;
             let key = (scope.to_owned(), (*resource).to_owned());
+            if self.reader.buffer.ledger.len() + asked.len() >= DOCUMENTS {
+                return Err(Error::Invalid(format!("One transaction may change at most {DOCUMENTS} ledger rows")));
+            }
             if !self.reader.buffer.ledger.contains_key(&key) && !asked.contains(&key) {
                 calls.push((&sql::USAGE, sql::values![scope, *resource]));
                 asked.push(key);

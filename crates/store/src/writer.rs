@@ -302,7 +302,8 @@ impl Writer {
         let reader: &mut Reader = &mut self.tx;
         let charged = crate::trash::to_text(&reader.buffer.charged())?;
         let changes = reader.buffer.changes(rev, now)?;
-        let rows = reader.buffer.rows(&changes, job.cause(), now, &charged);
+        let ledger = reader.buffer.ledger_past()?;
+        let rows = reader.buffer.rows(rev, &changes, &ledger, job.cause(), now, &charged);
         let changed = !rows.is_empty() || !reader.buffer.meta.is_empty();
         // What an overlay builds upon may have been changed by others since; its rows would not fit any more.
         if !rows.is_empty() && job.overlay().is_none() {

@@ -1,6 +1,6 @@
 //! Hypervisors.
 
-use super::{Host, all};
+use super::{Host, all, liveness};
 use crate::servers::Server;
 use crate::{Ask, Compute, input};
 use base::{Fault, Result};
@@ -122,7 +122,7 @@ impl Full {
         json!({
             "id": self.id(ask),
             "hypervisor_hostname": self.host.name,
-            "state": if self.alive && !self.host.forced_down { "up" } else { "down" },
+            "state": liveness(ask, self.alive && !self.host.forced_down),
             "status": if self.host.enabled { "enabled" } else { "disabled" },
         })
     }

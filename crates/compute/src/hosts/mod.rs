@@ -7,7 +7,7 @@ mod hypervisors;
 mod services;
 mod zones;
 
-use crate::Compute;
+use crate::{Ask, Compute};
 use agent_api::HostInventory;
 use base::{HostName, Result};
 use model::scheduler::{self, Room};
@@ -100,6 +100,15 @@ impl Host {
             memory_mib: room("MEMORY_MB"),
             disk_gib: room("DISK_GB"),
         })
+    }
+}
+
+/// Whether a host is alive, as the APIs of hypervisors and services say it. Of the past nobody wrote it down.
+pub fn liveness(ask: &Ask, alive: bool) -> &'static str {
+    match (ask.past, alive) {
+        (true, _) => "unknown",
+        (false, true) => "up",
+        (false, false) => "down",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compute services: enabling and disabling hosts.
 
-use super::{Host, all};
+use super::{Host, all, liveness};
 use crate::input::drop_field;
 use crate::servers::Server;
 use crate::{Ask, Compute, ask, input};
@@ -56,8 +56,8 @@ fn view(state: &Compute, ask: &Ask, host: &Stored<Host>) -> Value {
         "host": host.name,
         "zone": host.zone,
         "status": if host.enabled { "enabled" } else { "disabled" },
-        "state": if alive { "up" } else { "down" },
-        "updated_at": if alive { ask.now.iso_naive() } else { host.updated.iso_naive() },
+        "state": liveness(ask, alive),
+        "updated_at": if alive && !ask.past { ask.now.iso_naive() } else { host.updated.iso_naive() },
         "disabled_reason": host.disabled_reason,
         "forced_down": host.forced_down,
     })

@@ -53,10 +53,14 @@ async fn list(state: Arc<Compute>, call: Call) -> Result<Reply> {
 
 async fn detail(state: Arc<Compute>, call: Call) -> Result<Reply> {
     let zones = zones(&state, &Ask::of(&call)).await?;
+    let past = store::scope::as_of().is_some();
     let detailed = |(name, hosts): (&String, &Vec<Stored<Host>>)| {
         let services = hosts.iter().map(|host| {
             let alive = state.hosts.is_alive(&host.name) && !host.forced_down;
-            let service = json!({"available": alive, "active": host.enabled, "updated_at": host.updated.iso_naive()});
+            // Of the past nobody wrote it down.
+            let available = if past { Value::Null } else { json!(alive) };
+            let service =
+                json!({"available": available, "active": host.enabled, "updated_at": host.updated.iso_naive()});
             (host.name.to_string(), json!({"nova-compute": service}))
         });
         zone(name, hosts, Value::Object(services.collect()))

@@ -15,7 +15,7 @@ use contract::ServerPort;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use store::{Change, Document, Event, Query, Rev, Stored, Watch};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// How many renderings of one server are kept: a user's, an administrator's, and one to spare.
 const RENDERINGS: usize = 3;
@@ -53,12 +53,17 @@ pub struct Pages {
 }
 
 #[derive(Default)]
-pub struct Book(Mutex<Pages>);
+pub struct Book(Arc<Mutex<Pages>>);
 
 impl Book {
-    /// The book as of now. Nobody else reads it meanwhile.
-    pub async fn open(&self, state: &Arc<Compute>) -> Result<MutexGuard<'_, Pages>> {
-        let mut pages = self.0.lock().await;
+    /// The book as of now; nobody else reads it meanwhile. Or one of the past, made for this request alone.
+    pub async fn open(&self, state: &Arc<Compute>) -> Result<OwnedMutexGuard<Pages>> {
+        if store::scope::as_of().is_some() {
+            let mut pages = Arc::<Mutex<Pages>>::default().lock_owned().await;
+            pages.fill(state).await?;
+            return Ok(pages);
+        }
+        let mut pages = self.0.clone().lock_owned().await;
         let mut network = Vec::new();
         if !pages.catch_up(&mut network) {
             pages.fill(state).await?;

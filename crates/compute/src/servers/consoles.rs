@@ -69,7 +69,10 @@ pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
 
 /// The service in which tokens are spent: `GET /compute/console?token=…`.
 pub fn bridge_service(state: &Arc<Compute>, more: Vec<Route>) -> Service {
-    let mut routes = vec![Route::new(state, Method::GET, "/console", "console:open", Access::Open, 101, open)];
+    let mut routes = vec![
+        Route::new(state, Method::GET, "/console", "console:open", Access::Open, 101, open)
+            .no_past("a console is a connection to the guest of now"),
+    ];
     routes.extend(more);
     Service {
         name: "compute-root",

@@ -17,6 +17,7 @@ pub fn view(state: &Compute, ask: &Ask, server: &Server, single: bool) -> View {
     let target = Target::project(server.project_id.as_str()).with("user_id", server.user_id.as_str());
     let host_status = ask.may("os_compute_api:servers:show:host_status", &target).then(|| match &server.host {
         None => "",
+        Some(_) if ask.past => "UNKNOWN",
         Some(host) if state.hosts.is_alive(host) => "UP",
         Some(_) => "DOWN",
     });

@@ -1,15 +1,17 @@
 //! Read-only: availability zones, agents, and how many addresses networks have left.
 
 use crate::networks::Network;
+use crate::ports::Port;
 use crate::ranges::Range;
 use crate::resource::{self, Resource, plain};
 use crate::standard::{Ctx, Look};
 use crate::subnets::SubnetAddresses;
 use crate::{Network as Service, ZONE, error};
-use base::Result;
+use base::{Result, SubnetId};
 use policy::Target;
 use rest::{Call, Method, Reply, Route};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::{Query, Reader};
 
@@ -30,10 +32,21 @@ fn count(number: u128) -> Value {
     u64::try_from(number).map_or_else(|_| json!(number as f64), |number| json!(number))
 }
 
+/// How many addresses of a subnet are taken. The set that finds the next free one has no history: of the past, the
+/// ports are counted.
+fn used(reader: &mut Reader, subnet: &SubnetId) -> Result<u128> {
+    if reader.stands_in().is_none() {
+        return Ok(reader.doc::<SubnetAddresses>(subnet)?.map_or(0, |addresses| addresses.used.count()));
+    }
+    let ports: Vec<Port> = reader.docs(Query::index("subnet", subnet.as_str()))?;
+    let fixed = ports.iter().flat_map(|port| &port.fixed_ips).filter(|fixed| fixed.subnet_id == *subnet);
+    Ok(fixed.map(|fixed| fixed.ip_address).collect::<BTreeSet<_>>().len() as u128)
+}
+
 fn availability(reader: &mut Reader, network: &Network) -> Result<Map<String, Value>> {
     let (mut total_all, mut used_all, mut subnets) = (0u128, 0u128, Vec::new());
     for subnet in network.subnets(reader)? {
-        let used = reader.doc::<SubnetAddresses>(&subnet.id)?.map_or(0, |addresses| addresses.used.count());
+        let used = used(reader, &subnet.id)?;
         let total = subnet.pools.iter().fold(0u128, |sum, pool: &Range| sum.saturating_add(pool.count()));
         total_all = total_all.saturating_add(total);
         used_all = used_all.saturating_add(used);

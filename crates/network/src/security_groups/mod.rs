@@ -128,7 +128,8 @@ impl Resource for SecurityGroup {
 /// Lists groups; a project that has none yet gets its default first, as in Neutron.
 async fn list(net: Arc<Service>, call: Call) -> Result<Reply> {
     let project = net.ctx(&call).project().to_owned();
-    if !project.is_empty() {
+    // The past is shown as it was.
+    if !project.is_empty() && store::scope::as_of().is_none() {
         let wanted = project.clone();
         let known = net.read(move |reader| {
             Ok(reader.get_unique::<SecurityGroup>("default", [wanted.as_str()])?.is_some())

@@ -4,6 +4,7 @@ mod bodies;
 mod crash;
 mod lifted;
 mod model;
+mod past;
 mod side;
 mod scopes;
 mod things;
@@ -97,5 +98,8 @@ on_every_engine!(
     undo::changes_go_back_field_by_field,
     undo::what_was_made_goes_unless_it_has_changed,
     undo::what_skips_the_trash_does_not_rest,
+    past::a_random_history_equals_its_replay,
+    past::what_history_does_not_reach_is_refused_with_its_range,
+    past::a_ledger_without_a_history_gets_one,
     model::transactions_and_the_past_equal_a_model,
 );
