@@ -2,6 +2,7 @@
 
 use crate::audit::Audit;
 use crate::dry_run;
+use crate::idempotency;
 use crate::link::{Link, Observers};
 use crate::own_api::{self, Own};
 use crate::sessions::Sessions;
@@ -143,11 +144,14 @@ impl Cloud {
         let gateway_options =
             GatewayOptions { public_url: options.public_url.clone(), env: env.clone(), identity_path: "/identity" };
         let gateway = Gateway::new(gateway_options, identity.clone(), services)?.with_history(store.clone())?;
+        let keys = idempotency::Keys::new(store.clone(), env.clone());
+        gateway.set_repeats(keys.clone());
         gateway.set_effects(Arc::new(dry_run::Meaning { store: store.clone() }));
         let _ = own.gateway.set(gateway.clone());
         let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(compute.loops());
+        reconcilers.push(Arc::new(idempotency::Forget(keys)));
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));
         let observers = Arc::new(Services { image, network, compute });
         let link = Link { sessions: sessions.clone(), store, env, observers };
@@ -211,6 +215,7 @@ pub(crate) fn store_options(options: &CloudOptions) -> store::Options {
     store.kinds.extend(identity::kinds());
     store.kinds.extend(image::kinds());
     store.kinds.extend(compute::kinds());
+    store.kinds.push(store::Kind::of::<idempotency::Record>());
     Network::register(store)
 }
 

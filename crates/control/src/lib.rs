@@ -8,6 +8,7 @@ mod audit;
 mod cloud;
 mod dry_run;
 mod hosts;
+mod idempotency;
 mod link;
 mod offline;
 mod own_api;

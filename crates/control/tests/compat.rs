@@ -5,6 +5,8 @@
 mod cloud;
 #[path = "beyond/dry_run.rs"]
 mod dry_run;
+#[path = "beyond/idempotency.rs"]
+mod idempotency;
 #[path = "beyond/random.rs"]
 mod random;
 #[path = "beyond/walk.rs"]

@@ -69,6 +69,11 @@ impl Call {
         self.take_body().unwrap_or_else(Body::empty)
     }
 
+    /// Puts a body in the place of the one that was taken.
+    pub(crate) fn put_body(&mut self, body: Body) {
+        *self.body.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(body);
+    }
+
     fn take_body(&mut self) -> Option<Body> {
         self.body.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }

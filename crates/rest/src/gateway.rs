@@ -2,8 +2,10 @@
 
 use crate::call::Params;
 use crate::route::Access;
+use crate::route::Handler;
+use crate::{Answer, Begun, Effects, Keyed, Repeats};
 use crate::{Body, Call, Caller, Envelope, Metrics, PLAN_RULE, Query, Reply, Route, Service, Tokens, Version};
-use crate::{Effects, plan, wish};
+use crate::{plan, repeat, wish};
 use base::{Env, Fault, FaultKind, RequestId, Result};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -43,6 +45,7 @@ struct Inner {
     prefixes: Vec<(&'static str, usize)>,
     metrics: Metrics,
     effects: OnceLock<Arc<dyn Effects>>,
+    repeats: OnceLock<Arc<dyn Repeats>>,
 }
 
 /// What a log line and the metrics need to know once the answer stands.
@@ -71,8 +74,9 @@ impl Gateway {
         }
         let mut prefixes: Vec<_> = services.iter().enumerate().map(|(s, service)| (service.prefix, s)).collect();
         prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        let (metrics, effects, history) = (Metrics::default(), OnceLock::new(), None);
-        Ok(Gateway(Arc::new(Inner { options, history, tokens, services, paths, prefixes, metrics, effects })))
+        let (metrics, effects, repeats) = (Metrics::default(), OnceLock::new(), OnceLock::new());
+        let inner = Inner { options, history: None, tokens, services, paths, prefixes, metrics, effects, repeats };
+        Ok(Gateway(Arc::new(inner)))
     }
 
     /// Looks every `as_of` up before its handler runs: one outside of the history is refused, also by handlers that never
@@ -91,6 +95,11 @@ impl Gateway {
     /// Says what tells of a dry run what its documents do not. Once; later calls are ignored.
     pub fn set_effects(&self, effects: Arc<dyn Effects>) {
         let _ = self.0.effects.set(effects);
+    }
+
+    /// Says where the keys of repeated requests are kept. Once; without it such keys mean nothing.
+    pub fn set_repeats(&self, repeats: Arc<dyn Repeats>) {
+        let _ = self.0.repeats.set(repeats);
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -225,7 +234,11 @@ impl Inner {
             upgrade,
         };
         let plan = scope.dry.clone();
-        let reply = self.run(route, call, scope).await?;
+        let key = repeat::key(route, &parts.headers, &scope)?;
+        let reply = match key.zip(self.repeats.get()) {
+            Some((key, repeats)) => self.once(&**repeats, key, parts, service.envelope, route, call, scope).await?,
+            None => run(route.handler.clone(), call, scope).await?,
+        };
         match plan {
             // What a handler answers itself instead of failing is an answer of the dry run, too.
             Some(plan) if reply.status < 400 => {
@@ -246,14 +259,59 @@ impl Inner {
         Ok(moment.at)
     }
 
-    /// Runs the handler in the request's scope.
-    async fn run(&self, route: &Route, call: Call, scope: Scope) -> Result<Reply> {
-        // Made inside the scope: a handler may look at it before its future is polled.
-        let handler = store::scope::run(scope, async { (route.handler)(call).await });
-        match AssertUnwindSafe(handler).catch_unwind().await {
-            Ok(result) => result,
-            Err(_) => Err(Fault::bug(format!("the handler of {} panicked", route.operation))),
-        }
+    /// Runs the handler unless a request with the same key has been served.
+    #[allow(clippy::too_many_arguments)]
+    async fn once(
+        &self,
+        repeats: &dyn Repeats,
+        key: String,
+        parts: &http::request::Parts,
+        envelope: Envelope,
+        route: &Route,
+        mut call: Call,
+        mut scope: Scope,
+    ) -> Result<Reply> {
+        let body = call.bytes(base::limits::BODY_BYTES).await?;
+        call.put_body(Body::from(body.clone()));
+        let keyed = Keyed {
+            key,
+            project: call.caller.project_id().map(|id| id.to_string()).unwrap_or_default(),
+            user: call.caller.user_id().to_string(),
+            method: parts.method.clone(),
+            path: call.path.clone(),
+            meaning: format!("{} {}", call.version, parts.uri.query().unwrap_or("")),
+            body,
+            request_id: call.request_id.clone(),
+        };
+        let first = match repeats.begin(keyed).await? {
+            Begun::Done(answer, first) => return Ok(answer.repeated(&first)),
+            Begun::First(first) => first,
+        };
+        scope.along = Some(first.along());
+        let (handler, request_id) = (route.handler.clone(), call.request_id.clone());
+        let work = async move {
+            match run(handler, call, scope).await {
+                Ok(reply) => {
+                    let (answer, reply) = Answer::of(reply).await?;
+                    if let Some(answer) = answer {
+                        first.finish(answer).await;
+                    }
+                    Ok(reply)
+                }
+                Err(fault) => {
+                    let status = envelope.status(&fault);
+                    // What failed on our side is not an answer to give again.
+                    if status < 500 {
+                        let body = envelope.body(&fault, &request_id).to_string().into();
+                        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+                        first.finish(Answer { status, headers, body }).await;
+                    }
+                    Err(fault)
+                }
+            }
+        };
+        let done = tokio::spawn(work).await;
+        done.map_err(|error| Fault::unavailable("The service is stopping.").because(error))?
     }
 
     /// Whether the caller may read plans whole. The rule is the own service's; without it nobody may.
@@ -306,6 +364,17 @@ impl Inner {
             reply = reply.header(header::CONNECTION, "close");
         }
         respond(reply)
+    }
+}
+
+/// Runs the handler in the request's scope.
+async fn run(handler: Handler, call: Call, scope: Scope) -> Result<Reply> {
+    let operation = call.operation;
+    // Called inside the scope: a handler may look at it before its future is polled.
+    let handler = store::scope::run(scope, async move { handler(call).await });
+    match AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => Err(Fault::bug(format!("the handler of {operation} panicked"))),
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Route {
     pub except: &'static [Except],
     /// Means something for operations that change nothing.
     pub past: Past,
+    /// Why the operation takes no `Idempotency-Key`, where it takes none.
+    pub no_repeat: Option<&'static str>,
     pub handler: Handler,
 }
 
@@ -94,9 +96,24 @@ impl Route {
     {
         let state = state.clone();
         let handler: Handler = Arc::new(move |call| Box::pin(handler(state.clone(), call)));
-        let (dry, undo, past) = (DryRun::Yes, Undo::Yes, Past::Yes);
+        let (dry, undo, past, no_repeat) = (DryRun::Yes, Undo::Yes, Past::Yes, None);
         let (since, until, actions, except) = (None, None, &[], &[]);
-        Route { method, path, operation, access, success, since, until, actions, dry, undo, except, past, handler }
+        Route {
+            method,
+            path,
+            operation,
+            access,
+            success,
+            since,
+            until,
+            actions,
+            dry,
+            undo,
+            except,
+            past,
+            no_repeat,
+            handler,
+        }
     }
 
     /// Exists from this version on.
@@ -131,6 +148,12 @@ impl Route {
     /// Says that the operation cannot answer for the past, and why.
     pub fn no_past(mut self, why: &'static str) -> Route {
         self.past = Past::Not(why);
+        self
+    }
+
+    /// Says that the operation takes no `Idempotency-Key`, and why.
+    pub fn no_repeat(mut self, why: &'static str) -> Route {
+        self.no_repeat = Some(why);
         self
     }
 

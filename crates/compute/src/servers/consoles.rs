@@ -63,7 +63,8 @@ pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
         )
         .since(2, 6)
         .no_dry_run("the address of a console is the answer itself")
-        .no_undo("a console's address is used once or expires"),
+        .no_undo("a console's address is used once or expires")
+        .no_repeat("the address of a console can be used once"),
     ]
 }
 

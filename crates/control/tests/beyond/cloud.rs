@@ -14,13 +14,16 @@ pub struct TestCloud {
     pub admin: String,
     /// Scoped to `demo` as its member.
     pub demo: String,
-    hosts: Vec<tokio::task::JoinHandle<()>>,
-    _images: Arc<tempfile::TempDir>,
+    _hosts: Tasks,
+    _images: Option<tempfile::TempDir>,
 }
 
-impl Drop for TestCloud {
+/// Tasks that end with it.
+struct Tasks(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Tasks {
     fn drop(&mut self) {
-        self.hosts.iter().for_each(|host| host.abort());
+        self.0.iter().for_each(|host| host.abort());
     }
 }
 
@@ -61,15 +64,21 @@ impl TestCloud {
     }
 
     pub async fn open(store_url: &str, env: Env, hosts: usize) -> TestCloud {
-        let images = Arc::new(tempfile::tempdir().unwrap());
+        let images = tempfile::tempdir().unwrap();
         let cloud = Cloud::open(options(store_url, images.path()), env.clone()).await.unwrap();
-        let mut tasks = Vec::new();
+        let mut tasks = Tasks(Vec::new());
         for number in 1..=hosts {
             let host = simhost::SimHost::new(env.clone(), simhost::Options::new(format!("sim{number}")));
-            tasks.push(tokio::spawn(control::host(Arc::new(host), cloud.link())));
+            tasks.0.push(tokio::spawn(control::host(Arc::new(host), cloud.link())));
         }
         cloud.wait_hosts(hosts).await;
-        let mut cloud = TestCloud { cloud, admin: String::new(), demo: String::new(), hosts: tasks, _images: images };
+        TestCloud { _hosts: tasks, _images: Some(images), ..TestCloud::of(cloud).await }
+    }
+
+    /// Around a cloud that was opened otherwise, without hosts.
+    pub async fn of(cloud: Cloud) -> TestCloud {
+        let mut cloud =
+            TestCloud { cloud, admin: String::new(), demo: String::new(), _hosts: Tasks(Vec::new()), _images: None };
         cloud.admin = cloud.token("admin", "admin", "demo").await;
         cloud.demo = cloud.token("demo", "demo", "demo").await;
         cloud
