@@ -29,6 +29,11 @@ impl Cgroups {
         Cgroups { cloud: cloud.clone(), hierarchies: parse(&mounts) }
     }
 
+    /// The cloud's own directory in each hierarchy, whether it is there or not.
+    pub fn bases(&self) -> impl Iterator<Item = PathBuf> {
+        self.hierarchies.iter().map(|it| it.mount.join(format!("nubo-{}", self.cloud)))
+    }
+
     fn groups(&self, id: &ServerId) -> impl Iterator<Item = (&Hierarchy, PathBuf)> {
         let name = format!("nubo-{}", self.cloud);
         self.hierarchies.iter().map(move |it| (it, it.mount.join(&name).join(id.as_str())))

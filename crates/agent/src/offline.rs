@@ -85,3 +85,18 @@ async fn end(processes: impl Iterator<Item = &Process> + Clone) -> io::Result<()
 pub fn remove_cgroups(cloud: &CloudId) -> io::Result<()> {
     crate::cgroup::Cgroups::detect(cloud).remove_all()
 }
+
+/// The cloud's directory of control groups in each hierarchy in which it has one.
+pub fn cgroups(cloud: &CloudId) -> Vec<std::path::PathBuf> {
+    crate::cgroup::Cgroups::detect(cloud).bases().filter(|path| path.is_dir()).collect()
+}
+
+/// Makes a guest's control groups and puts its process into them.
+pub fn join_cgroups(cloud: &CloudId, id: &ServerId, vcpus: u32, pid: i32) -> io::Result<()> {
+    use std::io::Write;
+    let (files, problem) = crate::cgroup::Cgroups::detect(cloud).ensure(id, vcpus);
+    for mut file in files {
+        file.write_all(pid.to_string().as_bytes())?;
+    }
+    problem.map_or(Ok(()), |problem| Err(io::Error::other(problem)))
+}

@@ -60,6 +60,31 @@ impl Audit {
         }))
     }
 
+    /// What each host shall hold, by kind and id, and the images that files belong to. Whatever else keeps things on a
+    /// host adds a key of its own, with ids by host where it knows the host.
+    pub fn owners(&self, reader: &mut Reader) -> Result<Value> {
+        // The hosts of the store: after a start of control one may not have polled yet, and owns all the same.
+        let hosts = reader.list::<compute::Host>(store::Query::all())?;
+        let mut by_host = serde_json::Map::new();
+        for host in hosts {
+            let mut objects = Vec::new();
+            for projector in &self.projectors {
+                for object in projector.whole(reader, &host.doc.name)? {
+                    let (kind, id) = object.key();
+                    objects.push(json!({"kind": kind, "id": id}));
+                    // A router's ports are part of its specification and have links of their own.
+                    if let ViewObject::Router(router) = &object {
+                        let ports = router.gateway.iter().map(|gateway| &gateway.port);
+                        let ports = ports.chain(router.interfaces.iter().map(|interface| &interface.port));
+                        objects.extend(ports.map(|port| json!({"kind": "port", "id": port})));
+                    }
+                }
+            }
+            by_host.insert(host.doc.name.to_string(), objects.into());
+        }
+        Ok(json!({"hosts": by_host, "images": image::Service::ids(reader)?}))
+    }
+
     fn views(&self, reader: &mut Reader, world: &World) -> Result<Value> {
         let mut views = serde_json::Map::new();
         for host in world.get("host").into_iter().flat_map(|hosts| hosts.keys()) {

@@ -126,13 +126,11 @@ impl Cloud {
         sessions.set_projectors(projectors.clone());
         let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), compute.clone()];
         let kinds = store_options(&options).kinds;
-        let audit = Arc::new(Audit { kinds, projectors: projectors.clone(), recounts: recounts.clone() });
+        let audit = Arc::new(Audit { kinds, projectors, recounts: recounts.clone() });
         let own = Arc::new(Own {
             store: store.clone(),
             sessions: sessions.clone(),
-            projectors,
             audit,
-            images: Box::new(image::Service::ids),
             loops: OnceLock::new(),
             services: OnceLock::new(),
             gateway: OnceLock::new(),

@@ -59,6 +59,12 @@ impl Offline {
         self.store.read(move |reader| audit.answer(reader)).await
     }
 
+    /// As `GET /nubo/v1/owners`.
+    pub async fn owners(&self) -> Result<Value> {
+        let audit = self.audit.clone();
+        self.store.read(move |reader| audit.owners(reader)).await
+    }
+
     pub async fn findings(&self) -> Result<Vec<Finding>> {
         let audit = self.audit.clone();
         self.store.read(move |reader| audit.findings(reader)).await

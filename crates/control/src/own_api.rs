@@ -2,15 +2,13 @@
 
 use crate::Sessions;
 use crate::audit::{Audit, MOST};
-use agent_api::ViewObject;
-use base::{Fault, HostName, Result};
-use contract::Projector;
+use base::{Fault, Result};
 use policy::{Policy, Rule, Scope, Target};
 use rest::{Access, Call, Envelope, Method, Reply, Route, Service};
 use serde::Serialize;
 use serde_json::json;
 use std::sync::{Arc, OnceLock};
-use store::{Reader, Store};
+use store::Store;
 
 const RULES: &[Rule] = &[
     Rule::new("nubo:status", "role:admin", &[Scope::System, Scope::Project], "See every part of the cloud."),
@@ -33,9 +31,7 @@ const OF_NOW: &str = "it shows this process as it is now";
 pub(crate) struct Own {
     pub store: Store,
     pub sessions: Sessions,
-    pub projectors: Vec<Arc<dyn Projector>>,
     pub audit: Arc<Audit>,
-    pub images: Box<dyn Fn(&mut Reader) -> Result<Vec<String>> + Send + Sync>,
     pub loops: OnceLock<engine::Handle>,
     pub services: OnceLock<Vec<&'static str>>,
     pub gateway: OnceLock<rest::Gateway>,
@@ -139,31 +135,8 @@ async fn status(own: Arc<Own>, call: Call) -> Result<Reply> {
 /// Everything that each host shall hold, by kind and id, and the images that files belong to.
 async fn owners(own: Arc<Own>, call: Call) -> Result<Reply> {
     call.enforce(&Target::default())?;
-    let held = own.clone();
-    let answer = own.store.read(move |reader| {
-        // Those of the store: after a start of control a host may not have polled yet, and owns all the same.
-        let hosts = reader.list::<compute::Host>(store::Query::all())?;
-        let hosts: Vec<HostName> = hosts.into_iter().map(|host| host.doc.name).collect();
-        let mut by_host = serde_json::Map::new();
-        for host in &hosts {
-            let mut objects = Vec::new();
-            for projector in &held.projectors {
-                for object in projector.whole(reader, host)? {
-                    let (kind, id) = object.key();
-                    objects.push(json!({"kind": kind, "id": id}));
-                    // A router's ports are part of its specification and have links of their own.
-                    if let ViewObject::Router(router) = &object {
-                        let ports = router.gateway.iter().map(|gateway| &gateway.port);
-                        let ports = ports.chain(router.interfaces.iter().map(|interface| &interface.port));
-                        objects.extend(ports.map(|port| json!({"kind": "port", "id": port})));
-                    }
-                }
-            }
-            by_host.insert(host.to_string(), objects.into());
-        }
-        Ok(json!({"hosts": by_host, "images": (held.images)(reader)?}))
-    });
-    call.reply(200, &answer.await?)
+    let audit = own.audit.clone();
+    call.reply(200, &own.store.read(move |reader| audit.owners(reader)).await?)
 }
 
 /// Everything that fsck compares a machine with, and what is wrong in the store itself.

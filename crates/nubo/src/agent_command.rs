@@ -66,7 +66,7 @@ fn netd(settings: &Settings, accounts: &Accounts) -> Result<ServiceOptions> {
 }
 
 /// The machine's name, cut to what a host's name may be.
-fn host_name() -> HostName {
+pub fn host_name() -> HostName {
     let name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
     let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).take(63).collect();
     HostName::new(if name.is_empty() { "localhost".to_owned() } else { name })

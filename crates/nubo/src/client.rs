@@ -92,6 +92,16 @@ impl Client {
         answer.json()
     }
 
+    /// POST to a whole address.
+    pub async fn post_url(&self, url: &str, body: Value) -> Result<Value> {
+        let body = Some(("application/json", Bytes::from(body.to_string())));
+        let answer = send(Method::POST, url, &[("x-auth-token", &self.token)], body, self.ca.as_deref()).await?;
+        if answer.status != 200 {
+            bail!("{url}: {}", answer.fault());
+        }
+        answer.json()
+    }
+
     pub async fn post(&self, service: &str, path: &str, body: Value) -> Result<Value> {
         self.call(Method::POST, service, path, Some(body)).await
     }

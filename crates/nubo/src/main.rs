@@ -59,10 +59,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List what has no owner: kernel objects, processes, files. Exit 0: none, 1: some, 2: could not look
+    /// Compare the store with this machine and list every disagreement. Exit 0: none, 1: some, 2: could not look
     Fsck {
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: fsck::Options,
     },
     /// Images of nubo's own
     Image {
@@ -129,7 +129,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Down { guests } => stop::down(&settings, guests == "stop")?,
         Command::Purge => stop::purge(&settings)?,
         Command::Status { json } => return status::main(&settings, json),
-        Command::Fsck { json } => return fsck::main(&settings, json),
+        Command::Fsck { options } => return fsck::main(&settings, options),
         Command::Image { command: ImageCommand::Build { output, .. } } => {
             build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
         }

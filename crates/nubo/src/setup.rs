@@ -101,9 +101,9 @@ pub fn program(state: &Path) -> PathBuf {
 
 /// The directories of the state, with owner and mode. `run` is sticky: control may make files there, but cannot
 /// replace those of root.
-pub fn make_directories(state: &Path, accounts: &Accounts) -> Result<()> {
+pub fn directories(state: &Path, accounts: &Accounts) -> Vec<(PathBuf, (Uid, Gid), u32)> {
     let (control, root) = (accounts.control, (Uid::from_raw(0), Gid::from_raw(0)));
-    let wanted = [
+    vec![
         (state.to_owned(), root, 0o755),
         (state.join("run"), (root.0, control.1), 0o1775),
         (state.join("log"), root, 0o755),
@@ -111,8 +111,12 @@ pub fn make_directories(state: &Path, accounts: &Accounts) -> Result<()> {
         (state.join("control"), control, 0o700),
         (state.join("control/images"), control, 0o700),
         (state.join("hosts"), root, 0o711),
-    ];
-    for (path, (uid, gid), mode) in wanted {
+    ]
+}
+
+/// Makes them. Repeatable.
+pub fn make_directories(state: &Path, accounts: &Accounts) -> Result<()> {
+    for (path, (uid, gid), mode) in directories(state, accounts) {
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         nix::unistd::chown(&path, Some(uid), Some(gid))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;

@@ -75,8 +75,7 @@ async fn remote(settings: &Settings, setup: &Setup) -> Result<Value> {
 
 /// A client of the admin, and where the API is.
 pub async fn admin(settings: &Settings, setup: &Setup) -> Result<(Client, String)> {
-    let url = std::fs::read_to_string(settings.run().join("url")).context("control has not started yet")?;
-    let url = url.trim().to_owned();
+    let url = url(settings)?;
     let login = Login {
         auth_url: format!("{url}/identity"),
         user: "admin".into(),
@@ -85,6 +84,18 @@ pub async fn admin(settings: &Settings, setup: &Setup) -> Result<(Client, String
         ca: Some(settings.state.join("ca.pem")).filter(|path| path.exists()),
     };
     Ok((Client::login(&login).await?, url))
+}
+
+/// Where the API is: as control wrote it down, else as the settings say.
+pub fn url(settings: &Settings) -> Result<String> {
+    match std::fs::read_to_string(settings.run().join("url")) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(_) if settings.listen.port() != 0 => {
+            let secure = !settings.listen.ip().is_loopback();
+            Ok(format!("{}://{}", if secure { "https" } else { "http" }, settings.listen))
+        }
+        Err(error) => Err(error).context("control has not started yet"),
+    }
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ fn check_external(settings: &Settings, setup: &Setup) -> Result<()> {
 }
 
 /// What the control process reads at its start, since it cannot read root's files.
-fn write_control_files(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Result<()> {
+pub fn write_control_files(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Result<()> {
     let directory = settings.state.join("control");
     if !settings.listen.ip().is_loopback() {
         tls::ensure(&settings.state, &directory, settings.listen.ip(), &[])?;
@@ -103,7 +103,7 @@ fn write_control_files(settings: &Settings, setup: &Setup, accounts: &Accounts) 
 
 /// Puts this program where every account may run it: a home directory is closed to control's. Another version there is
 /// replaced, and control and agent start anew with it; guests do not notice.
-fn ensure_program(settings: &Settings, setup: &Setup, progress: &Progress) -> Result<()> {
+pub fn ensure_program(settings: &Settings, setup: &Setup, progress: &Progress) -> Result<()> {
     let (own, place) = (std::env::current_exe()?, setup::program(&settings.state));
     let bytes = std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
     if own == place || std::fs::read(&place).is_ok_and(|known| known == bytes) {
@@ -119,7 +119,7 @@ fn ensure_program(settings: &Settings, setup: &Setup, progress: &Progress) -> Re
     std::fs::rename(&temporary, &place).with_context(|| format!("cannot write {}", place.display()))
 }
 
-fn ensure_supervisor(settings: &Settings, setup: &Setup, progress: &Progress) -> Result<()> {
+pub fn ensure_supervisor(settings: &Settings, setup: &Setup, progress: &Progress) -> Result<()> {
     if units::systemd_runs() {
         let changed = units::ensure(settings, &setup.cloud_id)?;
         progress.say(if changed { "  made    units of systemd" } else { "  stands  units of systemd" });
