@@ -119,7 +119,8 @@ fn locked() -> BTreeSet<u64> {
     let place = |line: &str| {
         line.split_whitespace().find(|word| word.split(':').count() == 3)?.rsplit(':').next()?.parse().ok()
     };
-    text.lines().filter(|line| !line.contains("->")).filter_map(place).collect()
+    // Not the locks of QEMU, which it puts on every byte range of a disk that it uses.
+    text.lines().filter(|line| line.contains(" FLOCK ") && !line.contains("->")).filter_map(place).collect()
 }
 
 fn is_locked(path: &Path, locked: &BTreeSet<u64>) -> bool {
