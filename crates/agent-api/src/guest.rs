@@ -132,6 +132,9 @@ pub struct GuestObserved {
     pub stopped_by_itself: Option<String>,
     /// The agent could not do what the spec asks.
     pub fault: Option<AgentFault>,
+    /// How often the agent has tried in vain; said anew at each doubling only.
+    #[serde(default)]
+    pub attempts: u32,
     /// When the guest was last started.
     pub started_at: Option<Timestamp>,
 }

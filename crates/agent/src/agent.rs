@@ -270,6 +270,7 @@ fn blank(id: &ServerId, power: ObservedPower) -> GuestObserved {
         hard_reboots: 0,
         stopped_by_itself: None,
         fault: None,
+        attempts: 0,
         started_at: None,
     }
 }

@@ -21,7 +21,7 @@ pub use flavors::Flavor;
 pub use hosts::{Host, Ratios};
 pub use keypairs::KeyPair;
 pub use policy::RULES;
-pub use servers::{DeletedServer, InstanceAction, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone};
+pub use servers::{Allocation, DeletedServer, InstanceAction, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone};
 
 pub(crate) use ask::Ask;
 
@@ -47,11 +47,12 @@ pub struct Options {
     pub ratios: Ratios,
     /// How long after its start control waits for hosts to call before it says that there is none.
     pub host_grace_ms: i64,
+    pub deadlines: model::deadline::Deadlines,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { ratios: Ratios::default(), host_grace_ms: 15_000 }
+        Options { ratios: Ratios::default(), host_grace_ms: 15_000, deadlines: Default::default() }
     }
 }
 
@@ -81,6 +82,7 @@ pub fn kinds() -> Vec<store::Kind> {
         Kind::of::<servers::ServerSecret>(),
         Kind::of::<servers::DeletedServer>(),
         Kind::of::<servers::Tombstone>(),
+        Kind::of::<servers::Allocation>(),
         Kind::of::<servers::InstanceAction>(),
         Kind::of::<servers::ConsoleToken>(),
     ]
@@ -135,6 +137,8 @@ impl Compute {
             Arc::new(servers::Placer(self.clone())),
             Arc::new(servers::Launcher(self.clone())),
             Arc::new(servers::Janitor(self.clone())),
+            Arc::new(servers::Deadlines(self.clone())),
+            Arc::new(servers::Sweeper(self.clone())),
         ]
     }
 

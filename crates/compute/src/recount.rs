@@ -3,7 +3,7 @@
 use crate::Compute;
 use crate::keypairs::KeyPair;
 use crate::servers::Server;
-use crate::{hosts, quota};
+use crate::{quota, servers};
 use base::Result;
 use contract::recount::{Counts, Recount, add};
 use store::{Query, Reader};
@@ -15,19 +15,16 @@ impl Recount for Compute {
 
     fn recount(&self, reader: &mut Reader) -> Result<Counts> {
         let mut counts = Counts::new();
-        for server in reader.list::<Server>(Query::all())? {
+        let servers = reader.list::<Server>(Query::all())?;
+        for server in &servers {
             let member = quota::member_scope(&server.project_id, &server.user_id);
             for scope in [quota::project_scope(&server.project_id), member] {
                 for (resource, amount) in quota::server_resources(&server.flavor, 1) {
                     add(&mut counts, &scope, resource, amount);
                 }
             }
-            if let Some(host) = &server.host {
-                for (resource, amount) in hosts::claims(&server.flavor) {
-                    add(&mut counts, &hosts::scope(host), resource, amount);
-                }
-            }
         }
+        servers::recount_hosts(reader, &servers, &mut counts)?;
         for pair in reader.list::<KeyPair>(Query::all())? {
             add(&mut counts, &quota::user_scope(&pair.user_id), "key_pairs", 1);
         }

@@ -1,11 +1,15 @@
 //! Hosts as services see them. Leases live in the memory of the control process that holds the sessions.
 
-use base::{HostName, ServerId};
+use base::{HostName, ServerId, Timestamp};
 
 pub trait Hosts: Send + Sync {
     /// The hosts whose sessions are alive, in the order of their names.
     fn alive(&self) -> Vec<HostName>;
     fn is_alive(&self, host: &HostName) -> bool;
+    /// When the host was last heard of; none where this process has never heard of it.
+    fn last_seen(&self, _host: &HostName) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// Asks a host for something that must be answered at once. Filled in by `control`.

@@ -4,6 +4,7 @@
 //! that take `&mut Tx` change documents of the service that implements them, in the caller's transaction; methods that
 //! take `&mut Reader` only look. None of them may wait for anything, and none may do anything outside the store.
 
+pub mod explain;
 pub mod hosts;
 pub mod images;
 pub mod limits;
@@ -11,6 +12,7 @@ pub mod ports;
 pub mod projector;
 pub mod recount;
 
+pub use explain::{Asking, Explain, Explanation, Waiting};
 pub use hosts::*;
 pub use images::*;
 pub use limits::*;

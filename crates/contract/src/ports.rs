@@ -76,6 +76,10 @@ pub trait Ports: Send + Sync {
     /// Gives all ports of a server back.
     fn detach_all(&self, tx: &mut Tx, server: &ServerId) -> Result<()>;
     fn of_server(&self, reader: &mut Reader, server: &ServerId) -> Result<Vec<ServerPort>>;
+    /// Every server that has ports: what a sweeper holds against the servers that there are.
+    fn servers_with_ports(&self, _reader: &mut Reader) -> Result<Vec<ServerId>> {
+        Ok(Vec::new())
+    }
     /// The ports of many servers at once; a server without ports may be missing.
     fn of_servers(&self, reader: &mut Reader, servers: &[ServerId]) -> Result<HashMap<ServerId, Vec<ServerPort>>> {
         servers.iter().map(|server| Ok((server.clone(), self.of_server(reader, server)?))).collect()

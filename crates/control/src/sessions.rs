@@ -326,6 +326,10 @@ impl Hosts for Sessions {
         let now = self.0.env.now();
         self.hosts().get(host).is_some_and(|session| session.alive(now))
     }
+
+    fn last_seen(&self, host: &HostName) -> Option<Timestamp> {
+        self.hosts().get(host).map(|session| session.seen).filter(|seen| *seen > Timestamp(0))
+    }
 }
 
 #[async_trait::async_trait]

@@ -8,12 +8,14 @@
 //! What must never happen here: a step outside the store before the commit that intends it, and a failure that nobody
 //! sees: what does not settle stands in [`Handle::unsettled`] and, for whoever comes after this process, in a [`Trouble`].
 
+mod bug;
 mod queue;
 mod runner;
 #[cfg(test)]
 mod tests;
 mod trouble;
 
+pub use bug::Leftover;
 pub use queue::Unsettled;
 pub use runner::{Handle, run};
 pub use trouble::{Trouble, WARN_AFTER};

@@ -4,6 +4,7 @@
 //!   BUILD scheduling -> BUILD spawning -> ACTIVE <-> SHUTOFF, PAUSED, SUSPENDED      (task_state while on the way)
 //!          \ no host       \ gave up        \ gave up
 //!           +-> ERROR       +-> ERROR        +-> ERROR          any -> deleting -> gone
+//!   any passing state -- its deadline --> ERROR -- it comes right after all --> where it was going
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,8 @@ pub struct Facts {
     pub unschedulable: bool,
     /// An administrator has put it into ERROR.
     pub forced_error: bool,
+    /// The verb's deadline has passed. What comes right afterwards is right all the same.
+    pub overdue: bool,
     /// It has been ACTIVE once.
     pub launched: bool,
     /// Every port that is administratively up is wired.
@@ -101,11 +104,12 @@ pub fn settled(facts: &Facts) -> bool {
 pub fn state(facts: &Facts) -> State {
     let power_state = power_state(facts);
     let gave_up = facts.observed.is_some_and(|it| it.gave_up && it.generation >= facts.verb_generation);
+    let late = facts.overdue && !settled(facts);
     if facts.verb == Verb::Delete {
-        let vm_state = if facts.unschedulable { "error" } else { resting(facts) };
+        let vm_state = if facts.unschedulable || late { "error" } else { resting(facts) };
         return named(vm_state, Some("deleting"), power_state);
     }
-    if facts.unschedulable || gave_up || facts.forced_error {
+    if facts.unschedulable || gave_up || facts.forced_error || late {
         return named("error", None, power_state);
     }
     if !facts.launched && !settled(facts) {

@@ -93,6 +93,14 @@ impl Ports for crate::Network {
         Ok(())
     }
 
+    fn servers_with_ports(&self, reader: &mut Reader) -> Result<Vec<ServerId>> {
+        let ports: Vec<Port> = reader.docs(Query::all())?;
+        let mut servers: Vec<ServerId> = ports.into_iter().filter_map(|port| Some(port.attached?.server)).collect();
+        servers.sort();
+        servers.dedup();
+        Ok(servers)
+    }
+
     fn of_server(&self, reader: &mut Reader, server: &ServerId) -> Result<Vec<ServerPort>> {
         server_ports(reader, server)?.into_iter().map(|port| server_port(reader, port)).collect()
     }

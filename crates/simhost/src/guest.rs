@@ -17,6 +17,8 @@ pub struct Guest {
     pub hard_reboots: u64,
     pub stopped_by_itself: Option<String>,
     pub fault: Option<AgentFault>,
+    /// Fruitless attempts in a row.
+    pub failures: u32,
     pub started_at: Option<Timestamp>,
     /// Its process went with the machine, and the ledger says that it shall run.
     pub interrupted: bool,
@@ -33,6 +35,7 @@ impl Guest {
             hard_reboots: spec.hard_reboots,
             stopped_by_itself: None,
             fault: None,
+            failures: 0,
             started_at: None,
             interrupted: false,
             log: String::new(),
@@ -49,6 +52,7 @@ impl Guest {
             hard_reboots: self.hard_reboots,
             stopped_by_itself: self.stopped_by_itself.clone(),
             fault: self.fault.clone(),
+            attempts: self.failures.checked_ilog2().map_or(0, |n| 1 << n),
             started_at: self.started_at,
         }
     }
@@ -93,6 +97,7 @@ impl Guest {
         self.stopped_by_itself = None;
         self.fault = None;
         self.interrupted = false;
+        self.failures = 0;
     }
 
     pub fn fail(&mut self, fault: AgentFault) {
@@ -102,6 +107,7 @@ impl Guest {
         self.power = ObservedPower::Stopped;
         self.fault = Some(fault);
         self.interrupted = false;
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// The process ended by itself; a guest whose flavor says so is started again.

@@ -262,6 +262,7 @@ fn absent(id: ServerId) -> GuestObserved {
         hard_reboots: 0,
         stopped_by_itself: None,
         fault: None,
+        attempts: 0,
         started_at: None,
     }
 }

@@ -229,7 +229,7 @@ impl Actor {
     }
 
     fn publish(&self, ledger: &Ledger, power: Option<ObservedPower>, fault: Option<AgentFault>) {
-        publish(&self.host, &self.id, ledger, power, fault);
+        publish(&self.host, &self.id, ledger, power, fault, self.failures);
     }
 
     /// Shows a fault and waits before the next attempt, or for a new spec when there is no use in trying.
@@ -296,8 +296,20 @@ impl Actor {
     }
 }
 
+/// The last power of two: what is told of attempts changes with each doubling only.
+fn doubling(failures: u32) -> u32 {
+    failures.checked_ilog2().map_or(0, |n| 1 << n)
+}
+
 /// Shows a guest; without a power the one shown before stays.
-fn publish(host: &Host, id: &ServerId, ledger: &Ledger, power: Option<ObservedPower>, fault: Option<AgentFault>) {
+fn publish(
+    host: &Host,
+    id: &ServerId,
+    ledger: &Ledger,
+    power: Option<ObservedPower>,
+    fault: Option<AgentFault>,
+    failures: u32,
+) {
     let shown = || host.board.get(id).map(|it| it.power);
     let done = &ledger.done;
     let stopped = done.stopped_by_itself.as_ref().filter(|it| ledger.spec.generation <= it.generation);
@@ -308,6 +320,7 @@ fn publish(host: &Host, id: &ServerId, ledger: &Ledger, power: Option<ObservedPo
         soft_reboots: done.soft_reboots,
         hard_reboots: done.hard_reboots,
         stopped_by_itself: stopped.map(|it| it.reason.clone()),
+        attempts: fault.as_ref().map_or(0, |_| doubling(failures)),
         fault,
         started_at: done.started_at,
     });

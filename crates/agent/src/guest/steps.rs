@@ -355,7 +355,7 @@ impl Actor {
             files::sync_folder(&files.folder)?;
             drop(lock);
             // Said before anybody can begin this guest anew.
-            super::publish(&host, &id, &gone, Some(ObservedPower::Absent), None);
+            super::publish(&host, &id, &gone, Some(ObservedPower::Absent), None, 0);
             Ok(())
         });
         removed.await.map_err(|error| fault::disk("server's files", &error))?;

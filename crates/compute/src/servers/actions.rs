@@ -1,7 +1,7 @@
 //! `POST /servers/{id}/action`: the body's only key says what is to be done.
 
 use super::document::Server;
-use super::{Full, consoles, find_for, history, network, ops};
+use super::{Full, consoles, find_for, history, network, ops, pending};
 use crate::input::{self, Fields};
 use crate::{Ask, Compute, ask};
 use base::{Fault, Result};
@@ -150,7 +150,7 @@ fn begin(tx: &mut Tx, ask: &Ask, full: Full, verb: Verb, name: &'static str) -> 
     if server.host.is_none() || full.observed.is_none() {
         return Err(ops::refuse_state(name, &server.id, "vm_state", state.vm_state));
     }
-    server.ask(verb);
+    server.ask(verb, tx.now());
     history::begin(tx, ask, &server, name, Some(server.verb_generation))?;
     tx.update(&server)?;
     Ok(())
@@ -229,7 +229,13 @@ async fn reset_state(state: &Compute, ask: &Ask, rule: &'static str, value: &Val
     };
     fields.finish()?;
     change(state, ask, rule, move |tx, _, full| {
-        tx.update(&Server { forced_error: forced, ..full.server.doc })?;
+        let mut server = Server { forced_error: forced, ..full.server.doc };
+        if !forced {
+            // What is still on its way then has its whole time again.
+            (server.overdue, server.passing_since) = (0, None);
+        }
+        pending::mark(tx.now(), &mut server, full.observed.as_ref().map(|seen| &seen.doc));
+        tx.update(&server)?;
         Ok(())
     })
     .await?;

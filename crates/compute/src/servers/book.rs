@@ -25,6 +25,7 @@ const OWN: &[&str] = &[
     super::InstanceAction::KIND,
     super::DeletedServer::KIND,
     super::Tombstone::KIND,
+    super::Allocation::KIND,
     ServerSecret::KIND,
     super::consoles::ConsoleToken::KIND,
     crate::Flavor::KIND,

@@ -534,6 +534,9 @@ fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &Serv
         fault,
         forced_error: false,
         stop_reason: None,
+        passing_since: image.quarantined.is_none().then(|| tx.now()),
+        overdue: 0,
+        avoid: Vec::new(),
     }
 }
 

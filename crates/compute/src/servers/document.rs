@@ -5,7 +5,7 @@ use base::{FlavorId, HostName, ImageId, ProjectId, ServerId, Timestamp, UserId};
 use model::server::{Facts, Observed, Power, State, Verb, state};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use store::{Document, Keys};
+use store::{Document, Keys, Query, Reader};
 
 /// The flavor at the time of creation. A server keeps its size when the flavor goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,15 @@ pub struct Server {
     pub forced_error: bool,
     /// Why it stopped although nobody asked.
     pub stop_reason: Option<String>,
+    /// Since when it has been on its way; none while it rests. See [`super::pending`].
+    #[serde(default)]
+    pub passing_since: Option<Timestamp>,
+    /// The generation of the verb whose deadline has passed; 0: none.
+    #[serde(default)]
+    pub overdue: u64,
+    /// Hosts that gave up before it ever ran.
+    #[serde(default)]
+    pub avoid: Vec<HostName>,
 }
 
 impl Document for Server {
@@ -98,6 +107,9 @@ impl Document for Server {
         if self.power == Power::Absent {
             keys.index("todo", "remove");
         }
+        if self.passing_since.is_some() && !self.is_overdue() {
+            keys.index("todo", "passing");
+        }
     }
 }
 
@@ -111,8 +123,14 @@ impl Server {
         format!("instance-{:08x}", self.ec2_number)
     }
 
+    /// The deadline of its newest verb has passed.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue != 0 && self.overdue == self.verb_generation
+    }
+
     /// A new generation, because of `verb`.
-    pub fn ask(&mut self, verb: Verb) {
+    pub fn ask(&mut self, verb: Verb, now: Timestamp) {
+        self.passing_since = Some(now);
         self.generation += 1;
         self.verb = verb;
         self.verb_generation = self.generation;
@@ -150,6 +168,9 @@ pub struct ServerObserved {
     pub soft_reboots: u64,
     pub hard_reboots: u64,
     pub fault: Option<ServerFault>,
+    /// How often the host has tried in vain, as of the last doubling.
+    #[serde(default)]
+    pub attempts: u32,
     /// The host has given up until the generation rises.
     pub gave_up: bool,
     pub started_at: Option<Timestamp>,
@@ -188,6 +209,7 @@ impl ServerObserved {
             soft_reboots: 0,
             hard_reboots: 0,
             fault: None,
+            attempts: 0,
             gave_up: false,
             started_at: None,
             launched_at: None,
@@ -238,9 +260,12 @@ impl Document for DeletedServer {
     }
 }
 
-/// A guest that a host reported and the store does not know: it must go.
+/// A guest that must go from a host: one that the host reported and the store does not know, or one whose server is
+/// another host's now, or nobody's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tombstone {
+    /// `SERVER/HOST`: a server may have left several hosts.
+    key: String,
     pub id: ServerId,
     pub host: HostName,
     pub generation: u64,
@@ -248,11 +273,35 @@ pub struct Tombstone {
 
 impl Document for Tombstone {
     const KIND: &'static str = "guest_tombstone";
+    const SCHEMA: u32 = 2;
+    const INDEX_VERSION: u32 = 2;
     fn id(&self) -> &str {
-        &self.id
+        &self.key
     }
     fn keys(&self, keys: &mut Keys) {
         keys.index("host", self.host.as_str());
+        keys.index("guest", self.id.as_str());
+    }
+    /// The first ones were named after the server alone.
+    fn lift(_: u32, mut body: serde_json::Value) -> Result<serde_json::Value, store::Error> {
+        body["key"] = body["id"].clone();
+        Ok(body)
+    }
+}
+
+impl Tombstone {
+    pub fn new(id: ServerId, host: HostName, generation: u64) -> Tombstone {
+        Tombstone { key: format!("{id}/{host}"), id, host, generation }
+    }
+
+    /// The server and the host of a tombstone that is gone, from its key.
+    pub fn parse(key: &str) -> Option<(&str, HostName)> {
+        key.split_once('/').map(|(id, host)| (id, HostName::new(host)))
+    }
+
+    pub fn of(reader: &mut Reader, server: &str, host: &HostName) -> Result<Option<Tombstone>, store::Error> {
+        let known = reader.list::<Tombstone>(Query::index("guest", server))?;
+        Ok(known.into_iter().map(|stored| stored.doc).find(|tombstone| tombstone.host == *host))
     }
 }
 
@@ -266,6 +315,7 @@ pub fn facts(server: &Server, observed: Option<&ServerObserved>) -> Facts {
         scheduled: server.host.is_some(),
         unschedulable: server.unschedulable,
         forced_error: server.forced_error,
+        overdue: server.is_overdue(),
         launched: observed.is_some_and(|seen| seen.launched_at.is_some()),
         ports_up: false,
         observed: observed.map(|seen| Observed {

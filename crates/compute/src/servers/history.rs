@@ -4,7 +4,7 @@
 //! so closes it in the same commit.
 
 use super::document::{DeletedServer, Server};
-use super::{find_for, missing, render};
+use super::{find_for, missing, pending, render};
 use crate::input::{drop_field, time};
 use crate::{Ask, Compute};
 use base::{Fault, Result, ServerId, Timestamp};
@@ -87,6 +87,15 @@ pub fn close(tx: &mut Tx, server: &ServerId, generation: u64, failed: bool) -> R
             let finish = Some(tx.now());
             tx.update(&InstanceAction { finish, success, ..action.doc })?;
         }
+    }
+    Ok(())
+}
+
+/// Says something of what is under way with a server.
+pub fn remark(tx: &mut Tx, server: &Server, message: &str) -> Result<()> {
+    for action in tx.list::<InstanceAction>(Query::index("open", server.id.as_str()))? {
+        let host = server.host.as_ref().map(|host| host.to_string());
+        tx.update(&InstanceAction { message: Some(message.to_owned()), host, ..action.doc })?;
     }
     Ok(())
 }
@@ -222,19 +231,31 @@ fn event_name(action: &str) -> String {
     }
 }
 
+/// What an action that is under way waits for.
+fn waits(state: &Compute, reader: &mut Reader, ask: &Ask) -> Result<Option<String>> {
+    let full = find_for(reader, ask, ask.param("server_id"), ask.rule)?;
+    let seen = full.observed.as_ref().map(|seen| &seen.doc);
+    let waiting = pending::waiting(state, reader, &full.server, seen, ask.is_admin())?;
+    Ok(waiting.map(|waiting| waiting.sentence()))
+}
+
 async fn show(state: Arc<Compute>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call);
-    let action = state
-        .read(&ask, |reader, ask| {
+    let inner = state.clone();
+    let (action, waits) = state
+        .read(&ask, move |reader, ask| {
             check(reader, ask)?;
             let actions = reader.list::<InstanceAction>(Query::index("server", ask.param("server_id")))?;
-            actions.into_iter().find(|action| action.request_id == ask.param("request_id")).ok_or_else(|| {
+            let found = actions.into_iter().find(|action| action.request_id == ask.param("request_id"));
+            let action = found.ok_or_else(|| {
                 Fault::not_found(format!(
                     "Action for request_id {} on instance {} not found",
                     ask.param("request_id"),
                     ask.param("server_id")
                 ))
-            })
+            })?;
+            let waits = if action.finish.is_none() { waits(&inner, reader, ask)? } else { None };
+            Ok((action, waits))
         })
         .await?;
     let mut body = json!({"instanceAction": view(&action)});
@@ -246,7 +267,7 @@ async fn show(state: Arc<Compute>, call: Call) -> Result<Reply> {
             "finish_time": action.finish.map(Timestamp::iso_naive),
             "result": action.finish.map(|_| if action.success { "Success" } else { "Error" }),
             "hostId": render::host_id(&action.project_id, action.host.as_deref()),
-            "details": action.message,
+            "details": waits.or_else(|| action.message.clone()),
         });
         if details {
             event["traceback"] = Value::Null;

@@ -10,6 +10,7 @@
 //! something outside a view.
 
 mod actions;
+mod allocation;
 mod attributes;
 mod book;
 mod changes;
@@ -21,11 +22,13 @@ mod list;
 mod network;
 mod observe;
 mod ops;
+mod pending;
 mod place;
 mod plan;
 mod projector;
 mod render;
 
+pub use allocation::{Allocation, Sweeper, recount as recount_hosts};
 pub use book::Book;
 pub use changes::CHANGES;
 pub use consoles::ConsoleToken;
@@ -33,6 +36,7 @@ pub use consoles::bridge_service;
 pub use document::{DeletedServer, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone, state_of};
 pub use history::InstanceAction;
 pub use observe::report as observe_report;
+pub use pending::Deadlines;
 pub use place::{Janitor, Launcher, Placer};
 
 use crate::{Ask, Compute};

@@ -1,13 +1,13 @@
 //! What hosts report becomes documents, written only where something changed.
 
 use super::document::{DeletedServer, Server, ServerFault, ServerObserved, ServerSecret, Tombstone, facts};
-use super::history;
-use crate::{Compute, hosts, quota};
+use super::{allocation, history, pending, place};
+use crate::{Compute, quota};
 use agent_api::{GuestObserved, ObservedPower, Report};
 use base::{HostName, Result, ServerId};
 use model::server::{Power, Verb, settled};
 use std::collections::BTreeSet;
-use store::{Query, Stored, Tx};
+use store::{Document, Query, Stored, Tx};
 
 /// Takes over a report of a host.
 pub fn report(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
@@ -40,6 +40,15 @@ pub fn launch(state: &Compute, tx: &mut Tx, server: &Server, seen: ServerObserve
         let seen = ServerObserved { launched_at: Some(tx.now()), ..seen };
         tx.update(&seen)?;
         conclude(tx, server, &seen)?;
+        note(tx, &mut server.clone(), Some(&seen))?;
+    }
+    Ok(())
+}
+
+/// Writes down whether the server is on its way, where that has changed.
+fn note(tx: &mut Tx, server: &mut Server, seen: Option<&ServerObserved>) -> Result<()> {
+    if pending::mark(tx.now(), server, seen) {
+        tx.update(server)?;
     }
     Ok(())
 }
@@ -54,16 +63,16 @@ fn guest_seen(state: &Compute, tx: &mut Tx, host: &HostName, guest: &GuestObserv
 
 /// A guest that nobody wants on that host: it is asked to go, and forgotten when it has gone.
 fn stray_seen(tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()> {
-    let known = tx.get::<Tombstone>(&guest.id)?;
+    let known = Tombstone::of(tx, &guest.id, host)?;
     match (known, guest.power) {
-        (Some(_), ObservedPower::Absent) => {
-            tx.delete::<Tombstone>(&guest.id)?;
+        (Some(tombstone), ObservedPower::Absent) => {
+            tx.delete::<Tombstone>(tombstone.id())?;
         }
         (None, ObservedPower::Absent) | (Some(_), _) => {}
         (None, _) => {
             tracing::warn!(host = %host, server = %guest.id, "a guest that the store does not know is removed");
             let generation = guest.generation + 1;
-            tx.create(&Tombstone { id: guest.id.clone(), host: host.clone(), generation })?;
+            tx.create(&Tombstone::new(guest.id.clone(), host.clone(), generation))?;
         }
     }
     Ok(())
@@ -86,11 +95,24 @@ fn server_seen(state: &Compute, tx: &mut Tx, server: Stored<Server>, guest: &Gue
     if seen.launched_at.is_none() && is_ready(state, tx, &server, &seen)? {
         seen.launched_at = Some(tx.now());
     }
+    if gave_up_on(&server, &seen) && place::elsewhere(state, tx, &mut server.doc, &mut seen)? {
+        return Ok(());
+    }
     if before.as_ref() != Some(&seen) {
         tx.put(&seen)?;
         conclude(tx, &server, &seen)?;
+        note(tx, &mut server.doc, Some(&seen))?;
     }
     Ok(())
+}
+
+/// The host has given up building a server that never ran, and answers for it that nothing runs there.
+fn gave_up_on(server: &Server, seen: &ServerObserved) -> bool {
+    seen.gave_up
+        && seen.launched_at.is_none()
+        && seen.power != Some(Power::Running)
+        && seen.generation >= server.verb_generation
+        && server.verb == Verb::Create
 }
 
 /// The observation as a document.
@@ -115,6 +137,7 @@ fn take(tx: &Tx, server: &Server, before: Option<ServerObserved>, guest: &GuestO
         rest: power.unwrap_or(before.rest),
         soft_reboots: guest.soft_reboots,
         hard_reboots: guest.hard_reboots,
+        attempts: guest.attempts,
         gave_up: guest.fault.as_ref().is_some_and(|fault| !fault.retried),
         fault,
         started_at: guest.started_at,
@@ -124,7 +147,7 @@ fn take(tx: &Tx, server: &Server, before: Option<ServerObserved>, guest: &GuestO
 
 /// The guest stopped and nobody asked: that is what it shall be from now on, and why is written down.
 fn follow_power(tx: &mut Tx, server: &mut Stored<Server>, reason: &str) -> Result<()> {
-    server.doc.ask(Verb::PowerSync);
+    server.doc.ask(Verb::PowerSync, tx.now());
     server.doc.stop_reason = Some(reason.to_owned());
     let message = Some(format!("The guest stopped by itself: {reason}."));
     let request = format!("req-{}", tx.uuid());
@@ -159,9 +182,11 @@ fn gone(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
     }
     let Some(seen) = tx.get::<ServerObserved>(&server.id)?.filter(|seen| seen.power.is_some()) else { return Ok(()) };
     tracing::warn!(server = %server.id, host = ?server.host, "a guest vanished from its host and is made again");
-    tx.update(&ServerObserved { power: None, generation: 0, ..seen.doc })?;
+    let seen = ServerObserved { power: None, generation: 0, ..seen.doc };
+    tx.update(&seen)?;
     let mut server = server;
     server.doc.touch();
+    pending::mark(tx.now(), &mut server.doc, Some(&seen));
     tx.update(&server.doc)?;
     Ok(())
 }
@@ -175,8 +200,8 @@ fn missing_guests(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
         }
     }
     for tombstone in tx.list::<Tombstone>(Query::index("host", report.host.as_str()))? {
-        if !named.contains(&tombstone.id) {
-            tx.delete::<Tombstone>(&tombstone.id)?;
+        if !named.contains(&tombstone.doc.id) {
+            tx.delete::<Tombstone>(tombstone.doc.id())?;
         }
     }
     Ok(())
@@ -187,11 +212,7 @@ pub fn remove(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()
     let id = server.id.clone();
     state.ports.detach_all(tx, &id)?;
     quota::release_server(tx, &server.project_id, &server.user_id, &server.flavor)?;
-    if let Some(host) = &server.host {
-        for (resource, amount) in hosts::claims(&server.flavor) {
-            tx.charge(&hosts::scope(host), resource, -amount, None)?;
-        }
-    }
+    allocation::release(tx, &server)?;
     let observed = tx.get::<ServerObserved>(&id)?.map(|seen| seen.doc);
     if observed.is_some() {
         tx.delete::<ServerObserved>(&id)?;

@@ -1,6 +1,6 @@
 //! Show, update, delete.
 
-use super::document::{Server, ServerSecret};
+use super::document::{Server, ServerSecret, Tombstone};
 use super::render::{Parts, View, render};
 use super::{Full, find, history};
 use crate::{Ask, Compute, ask, input};
@@ -180,10 +180,29 @@ pub async fn force_delete(state: &Arc<Compute>, ask: &Ask, rule: &'static str) -
     let inner = state.clone();
     super::actions::change(state, ask, rule, move |tx, ask, full| {
         refuse_locked(ask, &full.server)?;
+        // A host that does not answer, or does not get it done, is not waited for where an administrator says so.
+        let silent = full.server.host.as_ref().is_some_and(|host| !inner.hosts.is_alive(host));
+        if ask.is_admin() && (silent || (full.server.power == Power::Absent && full.server.is_overdue())) {
+            return bury(&inner, tx, ask, full.server);
+        }
         begin_delete(&inner, tx, ask, full.server)
     })
     .await?;
     Ok(Reply::empty(204))
+}
+
+/// Removes a server without its host. A tombstone stays, so that the host removes the guest when it answers again.
+fn bury(state: &Compute, tx: &mut Tx, ask: &Ask, mut server: Stored<Server>) -> Result<()> {
+    if server.power != Power::Absent {
+        server.doc.ask(Verb::Delete, tx.now());
+        history::begin(tx, ask, &server, "delete", Some(server.generation))?;
+        tx.update(&server.doc)?;
+    }
+    if let Some(host) = server.host.clone() {
+        tracing::warn!(server = %server.id, %host, "removed by an administrator without its host");
+        tx.put(&Tombstone::new(server.id.clone(), host, server.generation + 1))?;
+    }
+    super::observe::remove(state, tx, server)
 }
 
 /// Passwords that a guest would have encrypted for its owner: this cloud's guests send none.
@@ -205,7 +224,7 @@ fn begin_delete(state: &Compute, tx: &mut Tx, ask: &Ask, server: Stored<Server>)
     if server.power == Power::Absent {
         return Ok(());
     }
-    server.doc.ask(Verb::Delete);
+    server.doc.ask(Verb::Delete, tx.now());
     history::begin(tx, ask, &server, "delete", Some(server.generation))?;
     tx.update(&server.doc)?;
     if server.host.is_none() {

@@ -1,18 +1,22 @@
 //! Loops over servers: finding a host, noticing the first ACTIVE, removing what no host has.
 
 use super::document::{DeletedServer, Server, ServerFault, ServerObserved, Tombstone};
-use super::{consoles, history, observe};
-use crate::{Compute, hosts};
+use super::{allocation, consoles, history, observe, pending};
+use crate::Compute;
+use crate::hosts::{self, Host};
 use async_trait::async_trait;
 use base::{HostName, Result};
 use engine::{Outcome, Reconciler};
-use model::scheduler::{self, Request, choose};
+use model::scheduler::{self, Decision, Request, choose, decide};
 use model::server::Power;
 use std::sync::Arc;
 use store::{Cause, Change, Document, Query, Stored, Tx};
 
 /// How long deleted servers are remembered.
 const REMEMBERED_S: i64 = 24 * 3600;
+
+/// On so many hosts a server is tried before it is given up, as Nova does.
+const HOSTS_TRIED: usize = 3;
 
 fn cause(what: &str) -> Cause {
     Cause::new("nubo", "", what)
@@ -35,6 +39,9 @@ impl Reconciler for Placer {
     }
 
     fn concerns(&self, change: &Change) -> Option<String> {
+        if change.kind == Tombstone::KIND && change.body.is_none() {
+            return Tombstone::parse(&change.id).map(|(server, _)| server.to_owned());
+        }
         document::<Server>(change).filter(|server| server.needs_placing()).map(|server| server.id.to_string())
     }
 
@@ -50,35 +57,92 @@ impl Reconciler for Placer {
     }
 }
 
-fn place(state: &Compute, tx: &mut Tx, id: &str) -> Result<Outcome> {
-    let Some(server) = tx.get::<Server>(id)?.filter(|server| server.needs_placing()) else {
-        return Ok(Outcome::Settled);
-    };
-    let mut server = server.doc;
-    let mut rooms = Vec::new();
-    let known = hosts::all(tx)?;
-    for host in &known {
-        rooms.push(host.room(tx, &state.options.ratios, state.hosts.is_alive(&host.name))?);
-    }
+fn rooms(state: &Compute, tx: &mut Tx, known: &[Stored<Host>]) -> Result<Vec<scheduler::Host>> {
+    let ratios = &state.options.ratios;
+    known.iter().map(|host| host.room(tx, ratios, state.hosts.is_alive(&host.name))).collect()
+}
+
+fn request(server: &Server) -> Request {
     let flavor = &server.flavor;
-    let request = Request {
+    Request {
         vcpus: u64::from(flavor.vcpus),
         memory_mib: flavor.ram_mib,
         disk_gib: flavor.disk_gib + flavor.ephemeral_gib,
         availability_zone: server.wanted_zone.clone(),
         host: server.wanted_host.clone(),
-        avoid: Vec::new(),
+        avoid: server.avoid.clone(),
+    }
+}
+
+/// Takes the server's room on the host and binds its ports there.
+fn settle_on(
+    state: &Compute,
+    tx: &mut Tx,
+    server: &mut Server,
+    known: &[Stored<Host>],
+    decision: Decision,
+) -> Result<()> {
+    let host = decision.host.clone();
+    let chosen = known.iter().find(|known| known.name == host);
+    let chosen = chosen.ok_or_else(|| base::Fault::bug("a host was chosen that is not known"))?;
+    allocation::take(tx, server, chosen, &state.options.ratios, decision)?;
+    state.ports.bind(tx, &server.id, Some(&host))?;
+    server.host = Some(host);
+    Ok(())
+}
+
+/// Takes a server that its host could not build away from it, where another one would do. The host is told to remove
+/// it, and only when it has said that it did, the server is placed anew: at no time two hosts have it. False where no other host would do: then it stays where it is, in ERROR, and the fault says why. Only for a host that
+/// answers: a silent one may be running the guest.
+pub fn elsewhere(state: &Compute, tx: &mut Tx, server: &mut Server, seen: &mut ServerObserved) -> Result<bool> {
+    let Some(old) = server.host.clone() else { return Ok(false) };
+    let said = seen.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());
+    let request = Request { avoid: [server.avoid.clone(), vec![old.clone()]].concat(), ..request(server) };
+    if request.avoid.len() >= HOSTS_TRIED {
+        explain_further(seen, &format!("{HOSTS_TRIED} hosts could not build it, this was the last."));
+        return Ok(false);
+    }
+    let known = hosts::all(tx)?;
+    let rooms = rooms(state, tx, &known)?;
+    if let Err(explained) = decide(&request, &rooms) {
+        explain_further(seen, &format!("No other host would do:\n{}", explained.table()));
+        return Ok(false);
+    }
+    tracing::info!(server = %server.id, from = %old, "a host could not build a server: {said}");
+    tx.put(&Tombstone::new(server.id.clone(), old, server.generation + 1))?;
+    allocation::release(tx, server)?;
+    state.ports.bind(tx, &server.id, None)?;
+    if tx.get::<ServerObserved>(&server.id)?.is_some() {
+        tx.delete::<ServerObserved>(&server.id)?;
+    }
+    server.avoid = request.avoid;
+    server.host = None;
+    server.touch();
+    history::remark(tx, server, &format!("A host could not build it and another one tries: {said}"))?;
+    tx.update(server)?;
+    Ok(true)
+}
+
+fn explain_further(seen: &mut ServerObserved, why: &str) {
+    if let Some(fault) = seen.fault.as_mut().filter(|fault| !fault.details.contains(why)) {
+        fault.details = if fault.details.is_empty() { why.to_owned() } else { format!("{}\n{why}", fault.details) };
+    }
+}
+
+fn place(state: &Compute, tx: &mut Tx, id: &str) -> Result<Outcome> {
+    let Some(server) = tx.get::<Server>(id)?.filter(|server| server.needs_placing()) else {
+        return Ok(Outcome::Settled);
     };
-    match choose(&request, &rooms) {
-        Ok(host) => {
-            let chosen = known.iter().find(|known| known.name == host);
-            for (resource, amount) in hosts::claims(flavor) {
-                let most = chosen.map_or(0, |chosen| chosen.capacity(&state.options.ratios, resource)) as i64;
-                tx.charge(&hosts::scope(&host), resource, amount, Some(most))?;
-            }
-            state.ports.bind(tx, &server.id, Some(&host))?;
-            server.host = Some(host);
-        }
+    let mut server = server.doc;
+    if !server.avoid.is_empty() && tx.count::<Tombstone>(Query::index("guest", id))? > 0 {
+        // Its going is a signal.
+        return Ok(Outcome::Settled);
+    }
+    let known = hosts::all(tx)?;
+    let rooms = rooms(state, tx, &known)?;
+    let request = request(&server);
+    match decide(&request, &rooms) {
+        Ok(decision) => settle_on(state, tx, &mut server, &known, decision)?,
         Err(_) if may_still_come(state, tx, &request, &rooms) => return Ok(Outcome::Again { after_ms: 200 }),
         Err(explained) => {
             server.unschedulable = true;
@@ -89,6 +153,7 @@ fn place(state: &Compute, tx: &mut Tx, id: &str) -> Result<Outcome> {
                 created: tx.now(),
             });
             history::close(tx, &server.id, server.verb_generation, true)?;
+            pending::mark(tx.now(), &mut server, None);
         }
     }
     tx.update(&server)?;
@@ -213,6 +278,6 @@ impl Janitor {
         }
         let known: Vec<HostName> =
             self.0.store.list::<hosts::Host>(Query::all()).await?.into_iter().map(|host| host.doc.name).collect();
-        Ok(tombstones.iter().filter(|it| !known.contains(&it.host)).map(|it| it.id.to_string()).collect())
+        Ok(tombstones.iter().filter(|it| !known.contains(&it.host)).map(|it| it.doc.id().to_owned()).collect())
     }
 }

@@ -23,8 +23,10 @@ impl Projector for Compute {
             let ports = ports.get(&server.id).map(Vec::as_slice).unwrap_or_default();
             objects.push(ViewObject::Guest(spec(self, reader, server, ports)?));
         }
-        for tombstone in reader.list::<Tombstone>(Query::index("host", host.as_str()))? {
-            objects.push(ViewObject::Guest(absent(&tombstone)));
+        let buried = reader.list::<Tombstone>(Query::index("host", host.as_str()))?;
+        // A server that came back to a host needs no tombstone there.
+        for tombstone in buried.iter().filter(|tombstone| !ids.contains(&tombstone.id)) {
+            objects.push(ViewObject::Guest(absent(tombstone)));
         }
         Ok(objects)
     }
@@ -37,8 +39,11 @@ impl Projector for Compute {
                 None => touched.anywhere(ViewKind::Guest, &change.id),
             },
             Tombstone::KIND => match change.document::<Tombstone>()? {
-                Some(tombstone) => touched.on(&tombstone.host, ViewKind::Guest, &change.id),
-                None => touched.anywhere(ViewKind::Guest, &change.id),
+                Some(tombstone) => touched.on(&tombstone.host, ViewKind::Guest, &tombstone.id),
+                None => match Tombstone::parse(&change.id) {
+                    Some((server, host)) => touched.on(&host, ViewKind::Guest, server),
+                    None => touched.anywhere(ViewKind::Guest, &change.id),
+                },
             },
             ServerSecret::KIND => on_its_host(reader, &change.id, touched)?,
             _ => match self.ports.servers_touched(reader, change)? {
@@ -67,7 +72,7 @@ impl Projector for Compute {
             let ports = self.ports.of_server(reader, &server.id)?;
             return Ok(Some(ViewObject::Guest(spec(self, reader, &server, &ports)?)));
         }
-        let tombstone = reader.get::<Tombstone>(id)?.filter(|tombstone| tombstone.host == *host);
+        let tombstone = Tombstone::of(reader, id, host)?;
         Ok(tombstone.map(|tombstone| ViewObject::Guest(absent(&tombstone))))
     }
 }

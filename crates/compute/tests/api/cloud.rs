@@ -197,6 +197,11 @@ impl Ports for FakePorts {
         Ok(FakePorts::all(reader, server)?.iter().map(FakePort::shown).collect())
     }
 
+    fn servers_with_ports(&self, reader: &mut Reader) -> Result<Vec<ServerId>> {
+        let ports = reader.list::<FakePort>(Query::all())?;
+        Ok(ports.into_iter().filter_map(|port| port.doc.device_id.map(ServerId::new)).collect())
+    }
+
     fn add_security_group(&self, tx: &mut Tx, _: &Caller, server: &ServerId, group: &str) -> Result<()> {
         for mut port in FakePorts::all(tx, server)? {
             port.groups.push(group.to_owned());
@@ -306,6 +311,17 @@ impl Cloud {
         let (env, clock) = Env::seeded(42);
         let store = Store::open(store::Options::memory(), env.clone()).await.unwrap();
         let hardware = Arc::new(Hardware::default());
+        let (gateway, compute) = Cloud::start(&store, &env, &hardware);
+        let cloud = Cloud { gateway, compute, store, clock, hardware, env };
+        for n in 1..=hosts {
+            cloud.add_host(simhost::Options::new(format!("sim-{n}"))).await;
+        }
+        let flavor = json!({"flavor": {"id": "1", "name": "m1.tiny", "ram": 512, "vcpus": 1, "disk": 1}});
+        cloud.post(ADMIN, "/flavors", flavor).await.ok(200);
+        cloud
+    }
+
+    fn start(store: &Store, env: &Env, hardware: &Arc<Hardware>) -> (Gateway, Arc<Compute>) {
         let options = Options { host_grace_ms: 0, ..Options::default() };
         let compute = Compute::new(
             store.clone(),
@@ -320,13 +336,12 @@ impl Cloud {
         let options =
             GatewayOptions { public_url: "http://cloud".into(), env: env.clone(), identity_path: "/identity" };
         let gateway = Gateway::new(options, Arc::new(FakeTokens), compute.services()).unwrap();
-        let cloud = Cloud { gateway, compute, store, clock, hardware, env };
-        for n in 1..=hosts {
-            cloud.add_host(simhost::Options::new(format!("sim-{n}"))).await;
-        }
-        let flavor = json!({"flavor": {"id": "1", "name": "m1.tiny", "ram": 512, "vcpus": 1, "disk": 1}});
-        cloud.post(ADMIN, "/flavors", flavor).await.ok(200);
-        cloud
+        (gateway, compute)
+    }
+
+    /// The process ends and another one starts: what is only in memory is lost.
+    pub fn restart(&mut self) {
+        (self.gateway, self.compute) = Cloud::start(&self.store, &self.env, &self.hardware);
     }
 
     pub async fn add_host(&self, options: simhost::Options) {
@@ -362,7 +377,7 @@ impl Cloud {
         assert_eq!(wrong, []);
     }
 
-    async fn work(&self) {
+    pub async fn work(&self) {
         for reconciler in self.compute.loops() {
             run(&*reconciler).await;
         }

@@ -4,6 +4,7 @@ mod cloud;
 mod input;
 mod lifecycle;
 mod lists;
+mod pending;
 mod resources;
 mod routes;
 mod versions;

@@ -90,6 +90,15 @@ fn a_server_is_shown_as_nova_shows_it() {
             Facts { unschedulable: true, desired: Absent, verb: Verb::Delete, verb_generation: 2, ..build },
             "ERROR error deleting 0",
         ),
+        ("spawning for too long", Facts { overdue: true, ..placed }, "ERROR error - 0"),
+        ("late, and right after all", Facts { overdue: true, launched: false, ..up }, "ACTIVE active - 1"),
+        ("stopping for too long", Facts { overdue: true, ..ask(Stopped, Verb::Stop) }, "ERROR error - 1"),
+        (
+            "stopped in the end",
+            Facts { overdue: true, observed: seen(2, Some(Stopped), Stopped), ..ask(Stopped, Verb::Stop) },
+            "SHUTOFF stopped - 4",
+        ),
+        ("deleting for too long", Facts { overdue: true, ..ask(Absent, Verb::Delete) }, "ERROR error deleting 1"),
     ];
     for (what, facts, expected) in table {
         assert_eq!(line(*facts), *expected, "{what}");
