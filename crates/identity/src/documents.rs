@@ -197,6 +197,32 @@ pub struct Endpoint {
     pub extra: Extra,
 }
 
+/// What one user lends another; see [`crate::trust`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trust {
+    pub id: String,
+    pub trustor_user_id: UserId,
+    pub trustee_user_id: UserId,
+    /// Without one a trust lends nothing but the name.
+    pub project_id: Option<ProjectId>,
+    /// Its tokens show the trustor as their user.
+    pub impersonation: bool,
+    pub roles: Vec<RoleId>,
+    pub expires_at: Option<Timestamp>,
+    /// How many tokens can still be made with it; none: as many as asked for.
+    pub remaining_uses: Option<i64>,
+    /// How many further trusts may follow this one in a chain.
+    pub redelegation_count: i64,
+    /// The trust that this one came from.
+    pub redelegated_trust_id: Option<String>,
+}
+
+impl Trust {
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|at| now < at)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApplicationCredential {
     pub id: String,
@@ -328,6 +354,11 @@ document!(Endpoint, "endpoint", |e, keys| {
     keys.index("service", e.service_id.as_str());
     keys.index("region", e.region_id.as_deref().unwrap_or(""));
 });
+document!(Trust, "trust", |t, keys| {
+    keys.index("trustor", t.trustor_user_id.as_str());
+    keys.index("trustee", t.trustee_user_id.as_str());
+    keys.index("from", t.redelegated_trust_id.as_deref().unwrap_or(""));
+}, project: |t| t.project_id.as_deref().unwrap_or(""));
 document!(ApplicationCredential, "application_credential", |a, keys| {
     keys.unique("name", [a.user_id.as_str(), a.name.as_str()]);
     keys.index("user", a.user_id.as_str());

@@ -85,6 +85,15 @@ impl Fields {
         }
     }
 
+    /// Takes an attribute out if it is null; a null means the same as nothing.
+    pub fn take_null(&mut self, name: &str) -> bool {
+        let null = self.map.get(name).is_some_and(Value::is_null);
+        if null {
+            self.map.remove(name);
+        }
+        null
+    }
+
     /// An id or null.
     pub fn id(&mut self, name: &str) -> Result<Option<Option<String>>> {
         match self.map.remove(name) {

@@ -32,6 +32,7 @@ pub mod role;
 mod rules;
 mod then;
 pub mod token;
+pub mod trust;
 pub mod user;
 mod version;
 
@@ -128,6 +129,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<documents::Service>(),
         Kind::of::<Endpoint>(),
         Kind::of::<ApplicationCredential>(),
+        Kind::of::<Trust>(),
         Kind::of::<Credential>(),
         Kind::of::<RegisteredLimit>(),
         Kind::of::<Limit>(),
@@ -267,6 +269,7 @@ impl Identity {
             assignment::routes(self),
             catalog::routes(self),
             application_credential::routes(self),
+            trust::routes(self),
             credential::routes(self),
             limit::routes(self),
         ];

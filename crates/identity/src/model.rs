@@ -140,6 +140,13 @@ impl Row for Endpoint {}
 impl Row for RegisteredLimit {}
 impl Row for Limit {}
 
+impl Row for Trust {
+    fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
+        add("trustor", self.trustor_user_id.to_string());
+        add("trustee", self.trustee_user_id.to_string());
+    }
+}
+
 impl Row for ApplicationCredential {
     fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
         add("user", self.user_id.to_string());
@@ -229,7 +236,7 @@ macro_rules! model {
 model! {
     projects: Project, users: User, groups: Group, memberships: Membership, roles: Role, implied: ImpliedRole,
     assignments: Assignment, regions: Region, services: Service, endpoints: Endpoint,
-    application_credentials: ApplicationCredential, credentials: Credential,
+    application_credentials: ApplicationCredential, trusts: Trust, credentials: Credential,
     registered_limits: RegisteredLimit, limits: Limit,
 }
 

@@ -3,6 +3,7 @@
 mod crud;
 mod rights;
 mod tokens;
+mod trusts;
 
 use crate::*;
 use base::clock::ManualClock;

@@ -76,6 +76,9 @@ async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 fn may_lend(call: &Call) -> Result<Arc<Verified>> {
     let token = call.caller.token.clone().and_then(|token| token.downcast::<Verified>().ok());
     let token = token.ok_or_else(|| Fault::forbidden("This needs a token of a user."))?;
+    if token.trust.is_some() {
+        return Err(Fault::forbidden("A token from a trust cannot manage application credentials."));
+    }
     if token.application_credential.as_ref().is_some_and(|credential| !credential.unrestricted) {
         return Err(Fault::forbidden(
             "Using method 'application_credential' is not allowed for managing additional application credentials.",

@@ -7,7 +7,7 @@ use super::verify::{self, Verified, refused};
 use crate::Identity;
 use crate::documents::*;
 use crate::model::{Model, named};
-use base::{Fault, Result, Timestamp, UserId};
+use base::{Fault, ProjectId, Result, Timestamp, UserId};
 use std::sync::Arc;
 
 /// A new token's text and meaning.
@@ -30,7 +30,30 @@ impl Identity {
     /// Checks the proofs and makes a token. Unauthenticated, without saying why, when they do not hold.
     pub(crate) async fn issue(&self, request: Request) -> Result<Issued> {
         let proof = self.prove(&request).await?;
-        let asked = request.auth.scope;
+        let issued = self.seal(proof, request.auth.scope)?;
+        if let Some(trust) = issued.verified.trust.as_ref().filter(|trust| trust.remaining_uses.is_some()) {
+            self.use_up(&trust.id).await?;
+        }
+        Ok(issued)
+    }
+
+    /// Counts one token that is made with a trust. Unauthenticated when there were enough already.
+    async fn use_up(&self, trust: &str) -> Result<()> {
+        let id = trust.to_owned();
+        let cause = store::Cause::new("nubo", "", "trust.use");
+        let work = move |tx: &mut store::Tx| {
+            let trust = tx.get::<Trust>(&id)?.ok_or_else(|| refused("the trust is gone"))?.doc;
+            let left = trust.remaining_uses.map_or(0, |left| left - 1);
+            if left < 0 {
+                return Err(refused("the trust has been used up"));
+            }
+            Ok(tx.update(&Trust { remaining_uses: Some(left), ..trust }).map(drop)?)
+        };
+        self.store.write(cause, work).await?;
+        self.sync().await
+    }
+
+    fn seal(&self, proof: Proof, asked: Option<serde_json::Value>) -> Result<Issued> {
         let now = self.env.now();
         let model = self.model();
         let scope = match (asked, proof.scope.clone()) {
@@ -38,7 +61,7 @@ impl Identity {
             (Some(_), Some(_)) => {
                 return Err(Fault::invalid("Application credentials cannot request a scope."));
             }
-            (Some(asked), None) => wanted(&model, asked)?,
+            (Some(asked), None) => wanted(&model, asked, &proof.user)?,
             (None, None) => usual(&model, &proof.user),
         };
         let ttl = now.plus_s(self.options.token_ttl_s);
@@ -46,11 +69,16 @@ impl Identity {
         let expires = Timestamp(ttl.micros() / 1_000_000 * 1_000_000);
         let mut audit = vec![audit_id(now, &*self.env.random)];
         audit.extend(proof.chain);
+        let whole = |at: Timestamp| Timestamp(at.micros() / 1_000_000 * 1_000_000);
+        let lent = match &scope {
+            Scope::Trust { trust, .. } => model.trusts.get(trust).and_then(|trust| trust.expires_at).map(whole),
+            _ => None,
+        };
         let payload = Payload {
             user: proof.user,
             methods: proof.methods,
             scope,
-            expires: proof.before.map_or(expires, |before| before.min(expires)),
+            expires: [proof.before, lent].into_iter().flatten().fold(expires, Timestamp::min),
             audit,
         };
         let second = (now.micros() / 1_000_000) as u64;
@@ -115,7 +143,9 @@ impl Identity {
     fn by_token(&self, text: &str) -> Result<Proof> {
         let shown = verify::verify(&self.model(), text, self.env.now(), false)?;
         if shown.is_delegated() {
-            return Err(Fault::forbidden("A token from an application credential cannot be exchanged for another."));
+            return Err(Fault::forbidden(
+                "A token from an application credential or a trust cannot be exchanged for another.",
+            ));
         }
         Ok(Proof {
             user: shown.user.id.clone(),
@@ -184,7 +214,7 @@ fn find_application_credential(
 }
 
 /// The scope that a request names. Unauthenticated for one that does not exist: nobody may find out names this way.
-fn wanted(model: &Model, asked: serde_json::Value) -> Result<Scope> {
+fn wanted(model: &Model, asked: serde_json::Value, user: &UserId) -> Result<Scope> {
     if asked == "unscoped" {
         return Ok(Scope::Unscoped);
     }
@@ -209,6 +239,14 @@ fn wanted(model: &Model, asked: serde_json::Value) -> Result<Scope> {
     if let Some(domain) = asked.domain {
         let domain = find_domain(model, &domain)?.ok_or_else(|| refused("there is no such domain"))?;
         return Ok(Scope::Domain(domain.id.as_str().into()));
+    }
+    if let Some(trust) = asked.trust {
+        let trust = model.trusts.get(&trust.id).ok_or_else(|| refused("there is no such trust"))?;
+        if trust.trustee_user_id != *user {
+            return Err(Fault::forbidden("User is not a trustee."));
+        }
+        let project = trust.project_id.clone().unwrap_or_else(|| ProjectId::new(""));
+        return Ok(Scope::Trust { project, trust: trust.id.clone() });
     }
     let project = asked.project.ok_or_else(|| refused("this scope is not supported"))?;
     let project = find_project(model, &project)?.ok_or_else(|| refused("there is no such project"))?;

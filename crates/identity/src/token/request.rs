@@ -80,7 +80,13 @@ pub struct ScopeRequest {
     pub system: Option<SystemReference>,
     pub unscoped: Option<Value>,
     #[serde(rename = "OS-TRUST:trust")]
-    pub trust: Option<Value>,
+    pub trust: Option<TrustReference>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+pub struct TrustReference {
+    pub id: String,
 }
 
 /// By id, or by name and domain.

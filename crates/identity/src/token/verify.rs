@@ -27,6 +27,7 @@ pub struct Verified {
     /// In the order of ids.
     pub roles: Vec<Arc<Role>>,
     pub application_credential: Option<Arc<ApplicationCredential>>,
+    pub trust: Option<Arc<Trust>>,
     /// The answer to a validation, once worked out. It is dropped with the rest when anything changes.
     pub body: OnceLock<Bytes>,
 }
@@ -46,18 +47,20 @@ pub fn verify(model: &Model, token: &str, now: Timestamp, allow_expired: bool) -
         return Err(refused("the token has expired"));
     }
     let verified = resolve(model, payload, second, now)?;
-    let facts = revoke::Facts {
+    // Of a deputy's token both count.
+    let users = [verified.user.id.as_str(), verified.payload.user.as_str()];
+    let facts = users.map(|user| revoke::Facts {
         audit_id: verified.payload.audit[0],
         issued: revoke::issued(verified.payload.audit[0], second),
-        user: &verified.user.id,
+        user,
         project: verified.project.as_ref().map(|(project, _)| project.id.as_str()),
         domains: [
             Some(verified.user_domain.id.as_str()),
             verified.project.as_ref().map(|(_, domain)| domain.id.as_str()),
             verified.domain.as_ref().map(|domain| domain.id.as_str()),
         ],
-    };
-    if model.revocations.hit(&facts) {
+    });
+    if facts.iter().any(|facts| model.revocations.hit(facts)) {
         return Err(refused("the token has been revoked"));
     }
     Ok(verified)
@@ -76,6 +79,7 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
         domain: None,
         roles: Vec::new(),
         application_credential: None,
+        trust: None,
         body: OnceLock::new(),
         payload,
     };
@@ -97,8 +101,9 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
             verified.application_credential = Some(credential.clone());
             verified.in_project(model, project)?
         }
+        Scope::Trust { trust, .. } => return by_trust(model, verified, &trust, now),
         Scope::Federated { scope: FederatedScope::Unscoped, .. } => return Ok(verified),
-        Scope::Federated { .. } | Scope::Trust { .. } | Scope::Oauth { .. } | Scope::Oauth2 { .. } => {
+        Scope::Federated { .. } | Scope::Oauth { .. } | Scope::Oauth2 { .. } => {
             return Err(refused("tokens of this kind are not issued here"));
         }
     };
@@ -112,6 +117,29 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
     verified.roles =
         ids.iter().filter_map(|id| model.roles.get(id)).filter(|r| r.domain_id.is_none()).cloned().collect();
     if verified.roles.is_empty() { Err(refused("the user has no role there")) } else { Ok(verified) }
+}
+
+/// A trust's token: of the trustee, or in the name of the trustor, with the roles of the trust.
+fn by_trust(model: &Model, mut verified: Verified, id: &str, now: Timestamp) -> Result<Verified> {
+    let trust = model.trusts.get(id).filter(|trust| trust.trustee_user_id == verified.user.id);
+    let trust = trust.filter(|trust| crate::trust::chain_holds(model, trust, now));
+    let trust = trust.ok_or_else(|| refused("the trust is gone, has ended, or lends what its trustor lost"))?.clone();
+    if trust.impersonation {
+        let trustor = model.users.get(&trust.trustor_user_id).ok_or_else(|| refused("the trustor is gone"))?;
+        verified.user = trustor.clone();
+        verified.user_domain = enabled_domain(model, &trustor.domain_id)?;
+    }
+    let Some(project) = trust.project_id.clone() else {
+        verified.trust = Some(trust);
+        return Ok(verified);
+    };
+    verified.in_project(model, project)?;
+    let mut lent = trust.roles.iter().map(ToString::to_string).collect();
+    crate::assignment::effective::expand(model, &mut lent);
+    verified.roles =
+        lent.iter().filter_map(|id| model.roles.get(id)).filter(|r| r.domain_id.is_none()).cloned().collect();
+    verified.trust = Some(trust);
+    if verified.roles.is_empty() { Err(refused("the trust lends no role")) } else { Ok(verified) }
 }
 
 fn enabled_domain(model: &Model, id: &str) -> Result<Arc<Project>> {
@@ -130,7 +158,7 @@ impl Verified {
 
     /// True where somebody else's power was lent: such a token may not lend it on.
     pub fn is_delegated(&self) -> bool {
-        self.application_credential.is_some()
+        self.application_credential.is_some() || self.trust.is_some()
     }
 
     pub fn credentials(&self) -> Credentials {
@@ -148,6 +176,9 @@ impl Verified {
             is_admin_project: true,
             is_delegated_auth: self.is_delegated(),
             application_credential_id: self.application_credential.as_ref().map(|credential| credential.id.clone()),
+            trust_id: self.trust.as_ref().map(|trust| trust.id.clone()),
+            trustor_id: self.trust.as_ref().map(|trust| trust.trustor_user_id.clone()),
+            trustee_id: self.trust.as_ref().map(|trust| trust.trustee_user_id.clone()),
             ..Credentials::default()
         }
     }

@@ -29,6 +29,8 @@ struct Token<'a> {
     roles: Vec<Named<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     application_credential: Option<ApplicationCredential<'a>>,
+    #[serde(rename = "OS-TRUST:trust", skip_serializing_if = "Option::is_none")]
+    trust: Option<Trust<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     catalog: Option<&'a RawValue>,
 }
@@ -66,6 +68,19 @@ struct ApplicationCredential<'a> {
     restricted: bool,
 }
 
+#[derive(Serialize)]
+struct Trust<'a> {
+    id: &'a str,
+    trustor_user: ById<'a>,
+    trustee_user: ById<'a>,
+    impersonation: bool,
+}
+
+#[derive(Serialize)]
+struct ById<'a> {
+    id: &'a str,
+}
+
 /// The JSON; `catalog` is left out where none is given.
 pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
     let project = verified.project.as_ref();
@@ -93,6 +108,12 @@ pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
             id: &credential.id,
             name: &credential.name,
             restricted: !credential.unrestricted,
+        }),
+        trust: verified.trust.as_ref().map(|trust| Trust {
+            id: &trust.id,
+            trustor_user: ById { id: &trust.trustor_user_id },
+            trustee_user: ById { id: &trust.trustee_user_id },
+            impersonation: trust.impersonation,
         }),
         catalog,
     };
