@@ -41,6 +41,9 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         "credentials:create" => json!({"credential": {
             "type": g.dice.of(["cert", "totp", "x"]), "blob": g.word(), "user_id": g.me().user_id,
             "project_id": g.me().project_id}}),
+        "trusts:create" => json!({"trust": {
+            "trustor_user_id": g.me().user_id, "trustee_user_id": g.id("users"), "project_id": g.me().project_id,
+            "impersonation": g.chance(50), "roles": [{"name": "member"}], "allow_redelegation": g.chance(20)}}),
         "credentials:update" => json!({"credential": {"blob": g.name("blob")}}),
         "registered_limits:create" => json!({"registered_limits": [{
             "service_id": g.id("services"), "resource_name": g.name("resource"), "default_limit": g.dice.below(50)}]}),
