@@ -21,9 +21,9 @@ pub trait Effects: Send + Sync {
     async fn notes(&self, differences: &[Difference]) -> Result<Vec<Note>>;
 }
 
-/// Fields that name a host in a document of any kind.
+/// Fields that name a host, or hold the table of hosts of a fault, in a document of any kind.
 const HOST_FIELDS: [&str; 8] =
-    ["host", "hosts", "node", "host_id", "binding_host", "hypervisor_hostname", "hypervisor", "location"];
+    ["host", "hosts", "wanted_host", "host_id", "hypervisor_hostname", "details", "decision", "explained"];
 
 /// Makes the answer. `status` is what the real call would have answered.
 pub(crate) fn reply(operation: &str, status: u16, plan: &Plan, caller: &Caller, admin: bool) -> Result<Reply> {

@@ -13,6 +13,8 @@
 
 mod record;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use record::Record;
 

@@ -98,7 +98,10 @@ async fn keys_that_are_none_and_routes_that_take_none_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_at_once_one_server_is_made() {
-    let cloud = Arc::new(TestCloud::start(2).await);
+    let dir = tempfile::tempdir().unwrap();
+    // With a writer thread, so that they really come at once.
+    let url = format!("sqlite:{}", dir.path().join("store.db").display());
+    let cloud = Arc::new(TestCloud::open(&url, Env::system(), 2).await);
     let image = cloud.image().await;
     let flavor = json!({"flavor": {"name": "small", "vcpus": 1, "ram": 64, "disk": 1, "id": "small"}});
     cloud.call(&cloud.admin, "POST", "/compute/v2.1/flavors", &flavor, &[]).await;
