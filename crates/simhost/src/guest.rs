@@ -105,8 +105,8 @@ impl Guest {
             self.reached = self.spec.generation;
         }
         self.power = ObservedPower::Stopped;
+        self.interrupted &= fault.retried;
         self.fault = Some(fault);
-        self.interrupted = false;
         self.failures = self.failures.saturating_add(1);
     }
 
