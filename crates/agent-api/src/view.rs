@@ -91,6 +91,10 @@ pub enum OrderKind {
 pub struct Report {
     pub host: base::HostName,
     pub session: String,
+    /// Rises with every report of a session, so that one that was held up on its way does not undo a later one. 0: not
+    /// counted.
+    #[serde(default)]
+    pub sequence: u64,
     /// True: this names every guest, port and router of the host, and what is missing is absent.
     pub whole: bool,
     pub guests: Vec<GuestObserved>,

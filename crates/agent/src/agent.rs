@@ -2,13 +2,13 @@
 
 use crate::board::Board;
 use crate::cgroup::Cgroups;
-use crate::scope::Scopes;
 use crate::fault;
 use crate::files::{self, Layout};
 use crate::guest::{self, Guest, check};
 use crate::images::{self, Images};
 use crate::inventory;
 use crate::ledger::LedgerFile;
+use crate::scope::Scopes;
 use crate::wiring::Wiring;
 use agent_api::{
     BoxStream, ControlLink, DesiredPower, GuestObserved, GuestSpec, HostAgent, HostInventory, ObservedPower, Report,
@@ -19,6 +19,7 @@ use base::{CloudId, Env, HostName, ServerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ pub struct Agent {
     guests: Mutex<BTreeMap<ServerId, Arc<Guest>>>,
     /// One step of the view at a time.
     applying: tokio::sync::Mutex<()>,
+    /// Reports made in this session.
+    reports: AtomicU64,
 }
 
 impl Agent {
@@ -120,7 +123,13 @@ impl Agent {
             env,
             wiring,
         });
-        let agent = Agent { host, inventory, guests: Mutex::default(), applying: tokio::sync::Mutex::default() };
+        let agent = Agent {
+            host,
+            inventory,
+            guests: Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
+            reports: AtomicU64::new(0),
+        };
         agent.load().map_err(|error| format!("the ledgers of guests cannot be read: {error}"))?;
         Ok(agent)
     }
@@ -316,6 +325,7 @@ impl HostAgent for Agent {
         let mut report = Report {
             host: self.inventory.name.clone(),
             session: self.inventory.session.clone(),
+            sequence: self.reports.fetch_add(1, Ordering::SeqCst) + 1,
             whole,
             ..Report::default()
         };

@@ -60,8 +60,8 @@ impl ControlLink for Link {
         if report.guests.len() + report.ports.len() + report.routers.len() > OBSERVATIONS {
             return Err(LinkError(format!("a report may hold {OBSERVATIONS} observations")));
         }
-        if !self.sessions.is_current(&report.host, &report.session) {
-            return Err(LinkError("a report of a session that is not the host's current one".into()));
+        if !self.sessions.is_current(&report) {
+            return Err(LinkError("a report of a session that is not the host's current one, or overtaken".into()));
         }
         if report.is_empty() {
             return Ok(());

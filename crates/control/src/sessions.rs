@@ -5,7 +5,7 @@
 //! than [`LEASE_MS`] ago.
 
 use crate::view::View;
-use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest};
+use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report};
 use base::{Env, Fault, HostName, Result, ServerId, Timestamp};
 use contract::{Consoles, Hosts, Projector, Touched, Where};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -31,6 +31,8 @@ struct Session {
     recorded: bool,
     view: Option<View>,
     polls: u32,
+    /// The newest report that has come in this session.
+    reported: u64,
     seen: Timestamp,
     orders: VecDeque<Order>,
     changed: Arc<Notify>,
@@ -92,6 +94,7 @@ impl Sessions {
             recorded: false,
             view: None,
             polls: 0,
+            reported: 0,
             seen: Timestamp(0),
             orders: VecDeque::new(),
             changed: Arc::new(Notify::new()),
@@ -99,6 +102,7 @@ impl Sessions {
         session.recorded &= session.inventory == *inventory;
         if session.inventory.session != inventory.session {
             session.view = None;
+            session.reported = 0;
             session.orders.clear();
         }
         session.inventory = inventory.clone();
@@ -157,9 +161,15 @@ impl Sessions {
         OpenPoll { sessions: self.clone(), name: name.clone() }
     }
 
-    /// True when the session is the host's current one: reports of an older one are refused.
-    pub fn is_current(&self, host: &HostName, session: &str) -> bool {
-        self.hosts().get(host).is_some_and(|known| known.inventory.session == session)
+    /// True when the report is of the host's current session, and of what it saw after all its earlier reports: one
+    /// that was held up on its way is refused.
+    pub fn is_current(&self, report: &Report) -> bool {
+        let mut hosts = self.hosts();
+        let known = hosts.get_mut(&report.host).filter(|known| known.inventory.session == report.session);
+        let Some(known) = known else { return false };
+        let newest = report.sequence == 0 || report.sequence > known.reported;
+        known.reported = known.reported.max(report.sequence);
+        newest
     }
 
     pub fn inventories(&self) -> Vec<HostInventory> {

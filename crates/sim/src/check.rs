@@ -5,6 +5,7 @@ use crate::world::World;
 use agent_api::ObservedPower;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// A rule that does not hold.
 #[derive(Clone, Debug)]
@@ -56,10 +57,40 @@ fn addresses(mirror: &Mirror) -> Held {
             }
         }
     }
+    allocated(mirror)?;
     let mut floating = BTreeMap::new();
     for (id, ip) in mirror.all("floatingip") {
         if let Some(other) = floating.insert((text(ip, "network_id"), text(ip, "address")), id) {
             return twice(text(ip, "address"), (other.clone(), id.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn number(address: &str) -> u128 {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => u32::from(address).into(),
+        Ok(IpAddr::V6(address)) => address.into(),
+        Err(_) => 0,
+    }
+}
+
+/// The addresses that a subnet calls used are those that its ports have.
+fn allocated(mirror: &Mirror) -> Held {
+    let mut used: BTreeMap<&str, BTreeSet<u128>> = BTreeMap::new();
+    for (_, port) in mirror.all("port") {
+        for fixed in port["fixed_ips"].as_array().into_iter().flatten() {
+            used.entry(text(fixed, "subnet_id")).or_default().insert(number(text(fixed, "ip_address")));
+        }
+    }
+    for (id, addresses) in mirror.all("subnet_addresses") {
+        let ranges = addresses["used"].as_array().into_iter().flatten();
+        let ranges = ranges.map(|range| (number(text(range, "start")), number(text(range, "end"))));
+        let said: BTreeSet<u128> = ranges.flat_map(|(start, end)| start..=end).collect();
+        let held = used.remove(id.as_str()).unwrap_or_default();
+        if said != held {
+            let what = format!("subnet {id}: {} are called used and {} held: {addresses}", said.len(), held.len());
+            return Err(Broken::new("no allocation without owner", what));
         }
     }
     Ok(())

@@ -29,6 +29,13 @@ pub struct Ask {
     pub actor: usize,
 }
 
+impl Ask {
+    /// Asks what it would do.
+    pub fn is_dry(&self) -> bool {
+        self.path.contains("dry_run=")
+    }
+}
+
 /// What came back. No answer at all is `None` elsewhere: the connection broke.
 #[derive(Clone, Debug)]
 pub struct Answer {

@@ -45,6 +45,8 @@ pub enum Kind {
     StartRetries,
     /// A guest's process ends by itself.
     GuestDies,
+    /// A person removes a guest from its host, with all the host knew of it.
+    GuestVanishes,
 }
 
 use Kind::*;
@@ -67,8 +69,18 @@ pub const PAIRS: &[(Point, &[Kind])] = &[
     (BeforeAnswer, &[CrashControl, CrashAgent, CrashHost, Lose, Delay, Double]),
     (AfterAnswer, &[CrashControl, CrashAgent, CrashHost, Lose]),
     (Start, &[StartFails, StartRetries]),
-    (Between, &[CrashControl, CrashAgent, CrashHost, ClockForward, ClockBack, GuestDies]),
+    (Between, &[CrashControl, CrashAgent, CrashHost, ClockForward, ClockBack, GuestDies, GuestVanishes]),
 ];
+
+/// How often a kind is drawn in comparison with others: what rarely meets what it needs is drawn more often.
+pub fn weight(point: Point, kind: Kind) -> u64 {
+    match (point, kind) {
+        (BeforeReport, Reorder) => 8,
+        (BeforeAnswer | AfterAnswer, _) => 2,
+        (Between, GuestDies | GuestVanishes) | (BeforeCommit | AfterCommit, CrashControl) => 3,
+        _ => 1,
+    }
+}
 
 /// A fault that lies in wait.
 #[derive(Clone, Debug)]

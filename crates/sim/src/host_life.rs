@@ -222,12 +222,10 @@ impl ControlLink for Side {
         match point {
             Then::Late(ms) => {
                 // The connection broke; the request sits in some queue and arrives after what is sent now.
-                let (side, late) = (self.clone(), report);
+                let process = self.process()?;
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
-                    if let Ok(process) = side.process() {
-                        drop(alive(&process, process.cloud.link().report(late)).await);
-                    }
+                    drop(alive(&process, process.cloud.link().report(report)).await);
                 });
                 Err(LinkError("the connection broke".into()))
             }

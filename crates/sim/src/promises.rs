@@ -46,6 +46,9 @@ impl Promises {
     /// A call goes out: what it may end is in doubt from now on.
     pub fn asked(&mut self, ask: &Ask) -> Doubt {
         let body = String::from_utf8_lossy(&ask.body);
+        if ask.is_dry() {
+            return Doubt(Vec::new());
+        }
         let ends = ask.method == Method::DELETE
             || body.contains("forceDelete")
             || ask.operation == "router:remove_router_interface"
@@ -82,7 +85,7 @@ impl Promises {
 
     /// The answer, or none: then the doubt stays for good.
     pub fn answered(&mut self, ask: &Ask, answer: Option<&Answer>, doubt: &Doubt, step: u64) {
-        let Some(answer) = answer else { return };
+        let Some(answer) = answer.filter(|_| !ask.is_dry()) else { return };
         let path = ask.path.split('?').next().unwrap_or_default();
         let mut parts = path.rsplit('/');
         let (last, class) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -95,6 +98,7 @@ impl Promises {
         }
         if ask.method == Method::DELETE
             && answer.is_ok()
+            && ask.operation.ends_with(":delete")
             && let Some(promise) = self.0.get_mut(last)
             && KINDS.contains(&(class, promise.kind))
         {

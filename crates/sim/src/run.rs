@@ -5,7 +5,7 @@ use crate::check::{self, Broken, Held};
 use crate::client::{Answer, Ask, Tokens, send};
 use crate::clock::SimClock;
 use crate::dice::Dice;
-use crate::faults::{Kind, PAIRS, Point, Trap};
+use crate::faults::{Kind, PAIRS, Point, Trap, weight};
 use crate::host_life::{self, Slot};
 use crate::known::Known;
 use crate::mirror::Mirror;
@@ -27,6 +27,8 @@ use tokio::time::Instant;
 
 /// A fault is laid in one of so many steps, so that a history of 220 has more than ten.
 const FAULT_EVERY: u64 = 8;
+/// The ledger is counted by its own services after so many steps.
+const RECOUNT_EVERY: u64 = 16;
 /// The most calls under way.
 const IN_FLIGHT: usize = 4;
 /// Every call is answered within this.
@@ -150,6 +152,9 @@ impl<'a> History<'a> {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             self.call(&dice, step).await?;
             self.look()?;
+            if step % RECOUNT_EVERY == 0 {
+                self.recount().await?;
+            }
             self.tally.steps += 1;
         }
         self.step = plan.steps;
@@ -163,9 +168,18 @@ impl<'a> History<'a> {
 
     /// Lays a fault, or does one at once.
     fn trouble(&self, dice: &Dice, due: bool) {
-        let Some((point, kinds)) = dice.pick(PAIRS).filter(|_| due) else { return };
-        let Some(kind) = dice.pick(kinds) else { return };
-        let skip = dice.of([0, 0, 1, 2, 5, 11, 23]);
+        let pairs = PAIRS.iter().flat_map(|(point, kinds)| kinds.iter().map(move |kind| (point, kind)));
+        let mut left = dice.below(pairs.clone().map(|(point, kind)| weight(*point, *kind)).sum());
+        let drawn = pairs.into_iter().find(|(point, kind)| match left.checked_sub(weight(**point, **kind)) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        });
+        let Some((point, kind)) = drawn.filter(|_| due) else { return };
+        let rare = matches!(point, Point::BeforeAnswer | Point::AfterAnswer);
+        let skip = if rare { 0 } else { dice.of([0, 0, 1, 2, 5, 11, 23]) };
         let times = if *kind == Kind::FullDisk { dice.of([2, 2, 3, 8]) } else { dice.of([1, 1, 1, 2]) };
         let ms = dice.of([1, 30, 200, 900, 4_000]);
         if *point != Point::Between {
@@ -190,10 +204,13 @@ impl<'a> History<'a> {
             _ => {
                 let Some(agent) = slot.agent() else { return };
                 let guests = agent.guests();
-                if let Some(guest) = dice.pick(&guests)
-                    && agent.crash_guest(&guest.id, "killed: signal 9")
-                {
-                    self.world.strike(Kind::GuestDies, &guest.id);
+                let Some(guest) = dice.pick(&guests) else { return };
+                let struck = match kind {
+                    Kind::GuestVanishes => agent.lose_guest(&guest.id),
+                    _ => agent.crash_guest(&guest.id, "killed: signal 9"),
+                };
+                if struck {
+                    self.world.strike(*kind, &guest.id);
                 }
             }
         }
@@ -269,6 +286,9 @@ impl<'a> History<'a> {
     }
 
     fn hear(&mut self, ask: &Ask, answer: &Answer) {
+        if ask.is_dry() {
+            return;
+        }
         let path = ask.path.split('?').next().unwrap_or_default();
         let mut parts: Vec<&str> = path.split('/').collect();
         let last = parts.pop().unwrap_or_default();
@@ -302,6 +322,19 @@ impl<'a> History<'a> {
         }
     }
 
+    /// The services count for themselves what the ledger should say.
+    async fn recount(&mut self) -> Held {
+        let Some(process) = self.world.process() else { return Ok(()) };
+        match process.cloud.miscounts().await {
+            Ok(wrong) if !wrong.is_empty() => {
+                let rows: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+                Err(Broken::new("the ledger equals the recount", rows.join("; ")))
+            }
+            // A process that died under the question is no answer.
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until all is as it shall be.
     async fn settle(&mut self) -> Held {
         let until = Instant::now() + SETTLE;
@@ -312,7 +345,7 @@ impl<'a> History<'a> {
             let held =
                 settled(&self.world, &self.mirror, &owners).and_then(|()| self.promises.check_gone(&self.mirror));
             match held {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.recount().await,
                 Err(broken) if Instant::now() > until => return Err(broken),
                 Err(_) => {}
             }

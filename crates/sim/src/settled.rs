@@ -3,7 +3,7 @@
 use crate::check::{Broken, Held};
 use crate::mirror::Mirror;
 use crate::world::World;
-use agent_api::{ObservedPower, ViewKind};
+use agent_api::{HostAgent, ObservedPower, ViewKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,14 @@ pub fn settled(world: &World, mirror: &Mirror, owners: &Value) -> Held {
     servers(world, mirror)?;
     guests(world, mirror)?;
     views(world, owners)?;
+    for slot in world.hosts() {
+        let Some(agent) = slot.agent() else { continue };
+        let session = mirror.all("host").find(|(_, host)| text(host, "name") == slot.name.as_str());
+        let boot_id = session.map(|(_, host)| text(&host["inventory"], "boot_id"));
+        if boot_id != Some(agent.inventory().boot_id.as_str()) {
+            return Err(Broken::new("each host is known as it is", format!("{}: {boot_id:?}", slot.name)));
+        }
+    }
     for (id, image) in mirror.all("image") {
         if image["transfer"].is_string() {
             return Err(Broken::new(RULE, format!("image {id} waits for a transfer that nobody makes")));

@@ -48,6 +48,7 @@ impl Machine {
 pub struct State {
     pub session: String,
     pub delay_ms: u64,
+    reports: u64,
     machine: Machine,
     /// When the changes under way are done.
     due: BTreeMap<ServerId, Timestamp>,
@@ -66,6 +67,7 @@ impl State {
         let mut state = State {
             session: env.uuid(),
             delay_ms,
+            reports: 0,
             machine,
             due: BTreeMap::new(),
             view: BTreeMap::new(),
@@ -241,7 +243,9 @@ impl State {
         let (ports, routers) = (self.ports(), self.routers());
         // A guest that vanished is absent; the whole report says so by leaving it out.
         let gone: BTreeSet<_> = self.reported_guests.keys().filter(|id| !guests.contains_key(*id)).cloned().collect();
-        let mut report = Report { host: host.clone(), session: self.session.clone(), whole, ..Report::default() };
+        self.reports += 1;
+        let (session, sequence) = (self.session.clone(), self.reports);
+        let mut report = Report { host: host.clone(), session, sequence, whole, ..Report::default() };
         report.guests = changed(&guests, &self.reported_guests, whole);
         report.ports = changed(&ports, &self.reported_ports, whole);
         report.routers = changed(&routers, &self.reported_routers, whole);

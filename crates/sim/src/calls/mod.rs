@@ -226,6 +226,9 @@ fn query(g: &Gen, operation: &Operation) -> String {
         ];
         return format!("?{}", g.dice.of(queries));
     }
+    if operation.method != Method::GET && g.chance(4) {
+        return "?dry_run=true".into();
+    }
     String::new()
 }
 
