@@ -8,7 +8,7 @@ NUBO := $(or $(NUBO_BIN),$(CARGO_TARGET_DIR)/release/nubo)
 SETTINGS := NUBO_STATE,NUBO_LISTEN,NUBO_PUBLIC_URL,NUBO_ACCEL,NUBO_STORE,NUBO_EXTERNAL_CIDR,NUBO_UPLINK,NUBO_NETNS,NUBO_LOG,NUBO_BCRYPT_ROUNDS
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=$(SETTINGS))
 
-.PHONY: up down purge build test conformance bench tidy packages
+.PHONY: up down purge build test sim conformance bench tidy packages
 
 up:
 	@scripts/toolchain
@@ -33,6 +33,11 @@ endif
 
 test:
 	@scripts/test
+
+# Twenty thousand histories, and every planted defect: hours.
+sim:
+	@cargo xtask sim --seeds 0..20000
+	@cargo xtask sim --defects
 
 conformance:
 	@tests/conformance/run $(or $(SUITE),identity)

@@ -67,7 +67,8 @@ fn git(at: &Path, args: &[&str]) -> Result<Output> {
 
 /// Plants each defect by itself and fails where one is not found.
 fn defects(target: &Path, only: &[String]) -> Result<()> {
-    let mut patches: Vec<PathBuf> = std::fs::read_dir(DEFECTS)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut patches: Vec<PathBuf> =
+        std::fs::read_dir(DEFECTS)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     patches.sort();
     let name = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     for wanted in only {
