@@ -23,6 +23,7 @@ mod life;
 mod mirror;
 mod promises;
 mod run;
+pub mod scale;
 mod settled;
 pub mod shrink;
 pub mod tally;

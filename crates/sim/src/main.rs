@@ -15,6 +15,7 @@ const HELP: &str = "cargo xtask sim [--seed S | --seeds A..B] [--steps N] [--hos
   --seed S       one history; prints its hash, and with --trace all that happened
   --seeds A..B   many; stops at the first that breaks a rule, unless --keep-going
   --without LIST leaves steps out: 3,7,10-20
+  --scale HOSTS SERVERS  measures calls with many of both (build it with --release)
   --covered      fails when a declared fault or an operation never came up, as runs of 300 seeds and more do
 ";
 
@@ -114,7 +115,27 @@ fn main() -> ExitCode {
     }
 }
 
+/// `--scale HOSTS SERVERS`: what it costs to have many.
+fn scale(args: &[String]) -> Result<()> {
+    let number = |at: usize, usual: usize| args.get(at).map_or(Ok(usual), |text| text.parse());
+    let (hosts, servers) = (number(0, 1000)?, number(1, 20_000)?);
+    let found = sim::scale::measure(hosts, servers)?;
+    println!("{hosts} hosts, {servers} servers: made in {:.1} s, {} MiB with the hosts", found.fill_s, found.rss_mib);
+    println!(
+        "from the commit of a server to that of its host: p50 {:.2} ms, p99 {:.2} ms",
+        found.place_ms.0, found.place_ms.1
+    );
+    for (name, p50, p99) in found.rows {
+        println!("{name:36} p50 {p50:8.2} ms  p99 {p99:8.2} ms");
+    }
+    Ok(())
+}
+
 fn work() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "--scale") {
+        return scale(&args[1..]);
+    }
     let options = parse()?;
     trouble::listen(options.log);
     let began = Instant::now();
