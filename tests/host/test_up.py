@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+import subprocess
 
 import lib
 import real
@@ -13,7 +14,6 @@ def test_up_ends_with_lines_that_work(cloud):
     assert re.search(r"^API: http://127\.0\.0\.1:8774$", cloud.output, re.M)
     assert "OS_CLIENT_CONFIG_FILE=" in cloud.output
     ssh = next(line for line in cloud.output.splitlines() if " ssh -i " in line)
-    import subprocess
     done = subprocess.run([*ssh.split(), "hostname"], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "demo", done.stderr
 
@@ -121,6 +121,15 @@ def test_what_is_just_starting_is_stopped_and_adopted_too(cloud):
         cloud.make("up")
         assert started(cloud, name) == {new} == {cloud.pid(name)}
     assert cloud.fsck() == []
+
+
+def test_two_at_once_start_one_of_each(cloud):
+    cloud.nubo("down")
+    both = [subprocess.Popen([str(lib.NUBO), "up"], env=cloud.env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=real.BOOT)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert [len(started(cloud, part)) for part in ("supervise", "control", "agent")] == [1, 1, 1]
+    assert sum("  waits   " in output for output in outputs) == 1, outputs
 
 
 def test_down_can_stop_guests_and_up_starts_the_demo_again(cloud):

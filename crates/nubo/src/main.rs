@@ -5,6 +5,7 @@ mod client;
 mod control_command;
 mod demo;
 mod fsck;
+mod lock;
 mod netns;
 mod process;
 mod progress;

@@ -1,5 +1,6 @@
 //! `nubo down` and `nubo purge`.
 
+use crate::lock::{self, Lock};
 use crate::netns;
 use crate::process;
 use crate::settings::Settings;
@@ -15,11 +16,10 @@ const GUEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Stops the cloud's processes. Guests keep running unless `stop_guests`.
 pub fn down(settings: &Settings, stop_guests: bool) -> Result<()> {
-    let Some(setup) = Setup::load(&settings.state)? else {
+    let Some((_lock, setup)) = locked(settings, "down")? else {
         println!("no cloud in {}: nothing to stop", settings.state.display());
         return Ok(());
     };
-    need_root("down")?;
     enter(settings)?;
     processes(settings, &setup)?;
     if stop_guests {
@@ -35,14 +35,13 @@ pub fn down(settings: &Settings, stop_guests: bool) -> Result<()> {
 /// Removes everything that bears the cloud's id, and the state directory.
 pub fn purge(settings: &Settings) -> Result<()> {
     let state = &settings.state;
-    let Some(setup) = Setup::load(state)? else {
-        if state.exists() && std::fs::read_dir(state)?.next().is_some() {
+    let Some((_lock, setup)) = locked(settings, "purge")? else {
+        if state.exists() && !lock::is_all(state) {
             bail!("{} holds no cloud (no setup.json), so purge does not touch it", state.display());
         }
         println!("no cloud in {}: nothing to remove", state.display());
         return Ok(());
     };
-    need_root("purge")?;
     let inside = settings.netns.as_deref().is_none_or(netns::exists);
     if inside {
         enter(settings)?;
@@ -67,11 +66,35 @@ pub fn purge(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The state goes last and its setup.json last of all, so that a purge that was cut off can be run again.
+/// The cloud of the state, with the lock that keeps other commands away from it; none where there is no cloud.
+fn locked(settings: &Settings, command: &str) -> Result<Option<(Lock, Setup)>> {
+    // Looked at first: a folder that holds no cloud gets no lock either.
+    if Setup::load(&settings.state)?.is_none() {
+        return Ok(None);
+    }
+    need_root(command)?;
+    let lock = lock::take(&settings.state, || {
+        println!("  waits   for another `nubo up`, `down` or `purge` of this state to end");
+    })?;
+    match Setup::load(&settings.state)? {
+        Some(setup) => Ok(Some((lock, setup))),
+        // It was a purge.
+        None => lock::remove(&settings.state).map(|()| None),
+    }
+}
+
+/// The state goes last and its setup.json last of all but the lock, so that a purge that was cut off can be run again.
 fn remove_state(state: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(state)? {
+    remove_all_but(state, &[&Setup::path(state), &state.join("run")])?;
+    remove_all_but(&state.join("run"), &[&lock::path(state)])?;
+    std::fs::remove_file(Setup::path(state))?;
+    lock::remove(state)
+}
+
+fn remove_all_but(folder: &Path, kept: &[&Path]) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path == Setup::path(state) {
+        if kept.contains(&path.as_path()) {
             continue;
         }
         if path.is_dir() && !path.is_symlink() {
@@ -80,9 +103,6 @@ fn remove_state(state: &Path) -> Result<()> {
             std::fs::remove_file(&path)?;
         }
     }
-    std::fs::remove_file(Setup::path(state))?;
-    // The directory itself may be a mount or stand in a place that is not ours to change.
-    let _ = std::fs::remove_dir(state);
     Ok(())
 }
 

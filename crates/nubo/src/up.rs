@@ -4,7 +4,7 @@ use crate::process::{self, wait_until};
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::setup::{self, Accounts, Setup};
-use crate::{client, demo, netns, tls, units};
+use crate::{client, demo, lock, netns, tls, units};
 use anyhow::{Context, Result, bail};
 use base::Env;
 use hyper::Method;
@@ -21,6 +21,9 @@ pub fn main(settings: &Settings) -> Result<()> {
     }
     let progress = Progress::new();
     progress.say(&format!("nubo {} in {}", env!("CARGO_PKG_VERSION"), settings.state.display()));
+    let _lock = lock::take(&settings.state, || {
+        progress.say("  waits   for another `nubo up`, `down` or `purge` of this state to end");
+    })?;
     let mut setup = ensure_setup(settings, &progress)?;
     let image = ensure_image(settings, &progress)?;
     if let Some(name) = &settings.netns {
