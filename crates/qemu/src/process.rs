@@ -4,7 +4,7 @@
 use crate::machine::CommandLine;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -19,8 +19,6 @@ pub struct Launch {
     pub user: Option<(u32, u32)>,
     /// More groups, such as that of /dev/kvm.
     pub groups: Vec<u32>,
-    /// `cgroup.procs` files that it enters.
-    pub cgroups: Vec<File>,
     pub stderr: File,
     pub oom_score_adj: i32,
 }
@@ -41,10 +39,9 @@ impl Launch {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").current_dir("/");
         let files: Vec<RawFd> = self.line.files.iter().map(|file| file.as_raw_fd()).collect();
         let (user, groups, score) = (self.user, self.groups, format!("{}\n", self.oom_score_adj));
-        let cgroups = self.cgroups;
         let become_guest = move || {
             // SAFETY: only async-signal-safe calls on values made before the fork; nothing here allocates.
-            unsafe { enter(&files, user, &groups, score.as_bytes(), &cgroups) }
+            unsafe { enter(&files, user, &groups, score.as_bytes()) }
         };
         // SAFETY: `enter` keeps to what is allowed between fork and exec, see there.
         unsafe { command.pre_exec(become_guest) };
@@ -59,19 +56,8 @@ impl Launch {
 ///
 /// # Safety
 /// To be called in a forked child only; uses nothing but system calls.
-unsafe fn enter(
-    files: &[RawFd],
-    user: Option<(u32, u32)>,
-    groups: &[u32],
-    score: &[u8],
-    cgroups: &[File],
-) -> io::Result<()> {
+unsafe fn enter(files: &[RawFd], user: Option<(u32, u32)>, groups: &[u32], score: &[u8]) -> io::Result<()> {
     let check = |answer: libc::c_int| if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
-    for group in cgroups {
-        let mut group: &File = group;
-        // Best effort: the caller has said what is missing when it could not open one.
-        let _ = group.write(b"0\n");
-    }
     // SAFETY: plain system calls; pointers are to constants or to slices that outlive the call.
     unsafe {
         check(libc::setsid())?;
@@ -208,7 +194,6 @@ mod tests {
             line,
             user: None,
             groups: Vec::new(),
-            cgroups: Vec::new(),
             stderr: File::options().write(true).open("/dev/null").unwrap(),
             oom_score_adj: 200,
         };

@@ -73,6 +73,7 @@ impl Actor {
             if let Some(process) = self.find()? {
                 tracing::info!(server = %self.id, pid = process.pid, "adopted");
                 self.wired = false;
+                self.confine(process.pid, self.ledger.read().spec.vcpus).await;
                 let held = Held::connect(process, &self.files.monitor()).await;
                 return held.map(Some).map_err(|error| fault::qemu("be reached after a restart of the agent", &error));
             }

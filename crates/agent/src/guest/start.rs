@@ -25,12 +25,7 @@ impl Actor {
             _ = self.woken.changed() => return Ok(()),
         };
         let resume = ledger.done.memory_saved;
-        let disks = self.disks(spec, image, resume).await?;
-        let mut nics = Vec::new();
-        for (at, nic) in spec.nics.iter().enumerate() {
-            let tap = self.host.wiring.open_tap(&nic.port).await?;
-            nics.push(NicDevice { name: format!("port{at}"), mac: nic.mac.clone(), mtu: nic.mtu, tap });
-        }
+        let (disks, nics) = tokio::try_join!(self.disks(spec, image, resume), self.nics(spec))?;
         let process = self.launch(spec, disks, nics, resume)?;
         let pid = process.pid;
         let begun = self.begin(&process);
@@ -39,16 +34,65 @@ impl Actor {
             if resume { Ok(()) } else { self.ledger.update(begun).await }
         };
         let socket = self.files.monitor();
-        let (held, written) = tokio::join!(Held::connect(process, &socket), written);
+        // QEMU takes a while until it answers. All else is done meanwhile, before the guest's first instruction.
+        let (held, written, wired, ()) = tokio::join!(
+            Held::connect(process, &socket),
+            written,
+            self.wire_ports(spec),
+            self.confine(pid, spec.vcpus)
+        );
         match held {
             Ok(held) => {
                 written.map_err(|error| fault::disk("server's ledger", &error))?;
-                self.wired = false;
+                // What failed is a step of its own next, and then shows its fault.
+                self.wired = wired.is_ok();
                 self.held = Some(held);
                 tracing::info!(server = %self.id, pid, resume, "started");
                 Ok(())
             }
-            Err(error) => Err(self.did_not_start(&error).await),
+            Err(error) => {
+                let fault = self.did_not_start(&error).await;
+                for nic in &spec.nics {
+                    self.host.wiring.unwire(&nic.port).await;
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    async fn nics(&self, spec: &GuestSpec) -> Result<Vec<NicDevice>, AgentFault> {
+        let mut nics = Vec::new();
+        for (at, nic) in spec.nics.iter().enumerate() {
+            let tap = self.host.wiring.open_tap(&nic.port).await?;
+            nics.push(NicDevice { name: format!("port{at}"), mac: nic.mac.clone(), mtu: nic.mtu, tap });
+        }
+        Ok(nics)
+    }
+
+    /// Brings the taps that the process holds into their networks.
+    pub(super) async fn wire_ports(&self, spec: &GuestSpec) -> Result<(), AgentFault> {
+        for nic in &spec.nics {
+            self.host.wiring.wire(&nic.port).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the process into the guest's scope or control groups; one that an agent left before it had done so, too.
+    pub(super) async fn confine(&self, pid: i32, vcpus: u32) {
+        let id = self.id.clone();
+        if let Some(scopes) = self.host.scopes.clone() {
+            // Beside everything else: a guest that is in no scope runs as well.
+            tokio::spawn(async move {
+                if let Err(error) = scopes.ensure(&id, pid, vcpus).await {
+                    tracing::warn!(server = %id, %error, "the guest is in no scope of its own");
+                }
+            });
+            return;
+        }
+        let cgroups = self.host.cgroups.clone();
+        let entered = tokio::task::spawn_blocking(move || cgroups.enter(&id, vcpus, pid)).await;
+        if let Some(problem) = entered.unwrap_or_else(|error| Some(error.to_string())) {
+            tracing::warn!(server = %self.id, problem, "the guest runs without limits of its own");
         }
     }
 
@@ -111,19 +155,11 @@ impl Actor {
             incoming,
             keep: vec![lock.into()],
         };
-        let (cgroups, problem) = match &self.host.scopes {
-            Some(_) => (Vec::new(), None),
-            None => self.host.cgroups.ensure(&self.id, spec.vcpus),
-        };
-        if let Some(problem) = problem {
-            tracing::warn!(server = %self.id, problem, "the guest runs without limits of its own");
-        }
         let launch = Launch {
             program: options.qemu.clone(),
             line: machine.command_line(),
             user: options.guest_user,
             groups: self.host.guest_groups.clone(),
-            cgroups,
             stderr: appended(&self.files.qemu_log()).map_err(io)?,
             // Under pressure a guest goes before the services that the host itself needs.
             oom_score_adj: 200,

@@ -112,23 +112,9 @@ impl Actor {
     }
 
     async fn wire(&mut self, ledger: &Ledger) -> Result<(), AgentFault> {
-        for nic in &ledger.spec.nics {
-            self.host.wiring.wire(&nic.port).await?;
-        }
+        self.wire_ports(&ledger.spec).await?;
         self.wired = true;
-        self.enter_scope(ledger.spec.vcpus);
         Ok(())
-    }
-
-    /// Beside everything else: a guest that is in no scope runs as well.
-    fn enter_scope(&self, vcpus: u32) {
-        let (Some(scopes), Some(held)) = (self.host.scopes.clone(), &self.held) else { return };
-        let (id, pid) = (self.id.clone(), held.process.pid);
-        tokio::spawn(async move {
-            if let Err(error) = scopes.ensure(&id, pid, vcpus).await {
-                tracing::warn!(server = %id, %error, "the guest is in no scope of its own");
-            }
-        });
     }
 
     /// Lets the guest run. What must not be done twice is written first: from here on its saved memory is stale, and

@@ -11,12 +11,13 @@ use super::names::{self, Names};
 use super::seen::Seen;
 use super::services::Services;
 use super::shape::is_guest_link;
+use super::taps::{self, Taps};
 use super::verify::Difference;
 use super::world::{Dirty, World};
 use agent_api::{AgentFault, PortObserved, PortSpec, RouterObserved, ViewDelta};
 use base::{NetworkId, PortId, RouterId};
 use netlink::nft::Table;
-use netlink::{LinkSet, Netns, link};
+use netlink::{Netns, link};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -105,6 +106,7 @@ pub struct Keeper {
     pub switched: BTreeSet<String>,
     pub services: Services,
     pub seen: Arc<Seen>,
+    pub taps: Arc<Taps>,
     failing: BTreeMap<Thing, Failure>,
     waiting: Vec<Job>,
     checked: Instant,
@@ -116,6 +118,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(30);
 impl Keeper {
     pub fn new(options: Options, seen: Arc<Seen>, jobs: std::sync::mpsc::Sender<Job>) -> Keeper {
         let gone = Arc::new(move || drop(jobs.send(Job::ServicesLost)));
+        let taps = Taps::new(&options.cloud);
         Keeper {
             names: Names::new(&options.cloud),
             underlay: Space::new(options.underlay.clone()),
@@ -128,6 +131,7 @@ impl Keeper {
             refused: BTreeMap::new(),
             switched: BTreeSet::new(),
             seen,
+            taps: Arc::new(taps),
             failing: BTreeMap::new(),
             waiting: Vec::new(),
             checked: Instant::now(),
@@ -229,6 +233,7 @@ impl Keeper {
         self.dirty.guests |= dirty.guests;
         self.dirty.sweep |= dirty.sweep;
         let world = &self.world;
+        self.taps.note(world, delta);
         self.seen.keep(|id| world.ports.contains_key(id), |id| world.routers.contains_key(id));
     }
 
@@ -330,9 +335,12 @@ impl Keeper {
 
     /// The network's namespace with the port's rules in it: from here on a link may be made.
     fn ready_network(&mut self, port: &PortSpec) -> Result<Netns, AgentFault> {
-        if self.dirty.networks.contains(&port.network) || !self.networks.contains_key(&port.network) {
+        let thing = Thing::Network(port.network.clone());
+        let stands = self.networks.contains_key(&port.network) && !self.failing.contains_key(&thing);
+        if self.dirty.networks.contains(&port.network) || !stands {
             self.settle_network(&port.network).map_err(|error| fault(&error))?;
             self.dirty.networks.remove(&port.network);
+            self.failing.remove(&thing);
         }
         self.networks.get(&port.network).map(|space| space.ns.clone()).ok_or_else(|| AgentFault {
             message: "A server cannot be attached to this network on this host.".into(),
@@ -343,10 +351,8 @@ impl Keeper {
 
     fn open_tap(&mut self, port: &PortSpec) -> Result<OwnedFd, AgentFault> {
         let ns = self.ready_network(port)?;
-        let name = names::tap(&port.id);
-        let tap = netlink::open::tap(&ns, &name).map_err(|error| fault(&error))?;
-        self.dress(&ns, port).map_err(|error| fault(&error))?;
-        Ok(tap)
+        let mtu = self.world.networks.get(&port.network).map(|n| u32::from(n.mtu));
+        taps::open(&self.names, &ns, &port.id, mtu).map_err(|error| fault(&error))
     }
 
     fn open_veth(&mut self, port: &PortSpec, guest: &Netns, inner: &str) -> Result<(), AgentFault> {
@@ -365,8 +371,7 @@ impl Keeper {
 
     fn dress(&self, ns: &Netns, port: &PortSpec) -> netlink::Result<()> {
         let mtu = self.world.networks.get(&port.network).map(|n| u32::from(n.mtu));
-        let alias = Some(self.names.alias("port", &port.id));
-        link::set(ns, &names::tap(&port.id), &LinkSet { alias, mtu, ..Default::default() })
+        taps::dress(&self.names, ns, &port.id, mtu)
     }
 
     fn wire(&mut self, port: &PortSpec) -> Result<(), AgentFault> {

@@ -6,7 +6,8 @@
 //! stands ([`shape`]) and mended ([`keeper`]), so that a restart adopts what is right, repairs what is not, and never
 //! touches a running guest's tap. What bears another cloud's id, or none, is never touched.
 //!
-//! One thread does all work in order; a change of a hundred ports that arrives together is one transaction.
+//! One thread does all work in order; a change of a hundred ports that arrives together is one transaction. Only the
+//! making of a tap in a network that stands goes past it ([`taps`]): a guest's start waits for it.
 
 pub mod inventory;
 mod keeper;
@@ -16,6 +17,7 @@ mod seen;
 mod services;
 mod settle;
 pub mod shape;
+mod taps;
 mod verify;
 pub mod world;
 
@@ -57,6 +59,7 @@ impl Options {
 pub struct Bridge {
     jobs: mpsc::Sender<Job>,
     seen: Arc<seen::Seen>,
+    taps: Arc<taps::Taps>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -70,11 +73,12 @@ impl Bridge {
         let seen = Arc::new(seen::Seen::default());
         let (jobs, inbox) = mpsc::channel();
         let keeper = Keeper::new(options, seen.clone(), jobs.clone());
+        let taps = keeper.taps.clone();
         let thread = std::thread::Builder::new()
             .name("networks".into())
             .spawn(move || keeper.run(inbox))
             .map_err(|e| netlink::Error::os("start a thread", e))?;
-        Ok(Bridge { jobs, seen, thread: Some(thread) })
+        Ok(Bridge { jobs, seen, taps, thread: Some(thread) })
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Option<T> {
@@ -128,7 +132,11 @@ impl Drop for Bridge {
 #[async_trait]
 impl Wiring for Bridge {
     async fn open_tap(&self, port: &PortId) -> Result<OwnedFd, AgentFault> {
-        let port = port.clone();
+        let (taps, port) = (self.taps.clone(), port.clone());
+        let known = port.clone();
+        if let Ok(Some(tap)) = tokio::task::spawn_blocking(move || taps.try_open(&known)).await {
+            return Ok(tap);
+        }
         self.ask(|answer| Job::OpenTap { port, until: None, answer }).await.unwrap_or_else(|| Err(ended()))
     }
 

@@ -104,6 +104,7 @@ impl Keeper {
             space.marked = standing > verdicts.release.len() || !verdicts.stop.is_empty();
         }
         let ns = space.ns.clone();
+        self.taps.stands(id, &ns);
         self.adopt_ports(id, &actual);
         self.services.network(&self.world, &spec, &ns);
         Ok(())
@@ -355,13 +356,14 @@ impl Keeper {
                 Netns::delete(&name)?;
             }
         }
-        let (world, services) = (&self.world, &mut self.services);
+        let (world, services, taps) = (&self.world, &mut self.services, &self.taps);
         let spared = busy.is_some();
         self.networks.retain(|id, space| {
             let keep = world.networks.contains_key(id)
                 || (spared && space.ns.name().is_some_and(|name| matches!(Netns::open(name), Ok(Some(_)))));
             if !keep {
                 services.forget(id);
+                taps.gone(id);
             }
             keep
         });

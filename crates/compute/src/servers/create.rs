@@ -1,9 +1,9 @@
 //! `POST /servers`: everything that can be refused is refused here; then one commit holds the servers, their ports and
-//! their quota. A host is found afterwards, by [`super::Placer`].
+//! their quota. A single server gets its host in it, too, where one has room; otherwise [`super::Placer`] looks on.
 
 use super::document::{Server, ServerFault, ServerFlavor, ServerSecret};
 use super::plan::would_place;
-use super::{changes, history, ops};
+use super::{changes, history, ops, place};
 use crate::flavors::Flavor;
 use crate::input::{self, Fields};
 use crate::{Ask, Compute, ask, flavors, hosts, keypairs, quota};
@@ -68,8 +68,16 @@ pub async fn create(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
     let (servers, place) = state
         .write(&ask, move |tx, ask| {
             let servers = make(&inner, tx, ask, &project, &wanted_in, &pass)?;
-            let place = if dry { Some(would_place(&inner, tx, &servers)?) } else { None };
-            Ok((servers, place))
+            if dry {
+                // The room of a host is not taken, so that the plan can say which has any.
+                let place = would_place(&inner, tx, &servers)?;
+                return Ok((servers, Some(place)));
+            }
+            // Many at once are the loop's, one after the other: others want to write, too.
+            if let [server] = servers.as_slice() {
+                place::at_once(&inner, tx, server)?;
+            }
+            Ok((servers, None))
         })
         .await?;
     if let (Some(plan), Some(place)) = (plan, place) {

@@ -17,6 +17,8 @@ const REMEMBERED_S: i64 = 24 * 3600;
 
 /// On so many hosts a server is tried before it is given up, as Nova does.
 const HOSTS_TRIED: usize = 3;
+/// Among at most so many hosts one is chosen in the commit that makes the server.
+const AT_ONCE_HOSTS: usize = 64;
 
 fn cause(what: &str) -> Cause {
     Cause::new("nubo", "", what)
@@ -55,6 +57,23 @@ impl Reconciler for Placer {
         let placed = self.0.store.write(cause("server.place"), move |tx| place(&state, tx, &id)).await?;
         Ok(placed.value)
     }
+}
+
+/// The first attempt, in the very commit that makes the server: its host hears of guest and ports in one step, and no
+/// second commit is waited for. What finds no room now is left to the loop, which can wait and can explain.
+pub fn at_once(state: &Compute, tx: &mut Tx, server: &Server) -> Result<()> {
+    let Some(server) = tx.get::<Server>(&server.id)?.filter(|server| server.needs_placing()) else { return Ok(()) };
+    let known = hosts::all(tx)?;
+    // A look at very many hosts would hold up the one writer.
+    if known.len() > AT_ONCE_HOSTS {
+        return Ok(());
+    }
+    let mut server = server.doc;
+    let rooms = rooms(state, tx, &known)?;
+    let Ok(decision) = decide(&request(&server), &rooms) else { return Ok(()) };
+    settle_on(state, tx, &mut server, &known, decision)?;
+    tx.update(&server)?;
+    Ok(())
 }
 
 fn rooms(state: &Compute, tx: &mut Tx, known: &[Stored<Host>]) -> Result<Vec<scheduler::Host>> {

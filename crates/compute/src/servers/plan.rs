@@ -10,7 +10,7 @@ use store::scope::Note;
 
 /// What the plan says of hosts: names for administrators, counts and constraints for everybody else.
 ///
-/// Charges nothing: the call that is tried does not either, it is the loop that takes the room.
+/// Charges nothing: the call leaves that to the loop, unless it makes a single server.
 pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<Note> {
     let mut rooms = Vec::new();
     for host in hosts::all(tx)? {

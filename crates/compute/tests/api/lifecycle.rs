@@ -10,7 +10,7 @@ async fn a_server_goes_through_every_state_and_away() {
     let server = cloud.server(&id).await;
     assert_eq!(
         (server["status"].as_str(), server["OS-EXT-STS:task_state"].as_str()),
-        (Some("BUILD"), Some("scheduling"))
+        (Some("BUILD"), Some("spawning"))
     );
     cloud.settle().await;
     let server = cloud.server(&id).await;
