@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 const TURNS: usize = 5;
 const SERVERS: usize = 1000;
+const ENGINE_TURNS: usize = 41;
 const UPLOAD_BYTES: usize = 256 << 20;
 
 /// A child that is killed when dropped.
@@ -98,6 +99,7 @@ pub async fn measure(nubo: &Path) -> Result<Vec<Row>> {
     let mut admin = Session::login(url, clouds, "nubo").await?;
     let mut rows = vec![tokens(url, &admin).await?];
     rows.push(details(&mut admin).await?);
+    rows.push(engine_work(&mut admin).await?);
     rows.extend(uploads(&mut admin, &cloud).await?);
     Ok(rows)
 }
@@ -179,6 +181,102 @@ async fn details(admin: &mut Session) -> Result<Row> {
         bound: 5.0,
         more_is_better: false,
     })
+}
+
+/// A server from its `POST` until ACTIVE on a host that takes no time, against the commits that it needs, written bare.
+async fn engine_work(admin: &mut Session) -> Result<Row> {
+    let first = |value: &Value, list: &str| value[list][0]["id"].clone();
+    let image = first(&admin.json(Method::GET, "/image/v2/images?name=bench", Value::Null).await?, "images");
+    let network = first(&admin.json(Method::GET, "/network/v2.0/networks?name=bench", Value::Null).await?, "networks");
+    let flavors = admin.json(Method::GET, "/compute/v2.1/flavors", Value::Null).await?;
+    let flavor = flavors["flavors"].as_array().and_then(|all| all.iter().find(|f| f["name"] == "bench"));
+    let flavor = flavor.context("no flavor")?["id"].clone();
+    let bare = BareStore::open()?;
+    let (mut ours, mut commits, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..ENGINE_TURNS {
+        let body = json!({"server": {"name": format!("engine-{n}"), "imageRef": image, "flavorRef": flavor,
+            "networks": [{"uuid": network}]}});
+        let before = revision(admin).await?;
+        let began = Instant::now();
+        let made = admin.json(Method::POST, "/compute/v2.1/servers", body).await?;
+        let path = format!("/compute/v2.1/servers/{}", made["server"]["id"].as_str().context("id")?);
+        while admin.json(Method::GET, &path, Value::Null).await?["server"]["status"] != "ACTIVE" {
+            if began.elapsed() > Duration::from_secs(30) {
+                bail!("{path} does not become ACTIVE");
+            }
+        }
+        ours.push(began.elapsed().as_secs_f64() * 1e3);
+        commits.push((revision(admin).await? - before) as f64);
+        theirs.push(bare.commit()?);
+        admin.send(Method::DELETE, &path, "", Bytes::new()).await?;
+    }
+    let (ours, commits, theirs) = (median(ours), median(commits), median(theirs));
+    Ok(Row {
+        what: "a server until ACTIVE on a simulated host".into(),
+        measured: format!("{ours:.2} ms, {commits:.0} commits"),
+        reference: format!("so many bare commits of SQLite, {theirs:.2} ms each"),
+        ratio: ours / (commits * theirs),
+        bound: 3.0,
+        more_is_better: false,
+    })
+}
+
+/// How many commits the store has seen.
+async fn revision(admin: &mut Session) -> Result<u64> {
+    let answer = admin.send(Method::GET, "/metrics", "", Bytes::new()).await?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let line = text.lines().find_map(|line| line.strip_prefix("nubo_store_revision "));
+    Ok(line.context("no nubo_store_revision in /metrics")?.trim().parse()?)
+}
+
+/// What a commit costs alone: the rows of a server's creation by prepared statements, durable as nubo's are.
+struct BareStore {
+    connection: rusqlite::Connection,
+    folder: std::path::PathBuf,
+}
+
+impl BareStore {
+    fn open() -> Result<BareStore> {
+        let folder = std::env::temp_dir().join(format!("nubo-bench-store-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let connection = rusqlite::Connection::open(folder.join("bare.sqlite"))?;
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+             CREATE TABLE document (kind TEXT, id TEXT, body BLOB, PRIMARY KEY (kind, id)) WITHOUT ROWID;
+             CREATE TABLE entry (kind TEXT, name TEXT, value TEXT, id TEXT, PRIMARY KEY (kind, name, value, id))
+             WITHOUT ROWID;
+             CREATE TABLE history (rev INTEGER, kind TEXT, id TEXT, body BLOB, PRIMARY KEY (rev, kind, id))
+             WITHOUT ROWID;",
+        )?;
+        Ok(BareStore { connection, folder })
+    }
+
+    /// Milliseconds of one commit: four documents with two index entries and their history.
+    fn commit(&self) -> Result<f64> {
+        let body = vec![b'x'; 1500];
+        let mut document = self.connection.prepare_cached("INSERT INTO document VALUES (?1, ?2, ?3)")?;
+        let mut entry = self.connection.prepare_cached("INSERT INTO entry VALUES (?1, ?2, ?3, ?4)")?;
+        let mut history = self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3, ?4)")?;
+        let rev: i64 = self.connection.query_row("SELECT coalesce(max(rev), 0) + 1 FROM history", [], |r| r.get(0))?;
+        let began = Instant::now();
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        for kind in ["server", "server_secret", "port", "instance_action"] {
+            let id = format!("{kind}-{rev}");
+            document.execute((kind, &id, &body))?;
+            for name in ["project", "host"] {
+                entry.execute((kind, name, "value", &id))?;
+            }
+            history.execute((rev, kind, &id, &body))?;
+        }
+        self.connection.execute_batch("COMMIT")?;
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+impl Drop for BareStore {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
 
 async fn image(admin: &mut Session, name: &str, bytes: impl Into<Bytes>) -> Result<String> {

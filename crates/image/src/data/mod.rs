@@ -7,6 +7,7 @@
 mod download;
 mod files;
 mod receive;
+mod sink;
 mod sweep;
 mod transfer;
 

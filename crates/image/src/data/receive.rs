@@ -4,6 +4,7 @@
 //! another beyond a short queue, so that an upload is as fast as the slowest of the three, and memory stays bounded by
 //! the queues. Chunks are handed over in batches: a wake-up for each would cost more than writing it.
 
+use super::sink::Sink;
 use base::{Fault, FaultKind, Result};
 use bytes::Bytes;
 use format::{Findings, Glimpse, Limits, Source};
@@ -12,7 +13,6 @@ use md5::{Digest, Md5};
 use rest::Body;
 use sha2::Sha512;
 use std::fs::File;
-use std::io::{IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 const QUEUE: usize = 3;
 /// The same without threads, where nobody empties the queue before the end: uploads up to 64 MiB.
 const INLINE_QUEUE: usize = 64;
-/// A batch is handed over when it has so many bytes, or so many chunks (what one `writev` takes).
+/// A batch is handed over when it has so many bytes, or so many chunks.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_CHUNKS: usize = 256;
-/// The writer brings to disk what it has after so many bytes, while the hashes are still being made.
-const SYNC_BYTES: usize = 64 << 20;
 /// An upload that sends nothing for so long is broken.
 const IDLE: Duration = Duration::from_secs(120);
 /// What is still read and thrown away after a refusal, so that the client reads the answer instead of a reset.
@@ -64,7 +62,8 @@ pub struct Received {
 /// Invalid for a stream that breaks off or is not as long as announced.
 pub async fn receive(mut body: Body, file: &File, expected: &Expected) -> Result<Received> {
     let file = file.try_clone().map_err(|error| Fault::unavailable("The upload's file is lost.").because(error))?;
-    let (to_file, writer) = stage(expected.inline, move |batches| write(file, batches));
+    let direct = !expected.inline;
+    let (to_file, writer) = stage(expected.inline, move |batches| write(file, direct, batches));
     let (to_md5, md5) = stage(expected.inline, hash::<Md5>);
     let (to_sha512, sha512) = stage(expected.inline, hash::<Sha512>);
     let to = [to_file, to_md5, to_sha512];
@@ -205,39 +204,22 @@ fn hash<D: Digest>(mut batches: mpsc::Receiver<Batch>) -> md5::digest::Output<D>
 }
 
 /// Writes the chunks, brings them to disk, and looks at what they are.
-fn write(mut file: File, mut batches: mpsc::Receiver<Batch>) -> Result<Findings> {
+fn write(file: File, direct: bool, mut batches: mpsc::Receiver<Batch>) -> Result<Findings> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Fault::too_large("Image storage media is full.").because(error)
         }
         _ => Fault::unavailable("The image service cannot write the upload.").because(error),
     };
-    let mut unsynced = 0;
+    let mut sink = Sink::new(file, direct);
     while let Some(batch) = take(&mut batches) {
-        unsynced += write_batch(&mut file, &batch).map_err(failed)?;
-        if unsynced >= SYNC_BYTES {
-            file.sync_data().map_err(failed)?;
-            unsynced = 0;
+        for chunk in batch.iter() {
+            sink.push(chunk).map_err(failed)?;
         }
     }
-    file.sync_data().map_err(failed)?;
+    let file = sink.finish().map_err(failed)?;
     let size_bytes = file.metadata().map_err(failed)?.len();
     format::examine(&OnDisk { file, size_bytes }).map_err(failed)
-}
-
-/// All chunks of a batch by as few calls as the kernel needs.
-fn write_batch(file: &mut File, batch: &[Bytes]) -> std::io::Result<usize> {
-    let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
-    let mut left = slices.as_mut_slice();
-    while !left.is_empty() {
-        match file.write_vectored(left) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut left, written),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(batch.iter().map(Bytes::len).sum())
 }
 
 struct OnDisk {
