@@ -98,8 +98,7 @@ pub async fn measure(nubo: &Path) -> Result<Vec<Row>> {
     let [_, url, clouds] = words[..] else { bail!("nubo said {:?}", cloud.line) };
     let mut admin = Session::login(url, clouds, "nubo").await?;
     let mut rows = vec![tokens(url, &admin).await?];
-    rows.push(details(&mut admin).await?);
-    rows.push(engine_work(&mut admin).await?);
+    rows.extend(details(&mut admin).await?);
     rows.extend(uploads(&mut admin, &cloud).await?);
     Ok(rows)
 }
@@ -125,7 +124,7 @@ async fn tokens(url: &str, admin: &Session) -> Result<Row> {
     })
 }
 
-async fn details(admin: &mut Session) -> Result<Row> {
+async fn details(admin: &mut Session) -> Result<Vec<Row>> {
     let project: String = {
         let body = admin.json(Method::GET, "/identity/v3/auth/projects", Value::Null).await?;
         body["projects"].as_array().and_then(|all| all.iter().find(|p| p["name"] == "admin")).context("admin")?["id"]
@@ -144,6 +143,8 @@ async fn details(admin: &mut Session) -> Result<Row> {
     let network = admin.json(Method::POST, "/network/v2.0/networks", network).await?["network"]["id"].clone();
     let subnet = json!({"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.64.0.0/16"}});
     admin.json(Method::POST, "/network/v2.0/subnets", subnet).await?;
+    // Before there are a thousand others.
+    let engine = engine_work(admin).await?;
     for n in 0..SERVERS {
         let server = json!({"server": {"name": format!("bench-{n}"), "imageRef": image, "flavorRef": flavor,
             "networks": [{"uuid": network}]}});
@@ -173,14 +174,15 @@ async fn details(admin: &mut Session) -> Result<Row> {
         theirs.push(began.elapsed().as_secs_f64() * 1e3);
     }
     let (ours, theirs) = (median(ours), median(theirs));
-    Ok(Row {
+    let list = Row {
         what: format!("GET /servers/detail with {SERVERS} servers"),
         measured: format!("{ours:.2} ms"),
         reference: format!("serde_json serializes it in {theirs:.2} ms"),
         ratio: ours / theirs,
         bound: 5.0,
         more_is_better: false,
-    })
+    };
+    Ok(vec![list, engine])
 }
 
 /// A server from its `POST` until ACTIVE on a host that takes no time, against the commits that it needs, written bare.
@@ -209,6 +211,10 @@ async fn engine_work(admin: &mut Session) -> Result<Row> {
         commits.push((revision(admin).await? - before) as f64);
         theirs.push(bare.commit()?);
         admin.send(Method::DELETE, &path, "", Bytes::new()).await?;
+        // Gone before the next begins, and before anybody counts servers.
+        while admin.json(Method::GET, &path, Value::Null).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
     let (ours, commits, theirs) = (median(ours), median(commits), median(theirs));
     Ok(Row {
