@@ -5,7 +5,7 @@
 
 use crate::floatingips::FloatingIp;
 use crate::networks::Network;
-use crate::ports::{self, Port};
+use crate::ports::Port;
 use crate::routers::Router;
 use crate::security_groups::SecurityGroupRule;
 use base::{PortId, ProjectId, Result};
@@ -54,9 +54,9 @@ fn read<T: DeserializeOwned>(body: &Value) -> Option<T> {
     serde_json::from_value(body.clone()).ok()
 }
 
-/// A port that something uses, and that is no part of a router or of our own services.
+/// A port that something uses, and that is no part of a router, of a floating address or of our own services.
 fn used(port: &Port, why: &'static str) -> Option<Loser> {
-    if port.device_id.is_empty() || port.is_router_owned() || port.device_owner == ports::SERVICE {
+    if port.device_id.is_empty() || port.device_owner.starts_with("network:") {
         return None;
     }
     let (project_id, device_id) = (port.project_id.clone(), port.device_id.clone());

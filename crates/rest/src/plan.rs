@@ -21,6 +21,9 @@ pub trait Effects: Send + Sync {
     async fn notes(&self, differences: &[Difference]) -> Result<Vec<Note>>;
 }
 
+/// The most documents that are shown; further ones are counted.
+const SHOWN: usize = 1000;
+
 /// Fields that name a host, or hold the table of hosts of a fault, in a document of any kind.
 const HOST_FIELDS: [&str; 8] =
     ["host", "hosts", "wanted_host", "host_id", "hypervisor_hostname", "details", "decision", "explained"];
@@ -29,11 +32,14 @@ const HOST_FIELDS: [&str; 8] =
 pub(crate) fn reply(operation: &str, status: u16, plan: &Plan, caller: &Caller, admin: bool) -> Result<Reply> {
     let (mut changes, mut quota) = (Vec::new(), Vec::new());
     let mut others: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut more = 0;
     for difference in plan.differences() {
         match difference {
             Difference::Document { kind, id, project_id, before, after } => {
                 let own = admin || is_own(caller, &project_id, before.as_ref().or(after.as_ref()));
-                if own {
+                if own && changes.len() == SHOWN {
+                    more += 1;
+                } else if own {
                     changes.push(change(kind, &id, &project_id, before, after, admin));
                 } else {
                     *others.entry(kind).or_default() += 1;
@@ -47,6 +53,9 @@ pub(crate) fn reply(operation: &str, status: u16, plan: &Plan, caller: &Caller, 
         }
     }
     let mut plan_shown = json!({"operation": operation, "status": status, "changes": changes, "quota": quota});
+    if more > 0 {
+        plan_shown["more_changes"] = json!(more);
+    }
     if !others.is_empty() {
         plan_shown["others"] = json!(others);
     }

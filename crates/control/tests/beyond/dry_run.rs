@@ -127,3 +127,67 @@ async fn who_loses_traffic_is_named_to_administrators_and_counted_for_others() {
     assert_eq!(plan.body["dry_run"]["traffic"], json!({"ports": 1}));
     assert_eq!(cloud.get(&path).await["server"]["status"], "ACTIVE");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_a_way_a_rule_or_an_address_away_interrupts_the_ports_behind_it() {
+    let cloud = TestCloud::start(1).await;
+    let make = async |path: &str, body: Value| {
+        let made = cloud.call(&cloud.admin, "POST", &format!("/network/v2.0/{path}"), &body, &[]).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        made.body.as_object().unwrap().values().next().unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let network = make("networks", json!({"network": {"name": "blue"}})).await;
+    let subnet =
+        make("subnets", json!({"subnet": {"network_id": network, "cidr": "10.9.0.0/24", "ip_version": 4}})).await;
+    let outside = make("networks", json!({"network": {"name": "out", "router:external": true}})).await;
+    make("subnets", json!({"subnet": {"network_id": outside, "cidr": "172.16.9.0/24", "ip_version": 4}})).await;
+    let router = make("routers", json!({"router": {"external_gateway_info": {"network_id": outside}}})).await;
+    let interface = json!({"subnet_id": subnet});
+    let path = format!("/network/v2.0/routers/{router}/add_router_interface");
+    assert_eq!(cloud.call(&cloud.admin, "PUT", &path, &interface, &[]).await.status, 200);
+    let group = make("security-groups", json!({"security_group": {"name": "web"}})).await;
+    let rule = json!({"security_group_rule": {"security_group_id": group, "direction": "ingress", "protocol": "tcp"}});
+    let rule = make("security-group-rules", rule).await;
+    let port = json!({"port": {"network_id": network, "device_id": "vm-1", "security_groups": [group]}});
+    let port = make("ports", port).await;
+    make("ports", json!({"port": {"network_id": network, "name": "unused"}})).await;
+    let floating = json!({"floatingip": {"floating_network_id": outside, "port_id": port}});
+    let floating = make("floatingips", floating).await;
+    for (method, path, body, why) in [
+        ("PUT", format!("routers/{router}/remove_router_interface"), interface, None),
+        (
+            "PUT",
+            format!("routers/{router}"),
+            json!({"router": {"admin_state_up": false}}),
+            Some("its router is switched off"),
+        ),
+        ("PUT", format!("routers/{router}"), json!({"router": {"name": "r"}}), None),
+        ("DELETE", format!("security-group-rules/{rule}"), Value::Null, Some("a rule no longer allows")),
+        ("DELETE", format!("floatingips/{floating}"), Value::Null, Some("a floating address no longer leads to it")),
+        (
+            "PUT",
+            format!("ports/{port}"),
+            json!({"port": {"security_groups": []}}),
+            Some("a security group no longer allows"),
+        ),
+        ("PUT", format!("ports/{port}"), json!({"port": {"name": "p"}}), None),
+        (
+            "PUT",
+            format!("networks/{network}"),
+            json!({"network": {"admin_state_up": false}}),
+            Some("its network is switched off"),
+        ),
+    ] {
+        let answer = dry(&cloud, &cloud.admin, method, &format!("/network/v2.0/{path}"), body.clone()).await;
+        if path.ends_with("remove_router_interface") {
+            // A floating address leads through it: the call itself is refused.
+            assert_eq!(answer.status, 409, "{}", answer.body);
+            continue;
+        }
+        let traffic = answer.body["dry_run"]["traffic"].clone();
+        let lost: Vec<_> =
+            traffic.as_array().unwrap().iter().map(|row| row["why"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(lost, why.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{path} {body}");
+        assert!(traffic.as_array().unwrap().iter().all(|row| row["port"] == port.as_str() && row["device"] == "vm-1"));
+    }
+}

@@ -427,6 +427,9 @@ async fn the_plan_equals_what_then_happens() {
             if let Some(before) = before.filter(|_| !others) {
                 assert_eq!(before, lists(&cloud, &drawer.project).await, "{what}");
             }
+            let path = format!("{}?dry_run=true", drawn.path);
+            let member = cloud.call(&cloud.demo, drawn.method, &path, &drawn.body, &[]).await;
+            reads_only_its_own(&member.body["dry_run"], &drawer.project, &what);
             let known = mirror.ids();
             let usage = usages(&cloud, &plan.body).await;
             let real = cloud.call(&cloud.admin, drawn.method, &drawn.path, &drawn.body, &[]).await;
@@ -464,6 +467,19 @@ async fn the_plan_equals_what_then_happens() {
     }
     println!("{compared} compared, {refused} refused, {disturbed} disturbed");
     assert!(compared > 250 && refused > 100 && disturbed < 40, "{compared} {refused} {disturbed}");
+}
+
+/// What a member of the project reads: no host, no document and no counter of others.
+fn reads_only_its_own(plan: &Value, project: &str, what: &str) {
+    let text = plan.to_string();
+    assert!(!(1..=3).any(|host| text.contains(&format!("\"sim{host}\""))), "{what}: {text}");
+    for change in plan["changes"].as_array().into_iter().flatten() {
+        let owner = change["project_id"].as_str();
+        assert!(owner.is_none_or(|owner| owner == project), "{what}: {change}");
+    }
+    for row in plan["quota"].as_array().into_iter().flatten() {
+        assert!(!row["scope"].as_str().unwrap().starts_with("host:"), "{what}: {row}");
+    }
 }
 
 /// The first lines in which the plan differs from what happened.
