@@ -33,5 +33,10 @@ fn bench() -> Result<()> {
     if !Command::new("scripts/bench").status()?.success() {
         bail!("the measurement failed");
     }
+    // The store against bare prepared statements, which only an example of its own crate can write.
+    let store = ["run", "--release", "--quiet", "--package", "store", "--example", "bench"];
+    if !Command::new("cargo").args(store).status()?.success() {
+        bail!("the measurement of the store failed");
+    }
     Ok(())
 }

@@ -135,7 +135,7 @@ impl Cloud {
             services: OnceLock::new(),
             gateway: OnceLock::new(),
         });
-        let mut services = vec![own_api::service(&own)?, identity.service(policy.clone()), image.rest(policy.clone())];
+        let mut services = vec![own_api::service(&own, identity.clone())?, identity.service(policy.clone()), image.rest(policy.clone())];
         services.push(network.service());
         services.extend(compute.services());
         let _ = own.services.set(SERVICES.iter().map(|(kind, _, _)| *kind).collect());

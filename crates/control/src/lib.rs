@@ -16,6 +16,8 @@ mod references;
 mod serve;
 mod sessions;
 mod view;
+mod watch;
+mod watch_sight;
 
 pub use audit::{Audit, Finding};
 pub use cloud::{Bootstrap, Cloud, CloudOptions};

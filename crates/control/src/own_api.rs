@@ -2,6 +2,7 @@
 
 use crate::Sessions;
 use crate::audit::{Audit, MOST};
+use crate::watch::{self, Watching};
 use base::{Fault, Result};
 use policy::{Policy, Rule, Scope, Target};
 use rest::{Access, Call, Envelope, Method, Reply, Route, Service};
@@ -15,6 +16,13 @@ const RULES: &[Rule] = &[
     Rule::new("nubo:owners", "role:admin", &[Scope::System, Scope::Project], "See what each host shall hold."),
     Rule::new("nubo:audit", "role:admin", &[Scope::System, Scope::Project], "See what is wrong in the store."),
     Rule::new("nubo:repair", "role:admin", &[Scope::System, Scope::Project], "Mend what is wrong in the store."),
+    Rule::new(
+        watch::RULE,
+        "role:reader",
+        &[Scope::System, Scope::Project],
+        "Watch what changes in the own project.",
+    ),
+    Rule::new(watch::ALL_RULE, "role:admin", &[Scope::System, Scope::Project], "Watch what changes in every project."),
     Rule::new(
         rest::PLAN_RULE,
         "role:admin",
@@ -47,15 +55,18 @@ struct Part {
     detail: String,
 }
 
-pub(crate) fn service(own: &Arc<Own>) -> Result<Service> {
+pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>) -> Result<Service> {
+    let policy = Arc::new(Policy::new(RULES, None)?);
+    let watching = Watching::new(own.store.clone(), tokens, policy.clone(), watch::Patience::default());
     let admin = |rule| Access::Rule(rule);
     Ok(Service {
         name: "nubo",
         prefix: "",
         envelope: Envelope::Nubo,
         microversions: None,
-        policy: Arc::new(Policy::new(RULES, None)?),
+        policy,
         routes: vec![
+            watch::route(&watching),
             Route::new(own, Method::GET, "/healthcheck", "nubo:health", Access::Open, 200, health).no_past(OF_NOW),
             Route::new(own, Method::GET, "/metrics", "nubo:metrics", Access::Open, 200, metrics).no_past(OF_NOW),
             Route::new(own, Method::GET, "/nubo/v1/status", "nubo:status", admin("nubo:status"), 200, status)

@@ -7,10 +7,14 @@ mod cloud;
 mod dry_run;
 #[path = "beyond/idempotency.rs"]
 mod idempotency;
+#[path = "beyond/past.rs"]
+mod past;
 #[path = "beyond/random.rs"]
 mod random;
 #[path = "beyond/walk.rs"]
 mod walk;
+#[path = "beyond/watch.rs"]
+mod watch;
 
 use base::Env;
 use control::{Bootstrap, Cloud, CloudOptions};

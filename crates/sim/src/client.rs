@@ -84,8 +84,13 @@ pub async fn raw(world: &World, ask: &Ask, token: Option<&str>) -> Option<Answer
     let request = request.body(Body::from(ask.body.clone())).ok()?;
     let work = async {
         let response = process.cloud.answer(request).await;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.ok()?.to_bytes().to_vec();
+        let (parts, mut body) = response.into_parts();
+        let body = if ask.path.starts_with("/nubo/v1/watch") {
+            // It has no end; the first line says enough.
+            body.frame().await?.ok()?.into_data().ok()?.to_vec()
+        } else {
+            body.collect().await.ok()?.to_bytes().to_vec()
+        };
         let token = parts.headers.get("x-subject-token").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Some(Answer { status: parts.status.as_u16(), token, body, json })

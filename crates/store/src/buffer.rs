@@ -118,6 +118,9 @@ impl Buffer {
                 project_id: row.project_id.clone(),
                 created: Timestamp(row.created),
                 updated: now,
+                existed: entry.before.is_some(),
+                left: left(entry),
+                kept: entry.history,
                 body,
             });
         }
@@ -252,6 +255,12 @@ impl Buffer {
         }
         Ok(differences)
     }
+}
+
+/// The project that a document has left.
+fn left(entry: &Entry) -> Option<String> {
+    let (Some((before, _)), Some((after, _))) = (&entry.before, &entry.after) else { return None };
+    (before.project_id != after.project_id).then(|| before.project_id.clone())
 }
 
 /// Where a revision's n-th row stands in history.

@@ -65,10 +65,11 @@ impl Reader {
         }
         let mut changes: Vec<Change> = Vec::with_capacity(rows.len());
         for row in rows {
-            let change = change(row)?;
+            let mut change = change(row)?;
             let same = |old: &Change| old.rev == change.rev && old.kind == change.kind && old.id == change.id;
             if changes.last().is_some_and(same) {
-                changes.pop();
+                // It changed hands.
+                (change.existed, change.left) = (true, changes.pop().map(|old| old.project_id));
             }
             changes.push(change);
         }
@@ -97,6 +98,9 @@ fn change(mut row: Row) -> Result<Change, Error> {
         project_id: row.text(3)?,
         created: Timestamp(row.int(4)?),
         updated: Timestamp(row.int(5)?),
+        existed: row.int(7)? != 0,
+        left: None,
+        kept: true,
         body: row.maybe_text(6).map(Arc::from),
     })
 }

@@ -248,9 +248,12 @@ pub(crate) static PAST_OF: Sql = Sql::new(
     "SELECT seq, actor, request_id, what, at, body FROM history
      WHERE kind = $1 AND id = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4",
 );
+/// The last column is 1 where the row before of the same document is no deletion.
 pub(crate) static PAST_SINCE: Sql = Sql::new(
-    "SELECT seq, kind, id, project_id, created, at, body FROM history WHERE seq >= $1 AND seq < $2
-     AND kind <> '#ledger' ORDER BY seq LIMIT $3",
+    "SELECT h.seq, h.kind, h.id, h.project_id, h.created, h.at, h.body,
+     COALESCE((SELECT CASE WHEN p.body IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END FROM history p
+               WHERE p.kind = h.kind AND p.id = h.id AND p.seq < h.seq ORDER BY p.seq DESC LIMIT 1), 0)
+     FROM history h WHERE h.seq >= $1 AND h.seq < $2 AND h.kind <> '#ledger' ORDER BY h.seq LIMIT $3",
 );
 pub(crate) static PAST_AT: Sql = Sql::new("SELECT seq, at FROM history WHERE seq >= $1 ORDER BY seq LIMIT 1");
 pub(crate) static PAST_LAST: Sql = Sql::new("SELECT seq, at FROM history ORDER BY seq DESC LIMIT 1");

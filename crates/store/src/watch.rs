@@ -20,6 +20,12 @@ pub struct Change {
     pub project_id: String,
     pub created: Timestamp,
     pub updated: Timestamp,
+    /// It was there before the commit.
+    pub existed: bool,
+    /// The project that it has left with this change.
+    pub left: Option<String>,
+    /// False for a kind without history: it shows here and never in [`crate::Store::changes`].
+    pub kept: bool,
     /// The body with its secrets blanked; `None` when the document was deleted.
     pub body: Option<Arc<str>>,
 }
