@@ -617,7 +617,7 @@ def an_observation_of_nothing(lab):
     return "port_observed", lab.stray
 
 
-@damage("documents")
+@damage("ledger")
 def addresses_are_taken_by_nobody(lab):
     body = json.dumps({"id": lab.subnet, "used": [{"start": "10.77.1.200", "end": "10.77.1.201"}]})
     lab.sql("UPDATE document SET body = ? WHERE kind = 'subnet_addresses' AND id = ?", body, lab.subnet)

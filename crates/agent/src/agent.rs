@@ -180,7 +180,7 @@ impl Agent {
             if let Err(error) = guest.ledger.ensure_written().await {
                 tracing::warn!(%error, server = %id, "a guest's ledger could not be written anew");
             }
-            guest.wake();
+            guest.look_again();
         }
     }
 

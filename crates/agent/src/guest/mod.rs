@@ -41,6 +41,7 @@ use plan::{Step, World};
 use qemu::RunState;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -61,6 +62,8 @@ pub struct Guest {
     files: GuestFiles,
     wake: watch::Sender<u64>,
     requests: mpsc::Sender<Request>,
+    /// The ports are to be brought into their networks once more.
+    rewire: Arc<AtomicBool>,
     /// The serial port has one user at a time; the newest wins.
     serial: Mutex<Option<UnixStream>>,
     task: tokio::task::JoinHandle<()>,
@@ -77,7 +80,9 @@ impl Guest {
         let files = host.layout.guest(&id);
         let (wake, woken) = watch::channel(0);
         let (requests, inbox) = mpsc::channel(16);
+        let rewire = Arc::new(AtomicBool::new(false));
         let actor = Actor {
+            rewire: rewire.clone(),
             host,
             id,
             files: files.clone(),
@@ -91,12 +96,18 @@ impl Guest {
             pressed: None,
         };
         let task = tokio::spawn(actor.run());
-        Guest { ledger, files, wake, requests, serial: Mutex::new(None), task }
+        Guest { ledger, files, wake, requests, rewire, serial: Mutex::new(None), task }
     }
 
     /// Says that the ledger's spec has changed.
     pub fn wake(&self) {
         self.wake.send_modify(|count| *count += 1);
+    }
+
+    /// Looks at its process and ports anew, as after an adoption.
+    pub fn look_again(&self) {
+        self.rewire.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// A connection to the serial port. Whoever had one loses it.
@@ -134,6 +145,7 @@ struct Actor {
     inbox: mpsc::Receiver<Request>,
     held: Option<Held>,
     wired: bool,
+    rewire: Arc<AtomicBool>,
     /// Fruitless attempts since the last success.
     failures: u32,
     /// The generation that cannot be reached, and why.
@@ -166,6 +178,9 @@ impl Actor {
         let absent = ledger.spec.power == agent_api::DesiredPower::Absent;
         if self.held.is_none() {
             self.held = self.adopt().await?;
+        }
+        if self.rewire.swap(false, Ordering::SeqCst) {
+            self.wired = false;
         }
         let run = self.run_state().await?;
         if let Some((generation, fault)) = self.given_up.clone().filter(|_| !absent) {

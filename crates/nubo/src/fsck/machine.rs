@@ -106,6 +106,9 @@ fn passwd() -> Result<Vec<String>> {
 
 fn places(settings: &Settings, accounts: &Accounts) -> Vec<Place> {
     let directories = crate::setup::directories(&settings.state, accounts);
+    // Control replaces its files in `run`, which is sticky.
+    let own = [("run/url", 0o644), ("run/control.pid", 0o644)].map(|(name, mode)| (settings.state.join(name), mode));
+    let control = (accounts.control.0.as_raw(), accounts.control.1.as_raw());
     let secrets = [("setup.json", 0), ("control/bootstrap.json", accounts.control.0.as_raw())];
     let secrets = secrets.map(|(name, uid)| (settings.state.join(name), uid));
     let mut all: Vec<Place> = directories
@@ -116,6 +119,10 @@ fn places(settings: &Settings, accounts: &Accounts) -> Vec<Place> {
     all.extend(secrets.into_iter().filter_map(|(path, uid)| {
         let is = stands(&path)?;
         Some(Place { shall: (uid, is.1, 0o600), is: Some(is), path })
+    }));
+    all.extend(own.into_iter().filter_map(|(path, mode)| {
+        let is = stands(&path)?;
+        Some(Place { shall: (control.0, control.1, mode), is: Some(is), path })
     }));
     // Whoever ran the command owns these; what matters is that nobody else reads them.
     let readable = ["clouds.yaml", "openrc", "demo.key"].map(|name| settings.state.join(name));

@@ -40,8 +40,9 @@ pub fn carry_out(looker: &mut Looker<'_>, found: Vec<Finding>, aloud: bool) -> R
         if round > 0 && aloud {
             possible.iter().for_each(|it| println!("  then {}\n    -> {}", it.line(), it.repair.plan()));
         }
+        let documents = possible.iter().any(|finding| matches!(finding.repair, Repair::Store { .. }));
         failed = one_round(looker, &possible)?;
-        left = settle(looker)?;
+        left = settle(looker, if documents { 2 } else { 12 })?;
     }
     failed.iter().for_each(|error| eprintln!("nubo fsck: {error}"));
     let now = guests(&looker.look().map(|(_, machine)| machine).unwrap_or_default(), &[]);
@@ -63,8 +64,9 @@ fn guests(machine: &Machine, found: &[Finding]) -> BTreeMap<String, (i32, u64)> 
     machine.processes.iter().filter_map(of).filter(|(id, _)| !concerned.contains(id.as_str())).collect()
 }
 
-/// Looks until nothing changes for the better any more. What can be repaired and stays comes into the next round.
-fn settle(looker: &mut Looker<'_>) -> Result<Vec<Finding>> {
+/// Looks until nothing changes for the better any more: until as many looks in a row have found the same. What can be
+/// repaired and stays comes into the next round.
+fn settle(looker: &mut Looker<'_>, looks: usize) -> Result<Vec<Finding>> {
     let until = Instant::now() + PATIENCE;
     let mut steady = (Vec::new(), 0);
     loop {
@@ -79,7 +81,7 @@ fn settle(looker: &mut Looker<'_>) -> Result<Vec<Finding>> {
         };
         let helpless = found.iter().all(|finding| !finding.repair.is_possible());
         steady = if found == steady.0 { (found, steady.1 + 1) } else { (found, 1) };
-        let enough = if helpless { 2 } else { 12 };
+        let enough = if helpless { 2 } else { looks };
         if steady.0.is_empty() || steady.1 >= enough || Instant::now() > until {
             return Ok(steady.0);
         }
@@ -101,6 +103,10 @@ fn one_round(looker: &mut Looker<'_>, found: &[&Finding]) -> Result<Vec<String>>
         }
     }
     let mut mended = documents.is_empty();
+    if !mended {
+        // An owner may be what is missing: nothing on the machine goes before all documents are back.
+        repairs.retain(|(at, _)| *at <= 2);
+    }
     for (at, repair) in repairs {
         if at >= 2 && !mended {
             mended = true;
@@ -141,10 +147,13 @@ fn one(looker: &mut Looker<'_>, repair: &Repair) -> Result<()> {
         Repair::Kill { pid, started } => {
             alive(*pid, *started).map_or(Ok(()), |found| found.stop(Duration::from_secs(5)))
         }
-        Repair::WritePid { path, pid } => setup::write_public(path, pid.to_string().as_bytes()),
-        Repair::WriteUrl => {
-            setup::write_public(&settings.run().join("url"), format!("{}\n", crate::status::url(settings)?).as_bytes())
+        Repair::WritePid { path, pid } => {
+            setup::write_public(path, pid.to_string().as_bytes())?;
+            // Each part replaces its own file at its next start, in a directory that is sticky.
+            let about = fs::metadata(format!("/proc/{pid}"))?;
+            Ok(chown(path, Some(about.uid().into()), Some(about.gid().into()))?)
         }
+        Repair::WriteUrl => write_url(looker),
         Repair::State => state(looker),
         Repair::Mode { path, mode } => Ok(fs::set_permissions(path, fs::Permissions::from_mode(*mode))?),
         Repair::RemoveAccount { name } => {
@@ -196,11 +205,22 @@ fn start_parts(looker: &Looker<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Control replaces the file at its next start, so it is control's.
+fn write_url(looker: &Looker<'_>) -> Result<()> {
+    let path = looker.settings.run().join("url");
+    let accounts = Accounts::find(&looker.setup.cloud_id)?.context("the cloud's accounts are missing")?;
+    setup::write_public(&path, format!("{}\n", crate::status::url(looker.settings)?).as_bytes())?;
+    Ok(chown(&path, Some(accounts.control.0), Some(accounts.control.1))?)
+}
+
 /// Directories, and the files that setup writes.
 fn state(looker: &Looker<'_>) -> Result<()> {
     let (settings, setup) = (looker.settings, &looker.setup);
     let accounts = Accounts::find(&setup.cloud_id)?.context("the cloud's accounts are missing")?;
     setup::make_directories(&settings.state, &accounts)?;
+    for path in ["url", "control.pid"].map(|name| settings.run().join(name)).iter().filter(|path| path.exists()) {
+        chown(path, Some(accounts.control.0), Some(accounts.control.1))?;
+    }
     up::write_control_files(settings, setup, &accounts)?;
     if !setup::program(&settings.state).exists() {
         up::ensure_program(settings, setup, &progress::Progress::new())?;
