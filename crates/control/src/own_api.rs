@@ -75,7 +75,9 @@ pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>) -> Result<S
                 .no_past("it says what hosts shall hold now"),
             Route::new(own, Method::GET, "/nubo/v1/audit", "nubo:audit", admin("nubo:audit"), 200, audit)
                 .no_past("it checks what is there now"),
-            Route::new(own, Method::POST, "/nubo/v1/repair", "nubo:repair", admin("nubo:repair"), 200, repair),
+            Route::new(own, Method::POST, "/nubo/v1/repair", "nubo:repair", admin("nubo:repair"), 200, repair)
+                .no_dry_run("the audit names beforehand what a repair mends, and how")
+                .no_undo("a repair brings back what history has, and writes none"),
         ],
     })
 }
