@@ -3,6 +3,7 @@
 use crate::audit::Audit;
 use crate::dry_run;
 use crate::idempotency;
+use crate::ledger::Ledger;
 use crate::link::{Link, Observers};
 use crate::own_api::{self, Own};
 use crate::sessions::Sessions;
@@ -131,6 +132,7 @@ impl Cloud {
             store: store.clone(),
             sessions: sessions.clone(),
             audit,
+            explains: vec![image.clone(), network.clone(), compute.clone()],
             loops: OnceLock::new(),
             services: OnceLock::new(),
             gateway: OnceLock::new(),
@@ -150,6 +152,7 @@ impl Cloud {
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(compute.loops());
         reconcilers.push(Arc::new(idempotency::Forget(keys)));
+        reconcilers.push(Arc::new(Ledger { store: store.clone(), services: recounts.clone() }));
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));
         let observers = Arc::new(Services { image, network, compute });
         let link = Link { sessions: sessions.clone(), store, env, observers };

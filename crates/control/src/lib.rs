@@ -7,8 +7,10 @@
 mod audit;
 mod cloud;
 mod dry_run;
+mod explain;
 mod hosts;
 mod idempotency;
+mod ledger;
 mod link;
 mod offline;
 mod own_api;

@@ -4,6 +4,7 @@ use crate::Sessions;
 use crate::audit::{Audit, MOST};
 use crate::watch::{self, Watching};
 use base::{Fault, Result};
+use contract::Explain;
 use policy::{Policy, Rule, Scope, Target};
 use rest::{Access, Call, Envelope, Method, Reply, Route, Service};
 use serde::Serialize;
@@ -16,6 +17,13 @@ const RULES: &[Rule] = &[
     Rule::new("nubo:owners", "role:admin", &[Scope::System, Scope::Project], "See what each host shall hold."),
     Rule::new("nubo:audit", "role:admin", &[Scope::System, Scope::Project], "See what is wrong in the store."),
     Rule::new("nubo:repair", "role:admin", &[Scope::System, Scope::Project], "Mend what is wrong in the store."),
+    Rule::new("nubo:explain", "role:reader", &[Scope::System, Scope::Project], "Read why an object is as it is."),
+    Rule::new(
+        crate::explain::ADMIN_RULE,
+        "role:admin",
+        &[Scope::System, Scope::Project],
+        "Read why any object is as it is, with names of hosts.",
+    ),
     Rule::new(
         watch::RULE,
         "role:reader",
@@ -40,6 +48,7 @@ pub(crate) struct Own {
     pub store: Store,
     pub sessions: Sessions,
     pub audit: Arc<Audit>,
+    pub explains: Vec<Arc<dyn Explain>>,
     pub loops: OnceLock<engine::Handle>,
     pub services: OnceLock<Vec<&'static str>>,
     pub gateway: OnceLock<rest::Gateway>,
@@ -71,6 +80,16 @@ pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>) -> Result<S
             Route::new(own, Method::GET, "/metrics", "nubo:metrics", Access::Open, 200, metrics).no_past(OF_NOW),
             Route::new(own, Method::GET, "/nubo/v1/status", "nubo:status", admin("nubo:status"), 200, status)
                 .no_past(OF_NOW),
+            Route::new(
+                own,
+                Method::GET,
+                "/nubo/v1/explain/{kind}/{id}",
+                "nubo:explain",
+                admin("nubo:explain"),
+                200,
+                crate::explain::explain,
+            )
+            .no_past("it says what is being waited for now"),
             Route::new(own, Method::GET, "/nubo/v1/owners", "nubo:owners", admin("nubo:owners"), 200, owners)
                 .no_past("it says what hosts shall hold now"),
             Route::new(own, Method::GET, "/nubo/v1/audit", "nubo:audit", admin("nubo:audit"), 200, audit)
@@ -94,6 +113,11 @@ async fn metrics(own: Arc<Own>, _call: Call) -> Result<Reply> {
     text.push_str(&format!("# TYPE nubo_unsettled gauge\nnubo_unsettled {unsettled}\n"));
     let bugs = own.loops.get().map_or(0, engine::Handle::bugs);
     text.push_str(&format!("# TYPE nubo_bugs_total counter\nnubo_bugs_total {bugs}\n"));
+    text.push_str("# TYPE nubo_leftovers_total counter\n");
+    for left in engine::Leftover::ALL {
+        let counted = own.store.read(move |reader| left.counted(reader)).await?;
+        text.push_str(&format!("nubo_leftovers_total{{kind=\"{}\"}} {counted}\n", left.name()));
+    }
     text.push_str(&format!("# TYPE nubo_store_revision counter\nnubo_store_revision {}\n", own.store.rev().0));
     Ok(Reply::text(200, text))
 }

@@ -6,6 +6,7 @@
 
 pub mod data;
 pub mod document;
+mod explain;
 pub mod images;
 mod locate;
 mod members;

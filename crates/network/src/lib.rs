@@ -30,6 +30,7 @@ pub mod traffic;
 pub mod versions;
 
 mod attach;
+mod explain;
 mod reconcile;
 mod recount;
 mod rules;

@@ -4,6 +4,7 @@ mod agent_command;
 mod client;
 mod control_command;
 mod demo;
+mod explain;
 mod fsck;
 mod lock;
 mod netns;
@@ -57,6 +58,14 @@ enum Command {
     Purge,
     /// Every part, its version, healthy or why not
     Status {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Why an object is as it is, what it waits for, and why it is where it is
+    Explain {
+        /// `server`, `port`, `network`, `router`, `floatingip`, `image` or `host`
+        kind: String,
+        id: String,
         #[arg(long)]
         json: bool,
     },
@@ -130,6 +139,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Down { guests } => stop::down(&settings, guests == "stop")?,
         Command::Purge => stop::purge(&settings)?,
         Command::Status { json } => return status::main(&settings, json),
+        Command::Explain { kind, id, json } => explain::main(&settings, &kind, &id, json)?,
         Command::Fsck { options } => return fsck::main(&settings, options),
         Command::Image { command: ImageCommand::Build { output, .. } } => {
             build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;

@@ -17,6 +17,7 @@ mod changes;
 mod consoles;
 mod create;
 mod document;
+mod explain;
 mod history;
 mod list;
 mod network;

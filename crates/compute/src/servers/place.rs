@@ -10,7 +10,7 @@ use engine::{Outcome, Reconciler};
 use model::scheduler::{self, Decision, Request, choose, decide};
 use model::server::Power;
 use std::sync::Arc;
-use store::{Cause, Change, Document, Query, Stored, Tx};
+use store::{Cause, Change, Document, Query, Reader, Stored, Tx};
 
 /// How long deleted servers are remembered.
 const REMEMBERED_S: i64 = 24 * 3600;
@@ -76,12 +76,12 @@ pub fn at_once(state: &Compute, tx: &mut Tx, server: &Server) -> Result<()> {
     Ok(())
 }
 
-fn rooms(state: &Compute, tx: &mut Tx, known: &[Stored<Host>]) -> Result<Vec<scheduler::Host>> {
+pub fn rooms(state: &Compute, reader: &mut Reader, known: &[Stored<Host>]) -> Result<Vec<scheduler::Host>> {
     let ratios = &state.options.ratios;
-    known.iter().map(|host| host.room(tx, ratios, state.hosts.is_alive(&host.name))).collect()
+    known.iter().map(|host| host.room(reader, ratios, state.hosts.is_alive(&host.name))).collect()
 }
 
-fn request(server: &Server) -> Request {
+pub fn request(server: &Server) -> Request {
     let flavor = &server.flavor;
     Request {
         vcpus: u64::from(flavor.vcpus),

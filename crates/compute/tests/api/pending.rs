@@ -3,6 +3,7 @@
 use crate::cloud::*;
 use agent_api::ObservedPower;
 use compute::Allocation;
+use contract::{Asking, Explain};
 use serde_json::json;
 use simhost::Trouble;
 use store::{Cause, Query};
@@ -216,4 +217,68 @@ async fn room_and_ports_without_a_server_are_freed_and_counted() {
     let usage = cloud.store.read(|reader| Ok(reader.usage("host:sim-1", "MEMORY_MB")?.used)).await.unwrap();
     assert_eq!((usage, counted(engine::Leftover::Allocation).await.unwrap()), (0, 2));
     assert_eq!(counted(engine::Leftover::Ports).await.unwrap(), 1);
+}
+
+async fn explained(
+    cloud: &Cloud,
+    project: &str,
+    admin: bool,
+    kind: &'static str,
+    id: &str,
+) -> Option<serde_json::Value> {
+    let (compute, id) = (cloud.compute.clone(), id.to_owned());
+    let asking = Asking { project_id: Some(project.to_owned()), admin };
+    let found = cloud.store.read(move |reader| compute.explain(reader, &asking, kind, &id)).await.unwrap();
+    found.map(|found| serde_json::to_value(found).unwrap())
+}
+
+#[tokio::test]
+async fn a_server_is_explained_to_its_owner_without_hosts_and_to_nobody_else() {
+    let cloud = Cloud::new(2).await;
+    let id = cloud.active("web").await;
+    let owner = explained(&cloud, "demo", false, "server", &id).await.unwrap();
+    assert_eq!((&owner["state"], &owner["why"]), (&json!("ACTIVE"), &json!("It is what was asked for.")));
+    assert_eq!(owner["details"]["placement"], "2 of 2 hosts fitted.");
+    assert!(!owner.to_string().contains("sim-"), "{owner}");
+    let admin = explained(&cloud, "admin", true, "server", &id).await.unwrap();
+    let placement = admin["details"]["placement"].as_str().unwrap();
+    assert!(placement.starts_with("2 of 2 hosts fitted, and sim-1 had the most free memory"), "{placement}");
+    assert!(explained(&cloud, "other", false, "server", &id).await.is_none());
+    assert!(explained(&cloud, "demo", false, "host", "sim-1").await.is_none());
+    // On its way: what it waits for, since when, until when.
+    cloud.hardware.set_alive("sim-1", false);
+    cloud.act(ALICE, &id, json!({"os-stop": null})).await.ok(202);
+    let owner = explained(&cloud, "demo", false, "server", &id).await.unwrap();
+    assert_eq!(owner["state"], "ACTIVE (powering-off)");
+    assert_eq!(owner["waiting_on"], "its host, which has not answered");
+    assert!(owner["since"].as_str() < owner["deadline"].as_str(), "{owner}");
+    let host = explained(&cloud, "admin", true, "host", "sim-1").await.unwrap();
+    assert_eq!((&host["state"], &host["details"]["servers"]), (&json!("down"), &json!(1)));
+}
+
+#[tokio::test]
+async fn what_an_explanation_says_would_fit_then_fits() {
+    let cloud = Cloud::new(1).await;
+    let flavor = |id: &str, ram: u64| json!({"flavor": {"id": id, "name": id, "ram": ram, "vcpus": 1, "disk": 1}});
+    cloud.post(ADMIN, "/flavors", flavor("big", 1_000_000)).await.ok(200);
+    cloud.put(ADMIN, "/os-quota-sets/demo", json!({"quota_set": {"ram": -1}})).await.ok(200);
+    let boot =
+        |flavor: &str| json!({"server": {"name": "x", "flavorRef": flavor, "imageRef": IMAGE, "networks": "none"}});
+    let id = cloud.post(ALICE, "/servers", boot("big")).await.ok(202)["server"]["id"].as_str().unwrap().to_owned();
+    cloud.settle().await;
+    let owner = explained(&cloud, "demo", false, "server", &id).await.unwrap();
+    assert_eq!(owner["state"], "ERROR");
+    assert_eq!(owner["details"]["hosts_that_fail_by_constraint"], json!({"memory (MiB)": 1}));
+    assert!(owner["details"].get("table").is_none() && !owner.to_string().contains("sim-"), "{owner}");
+    assert_eq!(owner["details"]["would_fit"], "with a flavor of 738368 MiB of memory less");
+    let admin = explained(&cloud, "admin", true, "server", &id).await.unwrap();
+    assert_eq!(admin["details"]["nearest"], "sim-1");
+    for (name, ram, status) in [("fits", 1_000_000 - 738_368, "ACTIVE"), ("not-quite", 1_000_001 - 738_368, "ERROR")] {
+        cloud.post(ADMIN, "/flavors", flavor(name, ram)).await.ok(200);
+        let id = cloud.post(ALICE, "/servers", boot(name)).await.ok(202)["server"]["id"].as_str().unwrap().to_owned();
+        cloud.settle().await;
+        assert_eq!(cloud.status(&id).await, status, "{name}");
+        cloud.delete(ALICE, &format!("/servers/{id}")).await.ok(204);
+        cloud.settle().await;
+    }
 }

@@ -1,0 +1,64 @@
+//! Why an image is as it is.
+
+use crate::Service;
+use crate::document::{Image, Member, Status, Visibility};
+use base::Result;
+use contract::{Asking, Explain, Explanation, Waiting};
+use serde_json::json;
+use store::Reader;
+
+impl Explain for Service {
+    fn kinds(&self) -> &'static [&'static str] {
+        &["image"]
+    }
+
+    fn explain(&self, reader: &mut Reader, asking: &Asking, _: &str, id: &str) -> Result<Option<Explanation>> {
+        let Some(image) = reader.get::<Image>(id)? else { return Ok(None) };
+        if !may_see(reader, asking, &image)? {
+            return Ok(None);
+        }
+        let running = image.transfer.is_some();
+        let why = match (image.status, &image.contents) {
+            (Status::Queued, _) => "It has no bytes: upload them, or stage and import them.".to_owned(),
+            (Status::Saving, _) => "An upload of its bytes runs.".to_owned(),
+            (Status::Uploading, _) if running => "Its bytes are being staged.".to_owned(),
+            (Status::Uploading, _) => "Its bytes are staged and wait for an import.".to_owned(),
+            (Status::Deactivated, _) => "An administrator has deactivated it.".to_owned(),
+            (Status::Active, Some(contents)) => match &contents.quarantined {
+                Some(why) => format!("It cannot be booted: {why}"),
+                None => "Its bytes are there and were accepted.".to_owned(),
+            },
+            (Status::Active, None) => "It is active without bytes.".to_owned(),
+        };
+        // An upload lives while its process holds its file; one that died is put back to queued within seconds.
+        let waiting = running.then(|| Waiting {
+            waiting_on: "the client that sends its bytes".to_owned(),
+            since: image.updated,
+            deadline: None,
+            attempts: 0,
+            last_error: None,
+        });
+        let mut found = Explanation {
+            kind: "image",
+            id: id.to_owned(),
+            state: image.status.as_str().to_owned(),
+            why,
+            waiting,
+            ..Explanation::default()
+        };
+        found.details.insert("size_bytes".into(), json!(image.contents.as_ref().map(|contents| contents.size_bytes)));
+        Ok(Some(found))
+    }
+}
+
+/// As the image service itself shows images.
+fn may_see(reader: &mut Reader, asking: &Asking, image: &Image) -> Result<bool> {
+    let open = matches!(image.visibility, Visibility::Public | Visibility::Community);
+    if open || asking.may_see(image.owner.as_deref().unwrap_or_default()) {
+        return Ok(true);
+    }
+    let Some(project) = asking.project_id.as_deref().filter(|_| image.visibility == Visibility::Shared) else {
+        return Ok(false);
+    };
+    Ok(reader.get::<Member>(&Member::key(&image.id, project))?.is_some())
+}
