@@ -142,7 +142,10 @@ async fn a_watch_goes_on_after_a_kill_of_control_without_loss_or_doubles() {
                 None => pending.push(line),
             }
         }
-        let _half_a_revision = lines.next().await;
+        if round < 3 {
+            // Half a revision is lost with the process.
+            lines.next().await;
+        }
         // Every object of the process goes; the next starts from the file.
         drop((lines, cloud));
         cloud = TestCloud::open(&url, Env::system(), 0).await;
