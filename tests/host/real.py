@@ -74,7 +74,8 @@ class Real:
         self.state = pathlib.Path(tempfile.mkdtemp(prefix=f"nubo-test-{name}-", dir="/var/tmp"))
         self.state.chmod(0o755)
         self.prefix = ["ip", "netns", "exec", self.netns]
-        self.env = {**os.environ, "NUBO_STATE": str(self.state), "NUBO_NETNS": self.netns,
+        # These tests look at what a removal leaves behind: nothing rests unless one asks for it.
+        self.env = {"NUBO_TRASH_RETENTION": "0", **os.environ, "NUBO_STATE": str(self.state), "NUBO_NETNS": self.netns,
                     "NUBO_BCRYPT_ROUNDS": "4", "NUBO_LISTEN": listen}
         self.output = ""
 

@@ -10,6 +10,9 @@ pub struct GuestSpec {
     pub id: ServerId,
     pub generation: u64,
     pub power: DesiredPower,
+    /// Where it shall be stopped: without asking it first. Its owner is done with it.
+    #[serde(default)]
+    pub at_once: bool,
     /// How many reboots have been asked for, ever. The agent performs the difference to its ledger, once.
     pub soft_reboots: u64,
     pub hard_reboots: u64,

@@ -21,7 +21,10 @@ pub use flavors::Flavor;
 pub use hosts::{Host, Ratios};
 pub use keypairs::KeyPair;
 pub use policy::RULES;
-pub use servers::{Allocation, DeletedServer, InstanceAction, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone};
+pub use servers::{
+    Allocation, DeletedServer, InstanceAction, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone, TrashedGuest,
+};
+pub use servers::{purge_trash, trash_claims};
 
 pub(crate) use ask::Ask;
 
@@ -48,11 +51,21 @@ pub struct Options {
     /// How long after its start control waits for hosts to call before it says that there is none.
     pub host_grace_ms: i64,
     pub deadlines: model::deadline::Deadlines,
+    /// How long a deleted server is SOFT_DELETED and can be restored, as Nova has it; 0: not at all.
+    pub reclaim_interval_s: i64,
+    /// The part of a host's disk from which on its trash goes, oldest first.
+    pub trash_share: f64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { ratios: Ratios::default(), host_grace_ms: 15_000, deadlines: Default::default() }
+        Options {
+            ratios: Ratios::default(),
+            host_grace_ms: 15_000,
+            deadlines: Default::default(),
+            reclaim_interval_s: 0,
+            trash_share: 0.85,
+        }
     }
 }
 
@@ -83,6 +96,7 @@ pub fn kinds() -> Vec<store::Kind> {
         Kind::of::<servers::DeletedServer>(),
         Kind::of::<servers::Tombstone>(),
         Kind::of::<servers::Allocation>(),
+        Kind::of::<servers::TrashedGuest>(),
         Kind::of::<servers::InstanceAction>(),
         Kind::of::<servers::ConsoleToken>(),
     ]
@@ -139,6 +153,8 @@ impl Compute {
             Arc::new(servers::Janitor(self.clone())),
             Arc::new(servers::Deadlines(self.clone())),
             Arc::new(servers::Sweeper(self.clone())),
+            Arc::new(servers::Reclaimer(self.clone())),
+            Arc::new(servers::TrashSweeper(self.clone())),
         ]
     }
 

@@ -3,7 +3,7 @@
 use crate::Compute;
 use crate::keypairs::KeyPair;
 use crate::servers::Server;
-use crate::{quota, servers};
+use crate::{hosts, quota, servers};
 use base::Result;
 use contract::recount::{Counts, Recount, add};
 use store::{Query, Reader};
@@ -18,13 +18,20 @@ impl Recount for Compute {
         let servers = reader.list::<Server>(Query::all())?;
         for server in &servers {
             let member = quota::member_scope(&server.project_id, &server.user_id);
-            for scope in [quota::project_scope(&server.project_id), member] {
+            // What is deleted softly uses no quota.
+            let charged = server.soft_deleted.is_none();
+            for scope in [quota::project_scope(&server.project_id), member].iter().filter(|_| charged) {
                 for (resource, amount) in quota::server_resources(&server.flavor, 1) {
-                    add(&mut counts, &scope, resource, amount);
+                    add(&mut counts, scope, resource, amount);
                 }
             }
         }
         servers::recount_hosts(reader, &servers, &mut counts)?;
+        // The disks of guests in the trash, and of those that are on their way out of it.
+        for host in hosts::all(reader)? {
+            let resting = crate::servers::trash_claims(reader, &host.name)?;
+            add(&mut counts, &hosts::scope(&host.name), hosts::DISK, resting);
+        }
         for pair in reader.list::<KeyPair>(Query::all())? {
             add(&mut counts, &quota::user_scope(&pair.user_id), "key_pairs", 1);
         }

@@ -4,7 +4,7 @@
 //! them. Mending happens in transactions of its own; nothing is mended that was not asked for by kind and id, and
 //! nothing that is not found wrong again inside the transaction.
 
-use crate::references::{self, Dangling, Remedy, World};
+use crate::references::{self, Dangling, Documents, Remedy, World};
 use agent_api::ViewObject;
 use base::{Env, HostName, Result};
 use contract::{Projector, Recount};
@@ -54,7 +54,7 @@ impl Audit {
         Ok(json!({
             "views": views,
             "unreadable": unreadable,
-            "images": images(&world),
+            "images": images(&world, &resting_images(reader)?),
             "names": names(&world),
             "findings": self.findings(reader)?,
         }))
@@ -262,8 +262,19 @@ fn names(world: &World) -> Value {
     names.into()
 }
 
+/// Images in the trash: their files are their own until it is emptied.
+fn resting_images(reader: &mut Reader) -> Result<Documents> {
+    let mut resting = Documents::new();
+    for trash in reader.list::<store::Trash>(store::Query::all())? {
+        for document in trash.doc.documents.into_iter().filter(|document| document.kind == "image") {
+            resting.insert(document.id, serde_json::from_str(&document.body).unwrap_or_default());
+        }
+    }
+    Ok(resting)
+}
+
 /// The files that images own in the folder of images.
-fn images(world: &World) -> Value {
+fn images(world: &World, resting: &Documents) -> Value {
     let file = |contents: &Value| {
         let text = |name: &str| contents[name].clone();
         json!({"file": text("file"), "size_bytes": text("size_bytes"), "sha512": text("sha512")})
@@ -273,5 +284,5 @@ fn images(world: &World) -> Value {
         let files: Vec<Value> = contents.into_iter().filter(|it| it.is_object()).map(file).collect();
         json!({"id": id, "files": files, "transfer": body["transfer"]})
     };
-    world.get("image").into_iter().flatten().map(image).collect()
+    world.get("image").into_iter().flatten().chain(resting).map(image).collect()
 }

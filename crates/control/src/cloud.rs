@@ -6,6 +6,7 @@ use crate::idempotency;
 use crate::ledger::Ledger;
 use crate::link::{Link, Observers};
 use crate::own_api::{self, Own};
+use crate::trash;
 use crate::sessions::Sessions;
 use agent_api::{HostInventory, Report};
 use axum::body::Body;
@@ -45,7 +46,14 @@ pub struct CloudOptions {
     pub bootstrap: Bootstrap,
     /// The interface through which the external network is masqueraded.
     pub masquerade: Option<String>,
+    /// How long what was deleted can be brought back; 0: it is gone at once.
+    pub trash_retention_s: i64,
+    /// Nova's `reclaim_instance_interval`; 0: no soft delete.
+    pub reclaim_instance_interval_s: i64,
 }
+
+/// How long the trash is kept unless somebody says otherwise: a day.
+pub const TRASH_RETENTION_S: i64 = 24 * 3600;
 
 /// A control plane. Cheap to clone; the last clone's drop stops its tasks.
 #[derive(Clone)]
@@ -116,7 +124,10 @@ impl Cloud {
         let compute = Compute::new(
             store.clone(),
             env.clone(),
-            compute::Options::default(),
+            compute::Options {
+                reclaim_interval_s: options.reclaim_instance_interval_s,
+                ..compute::Options::default()
+            },
             image.clone(),
             network.clone(),
             hosts.clone(),
@@ -137,7 +148,8 @@ impl Cloud {
             services: OnceLock::new(),
             gateway: OnceLock::new(),
         });
-        let mut services = vec![own_api::service(&own, identity.clone())?, identity.service(policy.clone()), image.rest(policy.clone())];
+        let bin = Arc::new(trash::Bin { own: own.clone(), image: image.clone(), compute: compute.clone() });
+        let mut services = vec![own_api::service(&own, identity.clone(), &bin)?, identity.service(policy.clone()), image.rest(policy.clone())];
         services.push(network.service());
         services.extend(compute.services());
         let _ = own.services.set(SERVICES.iter().map(|(kind, _, _)| *kind).collect());
@@ -212,6 +224,8 @@ async fn open_store(
 /// With every kind of document that any service keeps.
 pub(crate) fn store_options(options: &CloudOptions) -> store::Options {
     let mut store = store::Options::new(&options.store_url);
+    store.trash_ms = options.trash_retention_s.saturating_mul(1000);
+    store.kinds.extend(store::kinds());
     store.kinds.extend(engine::kinds());
     store.kinds.extend(identity::kinds());
     store.kinds.extend(image::kinds());

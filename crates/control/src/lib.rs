@@ -17,12 +17,13 @@ mod own_api;
 mod references;
 mod serve;
 mod sessions;
+mod trash;
 mod view;
 mod watch;
 mod watch_sight;
 
 pub use audit::{Audit, Finding};
-pub use cloud::{Bootstrap, Cloud, CloudOptions};
+pub use cloud::{Bootstrap, Cloud, CloudOptions, TRASH_RETENTION_S};
 pub use hosts::serve as serve_hosts;
 pub use link::{Link, Observers, host};
 pub use offline::Offline;

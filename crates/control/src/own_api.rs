@@ -1,7 +1,7 @@
 //! nubo's own service: health, metrics, status, and who owns what on a host.
 
-use crate::Sessions;
 use crate::audit::{Audit, MOST};
+use crate::{Sessions, trash};
 use crate::watch::{self, Watching};
 use base::{Fault, Result};
 use contract::Explain;
@@ -64,8 +64,8 @@ struct Part {
     detail: String,
 }
 
-pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>) -> Result<Service> {
-    let policy = Arc::new(Policy::new(RULES, None)?);
+pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>, bin: &Arc<trash::Bin>) -> Result<Service> {
+    let policy = Arc::new(Policy::joined(&[RULES, trash::RULES], None)?);
     let watching = Watching::new(own.store.clone(), tokens, policy.clone(), watch::Patience::default());
     let admin = |rule| Access::Rule(rule);
     Ok(Service {
@@ -74,7 +74,7 @@ pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>) -> Result<S
         envelope: Envelope::Nubo,
         microversions: None,
         policy,
-        routes: vec![
+        routes: [vec![
             watch::route(&watching),
             Route::new(own, Method::GET, "/healthcheck", "nubo:health", Access::Open, 200, health).no_past(OF_NOW),
             Route::new(own, Method::GET, "/metrics", "nubo:metrics", Access::Open, 200, metrics).no_past(OF_NOW),
@@ -97,7 +97,8 @@ pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>) -> Result<S
             Route::new(own, Method::POST, "/nubo/v1/repair", "nubo:repair", admin("nubo:repair"), 200, repair)
                 .no_dry_run("the audit names beforehand what a repair mends, and how")
                 .no_undo("a repair brings back what history has, and writes none"),
-        ],
+        ], trash::routes(bin)]
+        .concat(),
     })
 }
 

@@ -11,6 +11,8 @@ mod idempotency;
 mod past;
 #[path = "beyond/random.rs"]
 mod random;
+#[path = "beyond/trash.rs"]
+mod trash;
 #[path = "beyond/walk.rs"]
 mod walk;
 #[path = "beyond/watch.rs"]
@@ -34,6 +36,8 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         image_format_enforcement: true,
         bootstrap,
         masquerade: None,
+        trash_retention_s: control::TRASH_RETENTION_S,
+        reclaim_instance_interval_s: 0,
     };
     Cloud::open(options, Env::system()).await.unwrap()
 }

@@ -307,9 +307,10 @@ fn blank(body: &mut Value, field: &str, with: Value) {
 }
 
 macro_rules! document {
-    ($type:ident, $kind:literal, $keys:expr $(, project: $project:expr)? $(, redact: $redact:expr)?) => {
+    ($type:ident, $kind:literal, $keys:expr $(, project: $project:expr)? $(, redact: $redact:expr)? $(, trash: $trash:literal)?) => {
         impl Document for $type {
             const KIND: &'static str = $kind;
+            $(const TRASH: bool = $trash;)?
             fn id(&self) -> &str { &self.id }
             $(fn project_id(&self) -> &str { let of: fn(&$type) -> &str = $project; of(self) })?
             fn keys(&self, keys: &mut Keys) { let of: fn(&$type, &mut Keys) = $keys; of(self, keys); }
@@ -362,11 +363,11 @@ document!(Trust, "trust", |t, keys| {
 document!(ApplicationCredential, "application_credential", |a, keys| {
     keys.unique("name", [a.user_id.as_str(), a.name.as_str()]);
     keys.index("user", a.user_id.as_str());
-}, project: |a| &a.project_id, redact: |body| blank(body, "secret", "".into()));
+}, project: |a| &a.project_id, redact: |body| blank(body, "secret", "".into()), trash: false);
 document!(Credential, "credential", |c, keys| {
     keys.index("user", c.user_id.as_str());
     keys.index("project", c.project_id.as_deref().unwrap_or(""));
-}, redact: |body| blank(body, "blob", "".into()));
+}, redact: |body| blank(body, "blob", "".into()), trash: false);
 document!(RegisteredLimit, "registered_limit", |l, keys| {
     keys.unique("resource", [l.service_id.as_str(), l.region_id.as_deref().unwrap_or(""), &l.resource_name]);
     keys.index("service", l.service_id.as_str());
@@ -378,11 +379,13 @@ document!(Limit, "limit", |l, keys| {
     keys.index("owner", if project.is_empty() { domain } else { project });
     keys.index("service", l.service_id.as_str());
 }, project: |l| l.project_id.as_deref().unwrap_or(""));
-document!(Revocation, "revocation", |_, _| {});
+document!(Revocation, "revocation", |_, _| {}, trash: false);
 
 impl Document for TokenKeys {
     const KIND: &'static str = "token_keys";
     const HISTORY: bool = false;
+    const TRASH: bool = false;
+    const UNDO: bool = false;
 
     fn id(&self) -> &str {
         &self.id

@@ -108,10 +108,28 @@ impl Service {
         self.files.read(&contents.file)
     }
 
-    /// The ids of all images: what is named after another belongs to nobody.
+    /// The ids of all images, those in the trash included: what is named after another belongs to nobody.
     pub fn ids(reader: &mut store::Reader) -> Result<Vec<String>> {
         let images = reader.list::<Image>(store::Query::all())?;
-        Ok(images.into_iter().map(|image| image.doc.id.to_string()).collect())
+        let mut ids: Vec<String> = images.into_iter().map(|image| image.doc.id.to_string()).collect();
+        let kind = <Image as store::Document>::KIND;
+        for trash in reader.list::<store::Trash>(store::Query::all())? {
+            ids.extend(
+                trash.doc.documents.into_iter().filter(|document| document.kind == kind).map(|document| document.id),
+            );
+        }
+        Ok(ids)
+    }
+
+    /// What an undo may charge of a row of the ledger that has no limit of its own; none: no limit, or not ours.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn undo_limit(&self, reader: &mut store::Reader, project: &str, resource: &str) -> Result<Option<i64>> {
+        match resource {
+            quota::COUNT | quota::SIZE => self.options.quota.limit(reader, &project.into(), resource),
+            _ => Ok(None),
+        }
     }
 
     /// The service as the gateway takes it.

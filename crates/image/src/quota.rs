@@ -27,7 +27,7 @@ pub struct Quota {
 
 impl Quota {
     /// The limit of a project; none is unlimited.
-    fn limit(&self, reader: &mut Reader, owner: &ProjectId, resource: &str) -> Result<Option<i64>> {
+    pub(crate) fn limit(&self, reader: &mut Reader, owner: &ProjectId, resource: &str) -> Result<Option<i64>> {
         let default = if resource == COUNT { self.image_count_total } else { self.image_size_total_mib };
         let kept = match &self.limits {
             Some(limits) => limits.limit(reader, owner, "image", resource)?,

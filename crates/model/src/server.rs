@@ -57,6 +57,8 @@ pub struct Facts {
     pub forced_error: bool,
     /// The verb's deadline has passed. What comes right afterwards is right all the same.
     pub overdue: bool,
+    /// Deleted in Nova's soft way.
+    pub soft_deleted: bool,
     /// It has been ACTIVE once.
     pub launched: bool,
     /// Every port that is administratively up is wired.
@@ -108,6 +110,9 @@ pub fn state(facts: &Facts) -> State {
     if facts.verb == Verb::Delete {
         let vm_state = if facts.unschedulable || late { "error" } else { resting(facts) };
         return named(vm_state, Some("deleting"), power_state);
+    }
+    if facts.soft_deleted {
+        return named("soft-delete", None, power_state);
     }
     if facts.unschedulable || gave_up || facts.forced_error || late {
         return named("error", None, power_state);
@@ -178,6 +183,7 @@ fn named(vm_state: &'static str, task_state: Option<&'static str>, power_state: 
         ("paused", _) => "PAUSED",
         ("suspended", _) => "SUSPENDED",
         ("deleted", _) => "DELETED",
+        ("soft-delete", _) => "SOFT_DELETED",
         _ => "ERROR",
     };
     State { status, vm_state, task_state, power_state, shows_fault: status == "ERROR" || status == "DELETED" }

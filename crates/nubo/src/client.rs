@@ -102,6 +102,15 @@ impl Client {
         answer.json()
     }
 
+    /// Any call of a whole address without a body; null where the answer has none.
+    pub async fn call_url(&self, method: Method, url: &str) -> Result<Value> {
+        let answer = send(method, url, &[("x-auth-token", &self.token)], None, self.ca.as_deref()).await?;
+        if !(200..300).contains(&answer.status) {
+            bail!("{}", answer.fault());
+        }
+        if answer.body.is_empty() { Ok(Value::Null) } else { answer.json() }
+    }
+
     pub async fn post(&self, service: &str, path: &str, body: Value) -> Result<Value> {
         self.call(Method::POST, service, path, Some(body)).await
     }

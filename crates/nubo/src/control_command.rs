@@ -53,6 +53,8 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         image_format_enforcement: settings.image_format_enforcement,
         bootstrap,
         masquerade: settings.uplink.clone(),
+        trash_retention_s: settings.trash_retention_s.into(),
+        reclaim_instance_interval_s: settings.reclaim_instance_interval_s.into(),
     }
 }
 

@@ -18,6 +18,7 @@ mod stop;
 mod supervise;
 
 mod tls;
+mod trash;
 mod units;
 mod up;
 
@@ -73,6 +74,25 @@ enum Command {
     Fsck {
         #[command(flatten)]
         options: fsck::Options,
+    },
+    /// What was deleted and can still come back
+    Trash {
+        #[command(subcommand)]
+        command: trash::TrashCommand,
+    },
+    /// Take requests back: what they deleted comes back, what they changed goes back
+    Undo {
+        /// Ids of requests (header X-Openstack-Request-Id), in the order in which they were made
+        #[arg(required = true)]
+        requests: Vec<String>,
+        /// Undo the rest when something collides
+        #[arg(long)]
+        partial: bool,
+        /// Only say what would come back, and what collides
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long)]
+        json: bool,
     },
     /// Images of nubo's own
     Image {
@@ -141,6 +161,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Status { json } => return status::main(&settings, json),
         Command::Explain { kind, id, json } => explain::main(&settings, &kind, &id, json)?,
         Command::Fsck { options } => return fsck::main(&settings, options),
+        Command::Trash { command } => return trash::trash(&settings, command),
+        Command::Undo { requests, partial, dry_run, json } => {
+            return trash::undo(&settings, trash::Undo { requests, partial, dry_run, json });
+        }
         Command::Image { command: ImageCommand::Build { output, .. } } => {
             build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
         }

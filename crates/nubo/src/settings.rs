@@ -45,6 +45,8 @@ struct File {
     uplink: Option<String>,
     netns: Option<String>,
     bcrypt_rounds: Option<u32>,
+    trash_retention: Option<u32>,
+    reclaim_instance_interval: Option<u32>,
     image_format_enforcement: Option<bool>,
 }
 
@@ -60,6 +62,10 @@ pub struct Settings {
     pub uplink: Option<String>,
     pub netns: Option<String>,
     pub bcrypt_rounds: u32,
+    /// Seconds for which deleted things can be brought back; 0: not at all.
+    pub trash_retention_s: u32,
+    /// Seconds of Nova's soft delete; 0: off.
+    pub reclaim_instance_interval_s: u32,
     pub image_format_enforcement: bool,
 }
 
@@ -84,6 +90,16 @@ impl Settings {
             uplink: pick(&flags.uplink, "NUBO_UPLINK", &file.uplink),
             netns: pick(&flags.netns, "NUBO_NETNS", &file.netns),
             bcrypt_rounds: number("NUBO_BCRYPT_ROUNDS", file.bcrypt_rounds, 12)?,
+            trash_retention_s: number(
+                "NUBO_TRASH_RETENTION",
+                file.trash_retention,
+                u32::try_from(control::TRASH_RETENTION_S)?,
+            )?,
+            reclaim_instance_interval_s: number(
+                "NUBO_RECLAIM_INSTANCE_INTERVAL",
+                file.reclaim_instance_interval,
+                0,
+            )?,
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
         };
         settings.check()?;

@@ -31,6 +31,8 @@ fn options(world: &World) -> CloudOptions {
             demo_password: DEMO_PASSWORD.into(),
         },
         masquerade: None,
+        trash_retention_s: 0,
+        reclaim_instance_interval_s: 0,
     }
 }
 

@@ -121,6 +121,8 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         image_format_enforcement: true,
         bootstrap,
         masquerade: None,
+        trash_retention_s: 0,
+        reclaim_instance_interval_s: 0,
     };
     Cloud::open(options, Env::system()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))
 }

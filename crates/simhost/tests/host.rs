@@ -9,6 +9,7 @@ fn spec(id: &str, generation: u64, power: DesiredPower) -> GuestSpec {
         id: id.into(),
         generation,
         power,
+        at_once: false,
         soft_reboots: 0,
         hard_reboots: 0,
         vcpus: 1,

@@ -87,5 +87,10 @@ pub use undo::{Collision, Limits, PastRequest, Reversal, UndoPlan, Undone};
 pub use watch::{Change, Event, Revision, Watch};
 pub use writer::{Cause, Committed};
 
+/// The kinds that the store itself keeps.
+pub fn kinds() -> Vec<Kind> {
+    vec![Kind::of::<Trash>(), Kind::of::<Undone>()]
+}
+
 /// What the methods of [`Store`] return: a fault that can be shown.
 pub type Result<T, E = base::Fault> = std::result::Result<T, E>;

@@ -351,6 +351,7 @@ pub(crate) mod tests {
             id: id.into(),
             generation: 1,
             power: DesiredPower::Running,
+            at_once: false,
             soft_reboots: 0,
             hard_reboots: 0,
             vcpus: 1,

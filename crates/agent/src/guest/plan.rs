@@ -65,7 +65,7 @@ pub fn next(world: &World<'_>) -> Step {
         // Begun by this agent or by one that was killed: what asked for it may no longer show in the spec.
         (_, Some(_)) if done.ending => Step::End,
         (DesiredPower::Stopped, None) => Step::Rest(ObservedPower::Stopped),
-        (DesiredPower::Stopped, Some(RunState::Running)) => power_off(world),
+        (DesiredPower::Stopped, Some(RunState::Running)) if !spec.at_once => power_off(world),
         (DesiredPower::Stopped, Some(_)) => Step::End,
         (DesiredPower::Suspended, None) if done.memory_saved => Step::Rest(ObservedPower::Suspended),
         (DesiredPower::Suspended, None) if done.alive.is_some() && !done.ending => Step::Ended(Why::Process),

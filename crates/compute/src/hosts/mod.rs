@@ -64,10 +64,17 @@ pub fn scope(host: &str) -> String {
     format!("host:{host}")
 }
 
+/// The claim that a disk makes, and that a guest in the trash goes on making.
+pub const DISK: &str = "DISK_GB";
+
+pub fn disk_claim(flavor: &crate::servers::ServerFlavor) -> i64 {
+    (flavor.disk_gib + flavor.ephemeral_gib) as i64
+}
+
 /// What a server uses of a host.
 pub fn claims(flavor: &crate::servers::ServerFlavor) -> [(&'static str, i64); 3] {
     [
-        ("DISK_GB", (flavor.disk_gib + flavor.ephemeral_gib) as i64),
+        (DISK, disk_claim(flavor)),
         ("MEMORY_MB", flavor.ram_mib as i64),
         ("VCPU", i64::from(flavor.vcpus)),
     ]

@@ -1,7 +1,7 @@
 //! `POST /servers/{id}/action`: the body's only key says what is to be done.
 
 use super::document::Server;
-use super::{Full, consoles, find_for, history, network, ops, pending};
+use super::{Full, consoles, find_for, history, network, ops, pending, soft};
 use crate::input::{self, Fields};
 use crate::{Ask, Compute, ask};
 use base::{Fault, Result};
@@ -111,7 +111,7 @@ async fn action(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
         "unlock" => unlock(&state, &ask, rule).await,
         "os-resetState" => reset_state(&state, &ask, rule, value).await,
         "forceDelete" => ops::force_delete(&state, &ask, rule).await,
-        "restore" => restore(&state, &ask, rule).await,
+        "restore" => soft::restore(&state, &ask, rule).await,
         "addSecurityGroup" => network::group(&state, &ask, rule, value, true).await,
         "removeSecurityGroup" => network::group(&state, &ask, rule, value, false).await,
         "os-getConsoleOutput" => consoles::output(&state, &ask, rule, value).await,
@@ -207,12 +207,6 @@ async fn unlock(state: &Compute, ask: &Ask, rule: &'static str) -> Result<Reply>
     })
     .await?;
     Ok(Reply::empty(202))
-}
-
-/// Nothing is deleted softly here, so there is never anything to restore.
-async fn restore(state: &Compute, ask: &Ask, rule: &'static str) -> Result<Reply> {
-    let full = state.read(ask, move |reader, ask| find_for(reader, ask, ask.param("server_id"), rule)).await?;
-    Err(ops::refuse_state("restore", &full.server.id, "vm_state", full.state().vm_state))
 }
 
 /// nubo needs no such thing, but tools know it: ERROR can be put on and taken off a server, and its guest is untouched.

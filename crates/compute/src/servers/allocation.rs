@@ -46,6 +46,9 @@ impl Document for Allocation {
     fn keys(&self, keys: &mut Keys) {
         keys.index("host", self.host.as_str());
     }
+    fn needs(&self, needs: &mut store::Needs) {
+        needs.on::<Server>(&self.id);
+    }
 }
 
 /// Takes a server's room on a host. Whatever it held elsewhere is released first.

@@ -41,6 +41,8 @@ pub struct ConsoleToken {
 impl Document for ConsoleToken {
     const KIND: &'static str = "console_token";
     const HISTORY: bool = false;
+    const TRASH: bool = false;
+    const UNDO: bool = false;
     fn id(&self) -> &str {
         &self.id
     }

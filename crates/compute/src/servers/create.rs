@@ -541,6 +541,7 @@ fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &Serv
         access_ip_v6: wanted.access_ip_v6.clone(),
         fault,
         forced_error: false,
+        soft_deleted: None,
         stop_reason: None,
         passing_since: image.quarantined.is_none().then(|| tx.now()),
         overdue: 0,

@@ -87,10 +87,22 @@ pub struct Server {
     /// Hosts that gave up before it ever ran.
     #[serde(default)]
     pub avoid: Vec<HostName>,
+    /// Set while it is SOFT_DELETED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_deleted: Option<SoftDeleted>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SoftDeleted {
+    pub at: Timestamp,
+    /// It ran, and shall do so again when it is restored.
+    pub running: bool,
 }
 
 impl Document for Server {
     const KIND: &'static str = "server";
+    const MADE: Option<&'static str> =
+        Some("it has a place on a host: delete it by its own call, and it rests in the trash");
     fn id(&self) -> &str {
         &self.id
     }
@@ -110,6 +122,39 @@ impl Document for Server {
         if self.passing_since.is_some() && !self.is_overdue() {
             keys.index("todo", "passing");
         }
+        if self.soft_deleted.is_some() {
+            keys.index("todo", "reclaim");
+        }
+    }
+    fn needs(&self, needs: &mut store::Needs) {
+        if let Some(host) = &self.host {
+            needs.on::<crate::hosts::Host>(host);
+        }
+    }
+    fn restored(&mut self, now: Timestamp, replaced: Option<&Self>) {
+        match replaced {
+            // Its host has seen one generation more: that of the guest in the trash.
+            None => {
+                self.generation += 1;
+                self.ask_for_power(now);
+            }
+            Some(current) => {
+                (self.generation, self.verb) = (current.generation, current.verb);
+                (self.verb_generation, self.stop_reason) = (current.verb_generation, current.stop_reason.clone());
+                (self.soft_reboots, self.hard_reboots) = (current.soft_reboots, current.hard_reboots);
+                (self.passing_since, self.overdue) = (current.passing_since, current.overdue);
+                match self.power == current.power {
+                    true => self.touch(),
+                    false => self.ask_for_power(now),
+                }
+            }
+        }
+    }
+    fn undone(_tx: &mut store::Tx, before: Option<&Self>, _after: Option<&Self>) -> base::Result<()> {
+        if let Some(server) = before.filter(|server| server.power == Power::Absent) {
+            return Err(base::Fault::conflict(format!("Instance {} is being deleted at once.", server.id)));
+        }
+        Ok(())
     }
 }
 
@@ -148,6 +193,18 @@ impl Server {
                 self.forced_error = false;
             }
         }
+    }
+
+    /// A new generation, by whatever verb leads to the power that is desired already.
+    fn ask_for_power(&mut self, now: Timestamp) {
+        let verb = match self.power {
+            Power::Running => Verb::Start,
+            Power::Stopped => Verb::Stop,
+            Power::Paused => Verb::Pause,
+            Power::Suspended => Verb::Suspend,
+            Power::Absent => Verb::Delete,
+        };
+        self.ask(verb, now);
     }
 
     /// A new generation for what the guest merely reads, such as its metadata.
@@ -189,6 +246,12 @@ impl Document for ServerObserved {
     fn keys(&self, keys: &mut Keys) {
         if self.waits_for_ports() {
             keys.index("todo", "launch");
+        }
+    }
+    /// Its guest was stopped meanwhile, and its host will say what it is.
+    fn restored(&mut self, _now: Timestamp, replaced: Option<&Self>) {
+        if replaced.is_none() {
+            (self.generation, self.power, self.rest, self.gave_up) = (0, None, Power::Stopped, false);
         }
     }
 }
@@ -260,8 +323,33 @@ impl Document for DeletedServer {
     }
 }
 
+/// A deleted server's guest while the server rests in the trash: stopped, without ports, its disk in its place. It
+/// goes when the trash is purged, and an undo takes it away in favour of the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrashedGuest {
+    /// As it shall be on its host: one generation beyond that of the deleted server.
+    pub server: Server,
+    pub deleted: Timestamp,
+}
+
+impl Document for TrashedGuest {
+    const KIND: &'static str = "trashed_guest";
+    const TRASH: bool = false;
+    fn id(&self) -> &str {
+        &self.server.id
+    }
+    fn project_id(&self) -> &str {
+        &self.server.project_id
+    }
+    fn keys(&self, keys: &mut Keys) {
+        if let Some(host) = &self.server.host {
+            keys.index("host", host.as_str());
+        }
+    }
+}
+
 /// A guest that must go from a host: one that the host reported and the store does not know, or one whose server is
-/// another host's now, or nobody's.
+/// another host's now, or nobody's, be it that the trash was emptied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// `SERVER/HOST`: a server may have left several hosts.
@@ -269,12 +357,17 @@ pub struct Tombstone {
     pub id: ServerId,
     pub host: HostName,
     pub generation: u64,
+    /// What its disk has reserved there until it is gone.
+    #[serde(default)]
+    pub disk_gib: u64,
 }
 
 impl Document for Tombstone {
     const KIND: &'static str = "guest_tombstone";
     const SCHEMA: u32 = 2;
     const INDEX_VERSION: u32 = 2;
+    const TRASH: bool = false;
+    const UNDO: bool = false;
     fn id(&self) -> &str {
         &self.key
     }
@@ -291,7 +384,7 @@ impl Document for Tombstone {
 
 impl Tombstone {
     pub fn new(id: ServerId, host: HostName, generation: u64) -> Tombstone {
-        Tombstone { key: format!("{id}/{host}"), id, host, generation }
+        Tombstone { key: format!("{id}/{host}"), id, host, generation, disk_gib: 0 }
     }
 
     /// The server and the host of a tombstone that is gone, from its key.
@@ -316,6 +409,7 @@ pub fn facts(server: &Server, observed: Option<&ServerObserved>) -> Facts {
         unschedulable: server.unschedulable,
         forced_error: server.forced_error,
         overdue: server.is_overdue(),
+        soft_deleted: server.soft_deleted.is_some(),
         launched: observed.is_some_and(|seen| seen.launched_at.is_some()),
         ports_up: false,
         observed: observed.map(|seen| Observed {

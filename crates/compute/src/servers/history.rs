@@ -33,6 +33,8 @@ pub struct InstanceAction {
 
 impl Document for InstanceAction {
     const KIND: &'static str = "instance_action";
+    /// A log.
+    const UNDO: bool = false;
     fn id(&self) -> &str {
         &self.id
     }

@@ -354,8 +354,11 @@ async fn select(state: &Arc<Compute>, ask: &Ask, pages: &mut Pages) -> Result<(V
     let filter = Filter::read(ask)?;
     let order = Order::read(ask)?;
     let mut rows = Vec::new();
-    if !filter.deleted {
-        let fitting = pages.entries.values().filter(|entry| filter.fits(&entry.server, entry.observed.as_ref(), false));
+    {
+        // What is deleted softly shows where deleted servers do.
+        let here = |entry: &&Entry| entry.server.soft_deleted.is_some() == filter.deleted;
+        let fitting = pages.entries.values().filter(here);
+        let fitting = fitting.filter(|entry| filter.fits(&entry.server, entry.observed.as_ref(), false));
         let ids: Vec<ServerId> = fitting.map(|entry| entry.server.id.clone()).collect();
         if filter.needs_ports() {
             pages.load_ports(state, &ids).await?;

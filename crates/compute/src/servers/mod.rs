@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   POST -> document, ports, quota --place--> host, ports bound, room taken --view--> host ... --report--> observed
-//!   DELETE -> desired Absent --view--> host ... --report Absent--> document, ports, quota, room gone in one commit
+//!   DELETE -> the trash (see `trash.rs`), or, where there is none, and by forceDelete:
+//!             desired Absent --view--> host ... --report Absent--> document, ports, quota, room gone in one commit
 //! ```
 //!
 //! Never: a host's room taken without a server that holds it, a status that is stored, a guest that is asked to do
@@ -28,17 +29,21 @@ mod place;
 mod plan;
 mod projector;
 mod render;
+mod soft;
+mod trash;
 
 pub use allocation::{Allocation, Sweeper, recount as recount_hosts};
 pub use book::Book;
 pub use changes::CHANGES;
 pub use consoles::ConsoleToken;
 pub use consoles::bridge_service;
-pub use document::{DeletedServer, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone, state_of};
+pub use document::{DeletedServer, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone, TrashedGuest, state_of};
 pub use history::InstanceAction;
 pub use observe::report as observe_report;
 pub use pending::Deadlines;
 pub use place::{Janitor, Launcher, Placer};
+pub use soft::Reclaimer;
+pub use trash::{Sweeper as TrashSweeper, claims as trash_claims, purge as purge_trash};
 
 use crate::{Ask, Compute};
 use base::{Fault, Result};

@@ -1,13 +1,13 @@
 //! What hosts report becomes documents, written only where something changed.
 
 use super::document::{DeletedServer, Server, ServerFault, ServerObserved, ServerSecret, Tombstone, facts};
-use super::{allocation, history, pending, place};
+use super::{allocation, history, pending, place, trash};
 use crate::{Compute, quota};
 use agent_api::{GuestObserved, ObservedPower, Report};
 use base::{HostName, Result, ServerId};
 use model::server::{Power, Verb, settled};
 use std::collections::BTreeSet;
-use store::{Document, Query, Stored, Tx};
+use store::{Query, Stored, Tx};
 
 /// Takes over a report of a host.
 pub fn report(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
@@ -63,11 +63,12 @@ fn guest_seen(state: &Compute, tx: &mut Tx, host: &HostName, guest: &GuestObserv
 
 /// A guest that nobody wants on that host: it is asked to go, and forgotten when it has gone.
 fn stray_seen(tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()> {
+    if trash::is_on(tx, &guest.id, host)? {
+        return Ok(());
+    }
     let known = Tombstone::of(tx, &guest.id, host)?;
     match (known, guest.power) {
-        (Some(tombstone), ObservedPower::Absent) => {
-            tx.delete::<Tombstone>(tombstone.id())?;
-        }
+        (Some(tombstone), ObservedPower::Absent) => trash::bury(tx, &tombstone)?,
         (None, ObservedPower::Absent) | (Some(_), _) => {}
         (None, _) => {
             tracing::warn!(host = %host, server = %guest.id, "a guest that the store does not know is removed");
@@ -178,6 +179,8 @@ fn conclude(tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<()> {
 /// The guest is not on its host (any more).
 fn gone(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
     if server.power == Power::Absent {
+        // It was asked for without the trash, and its disk is gone.
+        tx.skip_trash();
         return remove(state, tx, server);
     }
     let Some(seen) = tx.get::<ServerObserved>(&server.id)?.filter(|seen| seen.power.is_some()) else { return Ok(()) };
@@ -201,7 +204,7 @@ fn missing_guests(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
     }
     for tombstone in tx.list::<Tombstone>(Query::index("host", report.host.as_str()))? {
         if !named.contains(&tombstone.doc.id) {
-            tx.delete::<Tombstone>(tombstone.doc.id())?;
+            trash::bury(tx, &tombstone)?;
         }
     }
     Ok(())
@@ -211,7 +214,9 @@ fn missing_guests(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
 pub fn remove(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
     let id = server.id.clone();
     state.ports.detach_all(tx, &id)?;
-    quota::release_server(tx, &server.project_id, &server.user_id, &server.flavor)?;
+    if server.soft_deleted.is_none() {
+        quota::release_server(tx, &server.project_id, &server.user_id, &server.flavor)?;
+    }
     allocation::release(tx, &server)?;
     let observed = tx.get::<ServerObserved>(&id)?.map(|seen| seen.doc);
     if observed.is_some() {

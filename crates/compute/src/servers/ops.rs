@@ -2,7 +2,7 @@
 
 use super::document::{Server, ServerSecret, Tombstone};
 use super::render::{Parts, View, render};
-use super::{Full, find, history};
+use super::{Full, find, history, soft};
 use crate::{Ask, Compute, ask, input};
 use base::{Fault, Result};
 use model::server::{Power, Verb};
@@ -169,17 +169,21 @@ pub async fn delete(state: Arc<Compute>, call: Call) -> Result<Reply> {
         .write(&ask, move |tx, ask| {
             let full = find(tx, ask)?;
             refuse_locked(ask, &full.server)?;
-            begin_delete(&inner, tx, ask, full.server)
+            match inner.options.reclaim_interval_s > 0 && full.server.soft_deleted.is_none() {
+                true => soft::delete(tx, ask, full.server),
+                false => begin_delete(&inner, tx, ask, full.server),
+            }
         })
         .await?;
     Ok(Reply::empty(204))
 }
 
-/// The same by another name: nothing is deleted softly here.
+/// Deletes at once: neither softly nor by way of the trash.
 pub async fn force_delete(state: &Arc<Compute>, ask: &Ask, rule: &'static str) -> Result<Reply> {
     let inner = state.clone();
     super::actions::change(state, ask, rule, move |tx, ask, full| {
         refuse_locked(ask, &full.server)?;
+        tx.skip_trash();
         // A host that does not answer, or does not get it done, is not waited for where an administrator says so.
         let silent = full.server.host.as_ref().is_some_and(|host| !inner.hosts.is_alive(host));
         if ask.is_admin() && (silent || (full.server.power == Power::Absent && full.server.is_overdue())) {
@@ -218,13 +222,18 @@ pub async fn clear_password(state: Arc<Compute>, call: Call) -> Result<Reply> {
     Ok(Reply::empty(204))
 }
 
-/// Asks for the server's absence. One that no host ever saw goes at once.
+/// Lays the server into the trash, where there is one. Otherwise asks for its absence; one that no host ever saw goes
+/// at once.
 fn begin_delete(state: &Compute, tx: &mut Tx, ask: &Ask, server: Stored<Server>) -> Result<()> {
     let mut server = server;
     if server.power == Power::Absent {
         return Ok(());
     }
     server.doc.ask(Verb::Delete, tx.now());
+    if tx.has_trash() && server.host.is_some() {
+        history::begin(tx, ask, &server, "delete", None)?;
+        return super::trash::lay(state, tx, server);
+    }
     history::begin(tx, ask, &server, "delete", Some(server.generation))?;
     tx.update(&server.doc)?;
     if server.host.is_none() {

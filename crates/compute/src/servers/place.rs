@@ -1,7 +1,7 @@
 //! Loops over servers: finding a host, noticing the first ACTIVE, removing what no host has.
 
 use super::document::{DeletedServer, Server, ServerFault, ServerObserved, Tombstone};
-use super::{allocation, consoles, history, observe, pending};
+use super::{allocation, consoles, history, observe, pending, trash};
 use crate::Compute;
 use crate::hosts::{self, Host};
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ const HOSTS_TRIED: usize = 3;
 /// Among at most so many hosts one is chosen in the commit that makes the server.
 const AT_ONCE_HOSTS: usize = 64;
 
-fn cause(what: &str) -> Cause {
+pub(super) fn cause(what: &str) -> Cause {
     Cause::new("nubo", "", what)
 }
 
@@ -161,8 +161,13 @@ fn place(state: &Compute, tx: &mut Tx, id: &str) -> Result<Outcome> {
     let rooms = rooms(state, tx, &known)?;
     let request = request(&server);
     match decide(&request, &rooms) {
-        Ok(decision) => settle_on(state, tx, &mut server, &known, decision)?,
+        Ok(decision) => {
+            let host = decision.host.clone();
+            settle_on(state, tx, &mut server, &known, decision)?;
+            state.keep_share(tx, &host)?;
+        }
         Err(_) if may_still_come(state, tx, &request, &rooms) => return Ok(Outcome::Again { after_ms: 200 }),
+        Err(_) if trash::make_room(tx, &request, &rooms)? => return Ok(Outcome::Again { after_ms: 200 }),
         Err(explained) => {
             server.unschedulable = true;
             server.fault = Some(ServerFault {
@@ -279,8 +284,8 @@ impl Janitor {
             }
             consoles::forget(tx, &tokens)?;
             for id in &lost {
-                if tx.get::<Tombstone>(id)?.is_some() {
-                    tx.delete::<Tombstone>(id)?;
+                if let Some(tombstone) = tx.get::<Tombstone>(id)? {
+                    trash::bury(tx, &tombstone)?;
                 }
             }
             Ok(())

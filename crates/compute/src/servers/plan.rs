@@ -16,11 +16,13 @@ pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<N
     for host in hosts::all(tx)? {
         rooms.push(host.room(tx, &state.options.ratios, state.hosts.is_alive(&host.name))?);
     }
+    // What rests in the trash makes room for what lives.
+    let emptied = super::trash::emptied(tx, &rooms)?;
     let (mut admin, mut public) = (Vec::new(), Vec::new());
     for server in servers {
         let request = request(server);
         let fitting = rooms.iter().filter(|room| choose(&request, std::slice::from_ref(room)).is_ok()).count();
-        match choose(&request, &rooms) {
+        match choose(&request, &rooms).or_else(|why| choose(&request, &emptied).map_err(|_| why)) {
             _ if server.unschedulable => {
                 let why = server.fault.as_ref().map_or("", |fault| fault.message.as_str());
                 admin.push(json!({"server": server.id, "host": null, "refused": why}));

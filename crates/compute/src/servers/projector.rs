@@ -1,6 +1,6 @@
 //! Servers as the hosts that carry them are told.
 
-use super::document::{Server, ServerSecret, Tombstone};
+use super::document::{Server, ServerSecret, Tombstone, TrashedGuest};
 use crate::Compute;
 use agent_api::{
     DesiredPower, DiskFormat, GuestSpec, InstanceMetadata, MetadataAddress, MetadataNetwork, Nic, OnCrash, RootDisk,
@@ -11,7 +11,7 @@ use contract::{Projector, ServerPort, Touched};
 use model::extra_spec;
 use model::server::Power;
 use std::collections::BTreeMap;
-use store::{Change, Document, Query, Reader};
+use store::{Change, Document, Query, Reader, Stored};
 
 impl Projector for Compute {
     fn whole(&self, reader: &mut Reader, host: &HostName) -> Result<Vec<ViewObject>> {
@@ -22,6 +22,9 @@ impl Projector for Compute {
         for server in &servers {
             let ports = ports.get(&server.id).map(Vec::as_slice).unwrap_or_default();
             objects.push(ViewObject::Guest(spec(self, reader, server, ports)?));
+        }
+        for trashed in reader.list::<TrashedGuest>(Query::index("host", host.as_str()))? {
+            objects.push(ViewObject::Guest(resting(self, reader, &trashed)?));
         }
         let buried = reader.list::<Tombstone>(Query::index("host", host.as_str()))?;
         // A server that came back to a host needs no tombstone there.
@@ -38,6 +41,7 @@ impl Projector for Compute {
                 Some(None) => {}
                 None => touched.anywhere(ViewKind::Guest, &change.id),
             },
+            TrashedGuest::KIND => touched.anywhere(ViewKind::Guest, &change.id),
             Tombstone::KIND => match change.document::<Tombstone>()? {
                 Some(tombstone) => touched.on(&tombstone.host, ViewKind::Guest, &tombstone.id),
                 None => match Tombstone::parse(&change.id) {
@@ -72,6 +76,10 @@ impl Projector for Compute {
             let ports = self.ports.of_server(reader, &server.id)?;
             return Ok(Some(ViewObject::Guest(spec(self, reader, &server, &ports)?)));
         }
+        let here = |trashed: &Stored<TrashedGuest>| trashed.server.host.as_ref() == Some(host);
+        if let Some(trashed) = reader.get::<TrashedGuest>(id)?.filter(here) {
+            return Ok(Some(ViewObject::Guest(resting(self, reader, &trashed)?)));
+        }
         let tombstone = Tombstone::of(reader, id, host)?;
         Ok(tombstone.map(|tombstone| ViewObject::Guest(absent(&tombstone))))
     }
@@ -94,6 +102,7 @@ fn absent(tombstone: &Tombstone) -> GuestSpec {
         id: tombstone.id.clone(),
         generation: tombstone.generation,
         power: DesiredPower::Absent,
+        at_once: false,
         soft_reboots: 0,
         hard_reboots: 0,
         vcpus: 1,
@@ -104,6 +113,11 @@ fn absent(tombstone: &Tombstone) -> GuestSpec {
         config_drive: false,
         metadata: InstanceMetadata { uuid: tombstone.id.clone(), ..InstanceMetadata::default() },
     }
+}
+
+/// A guest in the trash: its disk, and nothing that runs or is wired.
+fn resting(state: &Compute, reader: &mut Reader, trashed: &TrashedGuest) -> Result<GuestSpec> {
+    Ok(GuestSpec { at_once: true, ..spec(state, reader, &trashed.server, &[])? })
 }
 
 fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPort]) -> Result<GuestSpec> {
@@ -119,6 +133,7 @@ fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPo
             Power::Suspended => DesiredPower::Suspended,
             Power::Absent => DesiredPower::Absent,
         },
+        at_once: false,
         soft_reboots: server.soft_reboots,
         hard_reboots: server.hard_reboots,
         vcpus: server.flavor.vcpus,

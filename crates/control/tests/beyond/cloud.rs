@@ -55,6 +55,8 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         image_format_enforcement: true,
         bootstrap,
         masquerade: None,
+        trash_retention_s: control::TRASH_RETENTION_S,
+        reclaim_instance_interval_s: 0,
     }
 }
 
@@ -65,14 +67,20 @@ impl TestCloud {
 
     pub async fn open(store_url: &str, env: Env, hosts: usize) -> TestCloud {
         let images = tempfile::tempdir().unwrap();
-        let cloud = Cloud::open(options(store_url, images.path()), env.clone()).await.unwrap();
+        let cloud = TestCloud::open_with(options(store_url, images.path()), env, hosts).await;
+        TestCloud { _images: Some(images), ..cloud }
+    }
+
+    /// With options of one's own; the caller keeps the images' folder.
+    pub async fn open_with(options: CloudOptions, env: Env, hosts: usize) -> TestCloud {
+        let cloud = Cloud::open(options, env.clone()).await.unwrap();
         let mut tasks = Tasks(Vec::new());
         for number in 1..=hosts {
             let host = simhost::SimHost::new(env.clone(), simhost::Options::new(format!("sim{number}")));
             tasks.0.push(tokio::spawn(control::host(Arc::new(host), cloud.link())));
         }
         cloud.wait_hosts(hosts).await;
-        TestCloud { _hosts: tasks, _images: Some(images), ..TestCloud::of(cloud).await }
+        TestCloud { _hosts: tasks, ..TestCloud::of(cloud).await }
     }
 
     /// Around a cloud that was opened otherwise, without hosts.

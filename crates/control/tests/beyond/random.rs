@@ -51,7 +51,8 @@ impl Mirror {
                 ours |= versions.iter().any(|it| it.rev == revision.rev && it.request_id.as_str() == request);
             }
             others |= !ours && own.is_empty();
-            for change in &revision.changes {
+            // A plan tells of the deletion, and not of the trash in which the document then rests.
+            for change in revision.changes.iter().filter(|change| change.kind != "trash") {
                 let key = (change.kind.to_string(), change.id.clone());
                 let after = change.body.as_deref().map(parsed);
                 let before = match &after {

@@ -60,10 +60,15 @@ impl Service {
             requeue(self, Cause::new("nubo", "", "images:sweep"), id.clone(), nonce).await?;
             image = self.store.get::<Image>(id).await?;
         }
+        let resting = self.resting(id).await?;
+        let image = image.map(|image| image.doc).or(resting);
         let named: BTreeSet<&str> = image.iter().flat_map(|image| image.files()).collect();
         for found in files.iter().filter(|found| found.image == *id && !named.contains(found.name.as_str())) {
             // A transfer that ended since the document was read has named its file and let go of it.
-            let now = self.store.get::<Image>(id).await?;
+            let now = match self.store.get::<Image>(id).await? {
+                Some(image) => Some(image.doc),
+                None => self.resting(id).await?,
+            };
             if now.iter().flat_map(|image| image.files()).any(|name| name == found.name) {
                 continue;
             }
@@ -72,6 +77,19 @@ impl Service {
             }
         }
         Ok(true)
+    }
+
+    /// The image as it rests in the trash: its bytes are still its own.
+    async fn resting(&self, id: &ImageId) -> Result<Option<Image>> {
+        let id = id.clone();
+        self.store
+            .read_few(move |reader| {
+                let Some(trash) = reader.in_trash::<Image>(&id)? else { return Ok(None) };
+                let kind = <Image as store::Document>::KIND;
+                let found = trash.documents.iter().find(|document| document.kind == kind && document.id == *id);
+                Ok(found.map(|document| document.document::<Image>()).transpose()?)
+            })
+            .await
     }
 
     /// Removes the bytes of an image that is gone. A failure is left to the loop.
