@@ -40,7 +40,7 @@ enum Inside {
 
 impl Slot {
     pub fn new(world: &World, options: Options) -> Slot {
-        let inside = Inside::Down { machine: Machine::new(&world.env), cut: false };
+        let inside = Inside::Down { machine: Machine::new(&world.host_env), cut: false };
         Slot { name: options.name.clone(), options, inside: Mutex::new(inside) }
     }
 
@@ -83,7 +83,7 @@ impl Slot {
             Inside::Down { machine, .. } => machine.clone(),
             Inside::Up { agent, .. } => agent.machine(),
         };
-        let agent = Arc::new(SimHost::start(world.env.clone(), self.options.clone(), machine));
+        let agent = Arc::new(SimHost::start(world.host_env.clone(), self.options.clone(), machine));
         let life = Life::default();
         *inside = Inside::Up { agent: agent.clone(), life: life.clone() };
         (agent, life)
@@ -94,7 +94,7 @@ impl Slot {
         if let Inside::Down { machine, cut } = &mut *self.inside()
             && std::mem::take(cut)
         {
-            machine.power_cut(&world.env);
+            machine.power_cut(&world.host_env);
         }
     }
 }

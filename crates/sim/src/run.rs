@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use base::Env;
 use base::random::SeededRandom;
 use http::Method;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -35,6 +35,10 @@ const IN_FLIGHT: usize = 4;
 const ANSWER: Duration = Duration::from_secs(300);
 /// After the last fault all is as it shall be within this.
 const SETTLE: Duration = Duration::from_secs(900);
+/// What is past its deadline is in ERROR within this, while control runs.
+const LATE: Duration = Duration::from_secs(180);
+/// The widest deadline of a server.
+const DEADLINE_S: i64 = 30 * 60;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -89,6 +93,8 @@ struct History<'a> {
     promises: Promises,
     mirror: Mirror,
     in_flight: JoinSet<Done>,
+    /// Servers past their deadline, and since when that was seen.
+    late: BTreeMap<String, Instant>,
     tally: Tally,
     step: u64,
     began: Instant,
@@ -122,6 +128,7 @@ impl<'a> History<'a> {
             promises: Promises::default(),
             mirror: Mirror::open(&folder.join("nubo.db")).context("the store's file")?,
             in_flight: JoinSet::new(),
+            late: BTreeMap::new(),
             tally,
             step: 0,
             began: Instant::now(),
@@ -316,6 +323,7 @@ impl<'a> History<'a> {
         check::every_step(&self.world, &self.mirror)?;
         check::ledger(&self.mirror)?;
         self.promises.check(&self.mirror)?;
+        self.deadlines()?;
         match trouble::take() {
             Some(said) => Err(Broken::new("nothing panics and no bug is logged", said)),
             None => Ok(()),
@@ -333,6 +341,31 @@ impl<'a> History<'a> {
             // A process that died under the question is no answer.
             _ => Ok(()),
         }
+    }
+
+    /// Nothing is on its way for longer than its deadline: then it is in ERROR.
+    fn deadlines(&mut self) -> Held {
+        let now = Instant::now();
+        if self.world.process().is_none() {
+            self.late.clear();
+            return Ok(());
+        }
+        let wall = self.world.env.now().micros();
+        let mut late = std::mem::take(&mut self.late);
+        let passing = self.mirror.all("server").filter(|(_, server)| {
+            let since = server["passing_since"].as_i64();
+            let over = server["overdue"].as_u64() == server["verb_generation"].as_u64();
+            !over && since.is_some_and(|since| (wall - since) / 1_000_000 > DEADLINE_S)
+        });
+        for (id, _) in passing {
+            let since = late.remove(id).unwrap_or(now);
+            if now - since > LATE {
+                let what = format!("server {id} has been past its deadline for {:?}", now - since);
+                return Err(Broken::new("nothing is on its way for longer than its deadline", what));
+            }
+            self.late.insert(id.clone(), since);
+        }
+        Ok(())
     }
 
     /// Waits until all is as it shall be.

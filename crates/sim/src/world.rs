@@ -16,6 +16,8 @@ use tokio::time::Instant;
 pub struct World {
     pub env: Env,
     pub clock: Arc<SimClock>,
+    /// Of hosts: their clocks are their own and do not jump with control's.
+    pub host_env: Env,
     /// What the world decides by itself: how long a process stays down.
     pub dice: Dice,
     /// The machine of control: `nubo.db` and `images`.
@@ -38,9 +40,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl World {
     pub fn new(env: Env, clock: Arc<SimClock>, dice: Dice, folder: PathBuf) -> Arc<World> {
+        let host_env = Env { clock: Arc::new(SimClock::new(Some(env.now()))), ..env.clone() };
         Arc::new(World {
             env,
             clock,
+            host_env,
             dice,
             folder,
             control: Mutex::default(),

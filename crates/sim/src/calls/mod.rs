@@ -250,6 +250,15 @@ fn body(g: &Gen, operation: &Operation) -> Option<Value> {
         "image" => image::body(g, operation.operation),
         "network" => network::body(g, operation.operation),
         "compute" => compute::body(g, operation.operation),
+        "nubo" => own(g, operation.operation),
+        _ => None,
+    }
+}
+
+/// Bodies of nubo's own service. What is asked to be mended is whole: mending it changes nothing.
+fn own(g: &Gen, operation: &str) -> Option<Value> {
+    match operation {
+        "nubo:repair" => Some(json!({"objects": [{"kind": "server", "id": g.id("servers")}]})),
         _ => None,
     }
 }
