@@ -68,16 +68,13 @@ pub async fn create(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
     let (servers, place) = state
         .write(&ask, move |tx, ask| {
             let servers = make(&inner, tx, ask, &project, &wanted_in, &pass)?;
-            if dry {
-                // The room of a host is not taken, so that the plan can say which has any.
-                let place = would_place(&inner, tx, &servers)?;
-                return Ok((servers, Some(place)));
-            }
+            // Before any room is taken, so that the plan can say which host has any.
+            let place = if dry { Some(would_place(&inner, tx, &servers)?) } else { None };
             // Many at once are the loop's, one after the other: others want to write, too.
             if let [server] = servers.as_slice() {
                 place::at_once(&inner, tx, server)?;
             }
-            Ok((servers, None))
+            Ok((servers, place))
         })
         .await?;
     if let (Some(plan), Some(place)) = (plan, place) {

@@ -1,6 +1,7 @@
 //! Where new servers would go: for dry runs, by the same choice that the placing loop makes after the commit.
 
 use super::document::Server;
+use super::place::{request, rooms};
 use crate::{Compute, hosts};
 use base::Result;
 use model::scheduler::{self, Request, choose};
@@ -12,10 +13,8 @@ use store::scope::Note;
 ///
 /// Charges nothing: the call leaves that to the loop, unless it makes a single server.
 pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<Note> {
-    let mut rooms = Vec::new();
-    for host in hosts::all(tx)? {
-        rooms.push(host.room(tx, &state.options.ratios, state.hosts.is_alive(&host.name))?);
-    }
+    let known = hosts::all(tx)?;
+    let mut rooms = rooms(state, tx, &known)?;
     // What rests in the trash makes room for what lives.
     let emptied = super::trash::emptied(tx, &rooms)?;
     let (mut admin, mut public) = (Vec::new(), Vec::new());
@@ -54,17 +53,6 @@ pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<N
         }
     }
     Ok(Note { name: "host", public: public.into(), admin: admin.into() })
-}
-
-fn request(server: &Server) -> Request {
-    Request {
-        vcpus: u64::from(server.flavor.vcpus),
-        memory_mib: server.flavor.ram_mib,
-        disk_gib: server.flavor.disk_gib + server.flavor.ephemeral_gib,
-        availability_zone: server.wanted_zone.clone(),
-        host: server.wanted_host.clone(),
-        avoid: Vec::new(),
-    }
 }
 
 fn take(room: &mut scheduler::Host, request: &Request) {
