@@ -4,7 +4,7 @@ use crate::check::Broken;
 use crate::client::{Answer, Ask};
 use crate::mirror::Mirror;
 use http::Method;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Classes whose ids are ids of documents, and the documents' kinds.
 const KINDS: &[(&str, &str)] = &[
@@ -37,31 +37,43 @@ struct Promise {
 }
 
 #[derive(Default)]
-pub struct Promises(BTreeMap<String, Promise>);
+pub struct Promises {
+    made: BTreeMap<String, Promise>,
+    /// How many calls have gone out.
+    calls: u64,
+    /// The ids that calls may have ended, by the number of the call: what was made meanwhile may hang on them.
+    ended: Vec<(u64, BTreeSet<String>)>,
+}
 
-/// Things that a call may have ended.
-pub struct Doubt(Vec<String>);
+/// Things that a call may have ended, and which call it was.
+pub struct Doubt {
+    things: Vec<String>,
+    call: u64,
+}
 
 impl Promises {
     /// A call goes out: what it may end is in doubt from now on.
     pub fn asked(&mut self, ask: &Ask) -> Doubt {
         let body = String::from_utf8_lossy(&ask.body);
+        self.calls += 1;
+        let call = self.calls;
         if ask.is_dry() {
-            return Doubt(Vec::new());
+            return Doubt { things: Vec::new(), call };
         }
         let ends = ask.method == Method::DELETE
             || body.contains("forceDelete")
             || ask.operation == "router:remove_router_interface"
             || ask.operation == "images:import";
         if !ends {
-            return Doubt(Vec::new());
+            return Doubt { things: Vec::new(), call };
         }
         let path = ask.path.split('?').next().unwrap_or_default();
         let mut causes: Vec<String> =
             path.split('/').chain(body.split('"')).filter(|word| word.len() >= 32).map(str::to_owned).collect();
         let mut doubted: Vec<String> = Vec::new();
+        let mut ended: BTreeSet<String> = causes.iter().cloned().collect();
         while let Some(cause) = causes.pop() {
-            for (id, promise) in &self.0 {
+            for (id, promise) in &self.made {
                 if !doubted.contains(id) && (*id == cause || promise.text.contains(&cause)) {
                     doubted.push(id.clone());
                     causes.push(id.clone());
@@ -70,17 +82,19 @@ impl Promises {
         }
         if ask.operation == "router:remove_router_interface" {
             // It takes the port along, and names it only by its subnet.
-            let ports = self.0.iter().filter(|(_, promise)| promise.kind == "port").map(|(id, _)| id.clone());
+            let ports = self.made.iter().filter(|(_, promise)| promise.kind == "port").map(|(id, _)| id.clone());
             doubted.extend(ports.collect::<Vec<_>>());
             doubted.sort();
             doubted.dedup();
         }
         for id in &doubted {
-            if let Some(promise) = self.0.get_mut(id) {
+            if let Some(promise) = self.made.get_mut(id) {
                 promise.doubts += 1;
             }
         }
-        Doubt(doubted)
+        ended.extend(doubted.iter().cloned());
+        self.ended.push((call, ended));
+        Doubt { things: doubted, call }
     }
 
     /// The answer, or none: then the doubt stays for good.
@@ -90,8 +104,8 @@ impl Promises {
         let mut parts = path.rsplit('/');
         let (last, class) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if (400..500).contains(&answer.status) {
-            for id in &doubt.0 {
-                if let Some(promise) = self.0.get_mut(id) {
+            for id in &doubt.things {
+                if let Some(promise) = self.made.get_mut(id) {
                     promise.doubts -= 1;
                 }
             }
@@ -99,17 +113,17 @@ impl Promises {
         if ask.method == Method::DELETE
             && answer.is_ok()
             && ask.operation.ends_with(":delete")
-            && let Some(promise) = self.0.get_mut(last)
+            && let Some(promise) = self.made.get_mut(last)
             && KINDS.contains(&(class, promise.kind))
         {
             promise.gone = true;
         }
         if ask.method == Method::POST && answer.is_ok() {
-            self.made(ask, answer, last, step);
+            self.make(ask, answer, last, (doubt.call, step));
         }
     }
 
-    fn made(&mut self, ask: &Ask, answer: &Answer, class: &str, step: u64) {
+    fn make(&mut self, ask: &Ask, answer: &Answer, class: &str, (call, step): (u64, u64)) {
         let Some((_, kind)) = KINDS.iter().find(|(known, _)| *known == class) else { return };
         let object = match answer.json.as_object() {
             Some(object) if object.contains_key("id") => &answer.json,
@@ -119,12 +133,15 @@ impl Promises {
         // A flavor's id is the user's own word.
         let Some(id) = object["id"].as_str().filter(|id| id.len() >= 32) else { return };
         let text = format!("{} {} {}", ask.path, String::from_utf8_lossy(&ask.body), answer.json);
-        self.0.insert(id.to_owned(), Promise { kind, text, doubts: 0, gone: false, step });
+        // What it hangs on may have been ended between its making and the answer.
+        let meanwhile = self.ended.iter().filter(|(other, _)| *other > call);
+        let doubts = meanwhile.filter(|(_, ended)| ended.iter().any(|cause| text.contains(cause))).count();
+        self.made.insert(id.to_owned(), Promise { kind, text, doubts: doubts as u32, gone: false, step });
     }
 
     /// What was promised and cannot be in doubt is there.
     pub fn check(&self, mirror: &Mirror) -> Result<(), Broken> {
-        for (id, promise) in self.0.iter().filter(|(_, promise)| !promise.gone && promise.doubts == 0) {
+        for (id, promise) in self.made.iter().filter(|(_, promise)| !promise.gone && promise.doubts == 0) {
             if mirror.get(promise.kind, id).is_none() {
                 let what = format!("{} {id}, made and answered in step {}, is not there", promise.kind, promise.step);
                 return Err(Broken::new("an answered change is not forgotten", what));
@@ -135,7 +152,7 @@ impl Promises {
 
     /// What was deleted has gone. Only where all is settled.
     pub fn check_gone(&self, mirror: &Mirror) -> Result<(), Broken> {
-        for (id, promise) in self.0.iter().filter(|(_, promise)| promise.gone) {
+        for (id, promise) in self.made.iter().filter(|(_, promise)| promise.gone) {
             if mirror.get(promise.kind, id).is_some() {
                 let what = format!("{} {id} was deleted and is there", promise.kind);
                 return Err(Broken::new("an answered deletion stays", what));
