@@ -83,7 +83,9 @@ class Simulated:
     def __init__(self, hosts=3, **env):
         self.process = subprocess.Popen(
             [str(NUBO), "up", "--simulated-hosts", str(hosts)],
-            env={**os.environ, "NUBO_LOG": "warn", "NUBO_BCRYPT_ROUNDS": "4", "NUBO_LISTEN": "127.0.0.1:0", **env},
+            # What is removed is gone at once, so that a test can see that nothing of it stays.
+            env={**os.environ, "NUBO_LOG": "warn", "NUBO_BCRYPT_ROUNDS": "4", "NUBO_LISTEN": "127.0.0.1:0",
+                 "NUBO_TRASH_RETENTION": "0", **env},
             stdout=subprocess.PIPE, text=True,
         )
         line = self.process.stdout.readline().split()
