@@ -111,8 +111,9 @@ fn settle_on(
 }
 
 /// Takes a server that its host could not build away from it, where another one would do. The host is told to remove
-/// it, and only when it has said that it did, the server is placed anew: at no time two hosts have it. False where no other host would do: then it stays where it is, in ERROR, and the fault says why. Only for a host that
-/// answers: a silent one may be running the guest.
+/// it, and only when it has said that it did, the server is placed anew: at no time two hosts have it. False where no
+/// other host would do: then it stays where it is, in ERROR, and the fault says why. Only for a host that answers: a
+/// silent one may be running the guest.
 pub fn elsewhere(state: &Compute, tx: &mut Tx, server: &mut Server, seen: &mut ServerObserved) -> Result<bool> {
     let Some(old) = server.host.clone() else { return Ok(false) };
     let said = seen.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());
