@@ -18,8 +18,8 @@ pub(crate) struct Sqlite {
 /// were seen to stall a commit for 135 ms.
 const WRITER: &str = "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 1000; PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456;
-    PRAGMA cache_size = -8000;";
-const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456;";
+    PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY;";
+const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;";
 
 impl Sqlite {
     /// Makes the file readable by its owner alone before SQLite does otherwise: bodies hold secrets.
@@ -49,7 +49,7 @@ impl Connect for Sqlite {
         if !self.durable {
             conn.execute_batch("PRAGMA synchronous = OFF;").map_err(failed)?;
         }
-        conn.set_prepared_statement_cache_capacity(128);
+        tune(&conn)?;
         Ok(Box::new(SqliteConn { conn }))
     }
 
@@ -58,7 +58,7 @@ impl Connect for Sqlite {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
         conn.execute_batch(READER).map_err(failed)?;
-        conn.set_prepared_statement_cache_capacity(128);
+        tune(&conn)?;
         Ok(Box::new(SqliteConn { conn }))
     }
 
@@ -69,6 +69,13 @@ impl Connect for Sqlite {
     fn engine(&self) -> &'static str {
         "sqlite"
     }
+}
+
+/// Statements are planned once: without "QPSG", one that could use a partial index is planned anew each time its values
+/// are bound.
+fn tune(conn: &Connection) -> Result<(), Error> {
+    conn.set_prepared_statement_cache_capacity(128);
+    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop).map_err(failed)
 }
 
 struct SqliteConn {
