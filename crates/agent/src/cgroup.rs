@@ -62,7 +62,7 @@ impl Cgroups {
     }
 
     /// Makes the guest's groups; their `cgroup.procs`, opened for writing, and what did not work.
-    pub fn ensure(&self, id: &ServerId, vcpus: u32) -> (Vec<File>, Option<String>) {
+    fn ensure(&self, id: &ServerId, vcpus: u32) -> (Vec<File>, Option<String>) {
         let mut files = Vec::new();
         let mut problem = None;
         for (hierarchy, group) in self.groups(id) {

@@ -93,10 +93,6 @@ pub fn cgroups(cloud: &CloudId) -> Vec<std::path::PathBuf> {
 
 /// Makes a guest's control groups and puts its process into them.
 pub fn join_cgroups(cloud: &CloudId, id: &ServerId, vcpus: u32, pid: i32) -> io::Result<()> {
-    use std::io::Write;
-    let (files, problem) = crate::cgroup::Cgroups::detect(cloud).ensure(id, vcpus);
-    for mut file in files {
-        file.write_all(pid.to_string().as_bytes())?;
-    }
+    let problem = crate::cgroup::Cgroups::detect(cloud).enter(id, vcpus, pid);
     problem.map_or(Ok(()), |problem| Err(io::Error::other(problem)))
 }
