@@ -78,13 +78,18 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
 
 /// Replaces a file so that a crash leaves the old content or the new one.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    put(path, content)?;
+    sync_folder(path)
+}
+
+/// The same where the host's end may take the new content away again, but never leave a part of it.
+fn put(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("partial");
     let written = write_synced(&partial, content).and_then(|()| std::fs::rename(&partial, path));
-    if let Err(error) = written {
+    if written.is_err() {
         let _ = std::fs::remove_file(&partial);
-        return Err(error);
     }
-    sync_folder(path)
+    written
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -96,6 +101,10 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Makes the name of a file in its folder survive a crash.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+pub fn put_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    put(path, &serde_json::to_vec(value).map_err(io::Error::other)?)
 }
 
 pub fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {

@@ -77,13 +77,14 @@ pub struct LedgerFile {
 }
 
 impl LedgerFile {
-    /// Begins a ledger with its first spec.
+    /// Begins a ledger with its first spec. Its content is on disk, its name survives the end of the agent; that it
+    /// survives the host's is seen to before the guest runs ([`LedgerFile::begin_life`]): until then there is nothing
+    /// that a host that ends would leave behind, and control says it again.
     pub async fn create(files: GuestFiles, spec: GuestSpec) -> io::Result<LedgerFile> {
         let ledger = Ledger { version: 1, spec, done: Done::default() };
         blocking(move || {
             files::make_folder(&files.folder)?;
-            files::replace_json(&files.ledger(), &ledger)?;
-            files::sync_folder(&files.folder)?;
+            files::put_json(&files.ledger(), &ledger)?;
             Ok(LedgerFile { files, ledger: Arc::new(Mutex::new(ledger)), gone: Arc::default() })
         })
         .await
@@ -131,6 +132,13 @@ impl LedgerFile {
             Ok(())
         })
         .await
+    }
+
+    /// Says that the guest has a process, and makes all that was made for it last, before its first instruction.
+    pub async fn begin_life(&self, change: impl FnOnce(&mut Ledger) + Send + 'static) -> io::Result<()> {
+        self.update(change).await?;
+        let folder = self.files.folder.clone();
+        blocking(move || files::sync_folder(&folder)).await
     }
 
     /// Changes the ledger; a change of nothing writes nothing.

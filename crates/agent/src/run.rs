@@ -10,8 +10,6 @@ use tokio::sync::Semaphore;
 const RETRY: Backoff = Backoff { first_ms: 50, most_ms: 5_000 };
 /// Orders that are carried out at a time: consoles hold theirs for as long as somebody looks.
 const ORDERS: usize = 256;
-/// Changes of a moment travel in one report.
-const GATHER: Duration = Duration::from_millis(2);
 
 /// Serves until dropped.
 pub async fn run(agent: Arc<dyn HostAgent>, link: Arc<dyn ControlLink>, env: Env) {
@@ -61,16 +59,16 @@ async fn pull(agent: Arc<dyn HostAgent>, link: Arc<dyn ControlLink>, env: Env) {
     }
 }
 
-/// Reports what is observed; after a failure everything again, since nobody knows what has arrived.
+/// Reports what is observed, at once: what changes while a report is under way travels in the next one. After a failure
+/// everything again, since nobody knows what has arrived.
 async fn report(agent: Arc<dyn HostAgent>, link: Arc<dyn ControlLink>, env: Env) {
     let mut whole = true;
     let mut failures = 0;
     loop {
         let mut report = agent.observe(whole).await;
         if !whole {
-            tokio::time::sleep(GATHER).await;
-            let more = futures::FutureExt::now_or_never(agent.observe(false));
-            if let Some(more) = more {
+            // Guests and ports that changed together travel together.
+            if let Some(more) = futures::FutureExt::now_or_never(agent.observe(false)) {
                 merge(&mut report.guests, more.guests, |it| it.id.clone());
                 merge(&mut report.ports, more.ports, |it| it.id.clone());
                 merge(&mut report.routers, more.routers, |it| it.id.clone());

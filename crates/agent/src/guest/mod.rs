@@ -90,6 +90,7 @@ impl Guest {
             woken,
             inbox,
             held: None,
+            told: None,
             wired: false,
             failures: 0,
             given_up: None,
@@ -144,6 +145,8 @@ struct Actor {
     woken: watch::Receiver<u64>,
     inbox: mpsc::Receiver<Request>,
     held: Option<Held>,
+    /// What QMP has just said of the guest; taken by the next look, which need not ask again.
+    told: Option<RunState>,
     wired: bool,
     rewire: Arc<AtomicBool>,
     /// Fruitless attempts since the last success.
@@ -213,7 +216,11 @@ impl Actor {
 
     /// The state of the process; none when there is none.
     async fn run_state(&mut self) -> Result<Option<RunState>, AgentFault> {
+        let told = self.told.take();
         let Some(held) = &mut self.held else { return Ok(None) };
+        if told.is_some() && !held.process.has_ended() {
+            return Ok(told);
+        }
         // Before asking: an event after this wakes the next wait.
         held.changes.borrow_and_update();
         if held.process.has_ended() {

@@ -9,7 +9,7 @@ use crate::iso;
 use crate::ledger::{Ledger, blocking};
 use crate::metadata;
 use agent_api::{AgentFault, DiskFormat, GuestSpec, RootDisk};
-use qemu::{Disk, DiskSource, Format, Launch, Machine, NicDevice};
+use qemu::{Disk, DiskSource, Format, Launch, Machine, NicDevice, RunState};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,7 +31,7 @@ impl Actor {
         let begun = self.begin(&process);
         let written = async {
             // Saved memory is good until the guest goes on: then the ledger is written there.
-            if resume { Ok(()) } else { self.ledger.update(begun).await }
+            if resume { Ok(()) } else { self.ledger.begin_life(begun).await }
         };
         let socket = self.files.monitor();
         // QEMU takes a while until it answers. All else is done meanwhile, before the guest's first instruction.
@@ -47,6 +47,7 @@ impl Actor {
                 // What failed is a step of its own next, and then shows its fault.
                 self.wired = wired.is_ok();
                 self.held = Some(held);
+                self.told = (!resume).then_some(RunState::Paused);
                 tracing::info!(server = %self.id, pid, resume, "started");
                 Ok(())
             }
@@ -214,8 +215,8 @@ fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Result<Disk, A
             let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
             let name = format!("../../images/{}", images::file_name(root));
             qemu::overlay::write(&file, size, &name, format)?;
-            std::fs::rename(&partial, &path)?;
-            files::sync_folder(&path)
+            // Its name is made to last with the ledger that is written next to it before the guest runs.
+            std::fs::rename(&partial, &path)
         };
         if let Err(error) = made() {
             let _ = files::remove(&partial);

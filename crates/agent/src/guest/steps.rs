@@ -123,8 +123,15 @@ impl Actor {
         let Some(held) = &self.held else { return Ok(()) };
         let begun = self.begin(&held.process);
         self.ledger.update(begun).await.map_err(ledger_fault)?;
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let before = *held.changes.borrow();
         held.monitor.go_on().await.map_err(|error| fault::qemu("start the server", &error))?;
+        // Its one event says that it runs, before its answer. A second one has to be looked at.
+        if *held.changes.borrow_and_update() == before + 1 {
+            self.told = Some(RunState::Running);
+        }
         if run == Some(RunState::DiskError) {
+            self.told = None;
             // Gives it a moment to run into the same wall.
             self.wait(Duration::from_millis(200)).await;
             if let Some(held) = &self.held

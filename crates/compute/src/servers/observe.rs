@@ -83,8 +83,10 @@ fn server_seen(state: &Compute, tx: &mut Tx, server: Stored<Server>, guest: &Gue
     if guest.power == ObservedPower::Absent {
         return gone(state, tx, server);
     }
-    let before = tx.get::<ServerObserved>(&server.id)?.map(|seen| seen.doc);
-    let mut seen = take(tx, &server, before.clone(), guest);
+    let known = tx.get::<ServerObserved>(&server.id)?.map(|seen| seen.doc);
+    // That a host has begun says nothing new of a server that nothing is known of.
+    let before = known.unwrap_or_else(|| ServerObserved::nothing(&server));
+    let mut seen = take(tx, before.clone(), guest);
     let mut server = server;
     if let Some(reason) = &guest.stopped_by_itself
         && guest.power == ObservedPower::Stopped
@@ -99,7 +101,7 @@ fn server_seen(state: &Compute, tx: &mut Tx, server: Stored<Server>, guest: &Gue
     if gave_up_on(&server, &seen) && place::elsewhere(state, tx, &mut server.doc, &mut seen)? {
         return Ok(());
     }
-    if before.as_ref() != Some(&seen) {
+    if before != seen {
         tx.put(&seen)?;
         conclude(tx, &server, &seen)?;
         note(tx, &mut server.doc, Some(&seen))?;
@@ -117,8 +119,7 @@ fn gave_up_on(server: &Server, seen: &ServerObserved) -> bool {
 }
 
 /// The observation as a document.
-fn take(tx: &Tx, server: &Server, before: Option<ServerObserved>, guest: &GuestObserved) -> ServerObserved {
-    let before = before.unwrap_or_else(|| ServerObserved::nothing(server));
+fn take(tx: &Tx, before: ServerObserved, guest: &GuestObserved) -> ServerObserved {
     let power = match guest.power {
         ObservedPower::Running => Some(Power::Running),
         ObservedPower::Stopped => Some(Power::Stopped),
