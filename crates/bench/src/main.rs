@@ -33,8 +33,13 @@ fn main() -> Result<()> {
         return runtime.block_on(load::serve_bare());
     }
     let nubo = std::path::PathBuf::from(std::env::var("NUBO_BIN").unwrap_or_else(|_| "target/release/nubo".into()));
-    let mut rows = runtime.block_on(simulated::measure(&nubo))?;
-    rows.extend(runtime.block_on(real::measure())?);
+    let mut rows = Vec::new();
+    if arguments.get(1).is_none_or(|word| word == "simulated") {
+        rows.extend(runtime.block_on(simulated::measure(&nubo))?);
+    }
+    if arguments.get(1).is_none_or(|word| word == "real") {
+        rows.extend(runtime.block_on(real::measure())?);
+    }
     println!("| what | measured | reference | ratio | bound | holds |\n|---|---|---|---|---|---|");
     for row in &rows {
         let sign = if row.more_is_better { "≥" } else { "≤" };

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const TURNS: usize = 7;
 /// A start of QEMU differs much from the next.
 const SERVERS: usize = 21;
+/// What a removed guest leaves to be done is over by then.
+const QUIET: Duration = Duration::from_millis(300);
 
 pub async fn measure() -> Result<Vec<Row>> {
     let Ok(state) = std::env::var("NUBO_STATE").map(PathBuf::from) else {
@@ -72,9 +74,11 @@ async fn servers(state: &Path, url: &str) -> Result<Row> {
         let path = format!("/compute/v2.1/servers/{}", made["server"]["id"].as_str().context("id")?);
         wait(&mut demo, &path, |status| status == "ACTIVE").await?;
         ours.push(began.elapsed().as_secs_f64() * 1e3);
-        theirs.push(bare_qemu(state)?);
         demo.send(Method::DELETE, &path, "", Bytes::new()).await?;
         gone(&mut demo, &path).await?;
+        tokio::time::sleep(QUIET).await;
+        theirs.push(bare_qemu(state)?);
+        tokio::time::sleep(QUIET).await;
     }
     let (ours, theirs) = (median(ours), median(theirs));
     Ok(Row {
