@@ -5,10 +5,13 @@
 //! objects that a committed change concerns, and on a timer for all that are not settled; it never runs the same
 //! object twice at a time, and it waits longer after each failure.
 //!
+//! One-shot work that takes longer than a transaction is a [`Job`], worked on under a lease.
+//!
 //! What must never happen here: a step outside the store before the commit that intends it, and a failure that nobody
 //! sees: what does not settle stands in [`Handle::unsettled`] and, for whoever comes after this process, in a [`Trouble`].
 
 mod bug;
+pub mod job;
 mod queue;
 mod runner;
 #[cfg(test)]
@@ -16,6 +19,7 @@ mod tests;
 mod trouble;
 
 pub use bug::Leftover;
+pub use job::{Held, Job, Jobs, NewJob, Progress, Work};
 pub use queue::Unsettled;
 pub use runner::{Handle, run};
 pub use trouble::{Trouble, WARN_AFTER};
@@ -26,7 +30,7 @@ use store::Change;
 
 /// The kinds of documents, for opening the store.
 pub fn kinds() -> Vec<store::Kind> {
-    vec![store::Kind::of::<Trouble>()]
+    vec![store::Kind::of::<Trouble>(), store::Kind::of::<job::Job>()]
 }
 
 /// How a pass over one object ended.

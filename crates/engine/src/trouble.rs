@@ -91,14 +91,18 @@ impl Trouble {
         store.write(Cause::new("nubo", "", "trouble"), move |tx| Ok(tx.put(&self)?)).await.map(drop)
     }
 
-    pub(crate) async fn remove(store: &Store, reconciler: &str, object: &str) -> Result<()> {
+    /// Removes it inside a transaction, where there is one.
+    pub(crate) fn drop_in(tx: &mut store::Tx, reconciler: &str, object: &str) -> Result<()> {
         let id = key(reconciler, object);
-        let remove = move |tx: &mut store::Tx| {
-            if tx.get::<Trouble>(&id)?.is_some() {
-                tx.delete::<Trouble>(&id)?;
-            }
-            Ok(())
-        };
+        if tx.get::<Trouble>(&id)?.is_some() {
+            tx.delete::<Trouble>(&id)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn remove(store: &Store, reconciler: &str, object: &str) -> Result<()> {
+        let (reconciler, object) = (reconciler.to_owned(), object.to_owned());
+        let remove = move |tx: &mut store::Tx| Trouble::drop_in(tx, &reconciler, &object);
         store.write(Cause::new("nubo", "", "trouble"), remove).await.map(drop)
     }
 }
