@@ -6,7 +6,7 @@
 use base::{DomainId, EndpointId, GroupId, ProjectId, RoleId, ServiceId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use store::{Document, Keys};
 
 /// Attributes that the API keeps without knowing them.
@@ -233,8 +233,82 @@ pub struct ApplicationCredential {
     pub roles: Vec<RoleId>,
     pub expires_at: Option<Timestamp>,
     pub unrestricted: bool,
+    /// Ids of access rules: its tokens serve for nothing else. None: for everything.
+    #[serde(default)]
+    pub access_rules: Option<Vec<String>>,
     /// Hash. Blank outside the store.
     pub secret: String,
+}
+
+/// A kind of request that tokens of an application credential may be used for. Belongs to a user, and stays when the
+/// credential goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccessRule {
+    pub id: String,
+    pub user_id: UserId,
+    /// The type of a service of the catalog.
+    pub service: String,
+    pub method: String,
+    /// With `{name}`, `*` and `**` in it; see [`crate::access_rule::pattern`].
+    pub path: String,
+}
+
+/// Text that somebody keeps for the endpoints of services; nothing here reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyText {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub blob: String,
+    pub extra: Extra,
+}
+
+/// Which policy holds for an endpoint, or for a service, or for a service in a region.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyAssociation {
+    pub id: String,
+    pub policy_id: String,
+    pub endpoint_id: Option<EndpointId>,
+    pub service_id: Option<ServiceId>,
+    pub region_id: Option<String>,
+}
+
+/// Endpoints that have something in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointGroup {
+    pub id: String,
+    pub name: String,
+    pub description: Value,
+    /// `service_id`, `region_id`, `interface`: an endpoint of the group fits all that are given.
+    pub filters: Extra,
+    pub extra: Extra,
+}
+
+/// An endpoint or a group of endpoints that a project sees. A project without any sees all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointFilter {
+    pub id: String,
+    pub project_id: ProjectId,
+    pub endpoint_id: Option<EndpointId>,
+    pub endpoint_group_id: Option<String>,
+}
+
+/// The options of a domain, by group and name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DomainConfig {
+    /// The domain's.
+    pub id: String,
+    pub groups: BTreeMap<String, Extra>,
+}
+
+/// A program that users may lend rights to by OAuth 1.0a.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Consumer {
+    pub id: String,
+    pub description: Value,
+    /// Signatures are made with it, so it is no hash. Blank outside the store.
+    pub secret: String,
+    pub extra: Extra,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -364,6 +438,30 @@ document!(ApplicationCredential, "application_credential", |a, keys| {
     keys.unique("name", [a.user_id.as_str(), a.name.as_str()]);
     keys.index("user", a.user_id.as_str());
 }, project: |a| &a.project_id, redact: |body| blank(body, "secret", "".into()), trash: false);
+document!(AccessRule, "access_rule", |r, keys| {
+    keys.unique("meaning", [r.user_id.as_str(), r.service.as_str(), r.method.as_str(), r.path.as_str()]);
+    keys.index("user", r.user_id.as_str());
+});
+document!(PolicyText, "policy", |_, _| {});
+document!(PolicyAssociation, "policy_association", |a, keys| {
+    keys.index("policy", a.policy_id.as_str());
+    keys.index("endpoint", a.endpoint_id.as_deref().unwrap_or(""));
+    keys.index("service", a.service_id.as_deref().unwrap_or(""));
+    keys.index("region", a.region_id.as_deref().unwrap_or(""));
+});
+document!(EndpointGroup, "endpoint_group", |_, _| {});
+document!(EndpointFilter, "endpoint_filter", |f, keys| {
+    keys.index("endpoint", f.endpoint_id.as_deref().unwrap_or(""));
+    keys.index("group", f.endpoint_group_id.as_deref().unwrap_or(""));
+}, project: |f| &f.project_id);
+document!(DomainConfig, "domain_config", |_, _| {}, redact: |body| {
+    crate::domain::config::SENSITIVE.iter().for_each(|(group, option)| {
+        if let Some(group) = body.get_mut("groups").and_then(|groups| groups.get_mut(*group)) {
+            blank(group, option, "".into());
+        }
+    });
+}, trash: false);
+document!(Consumer, "consumer", |_, _| {}, redact: |body| blank(body, "secret", "".into()), trash: false);
 document!(Credential, "credential", |c, keys| {
     keys.index("user", c.user_id.as_str());
     keys.index("project", c.project_id.as_deref().unwrap_or(""));

@@ -14,19 +14,24 @@ macro_rules! routes {
     };
 }
 
+pub mod access_rule;
 pub mod application_credential;
 pub mod assignment;
 pub mod bootstrap;
 pub mod catalog;
+pub mod compliance;
 pub mod credential;
 pub mod documents;
 pub mod domain;
+pub mod endpoint_filter;
 mod fields;
 pub mod group;
 pub mod limit;
 mod listing;
 pub mod model;
+pub mod oauth1;
 pub mod password;
+pub mod policy_text;
 pub mod project;
 pub mod role;
 mod rules;
@@ -74,6 +79,7 @@ pub struct Options {
     /// Verifying keys that are kept after a rotation. Times `key_rotation_s` this must exceed the life of a token and
     /// the 48 hours that an expired one is still shown to services.
     pub secondary_keys: usize,
+    pub compliance: compliance::Compliance,
 }
 
 impl Default for Options {
@@ -84,6 +90,7 @@ impl Default for Options {
             token_ttl_s: 3600,
             key_rotation_s: 86_400,
             secondary_keys: 3,
+            compliance: Default::default(),
         }
     }
 }
@@ -100,6 +107,15 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ("credentials:update", DryRun::Yes, Undo::Not("a secret that was replaced is not kept")),
     ("credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
     ("ec2:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
+    ("domain_config:create", DryRun::Yes, Undo::Not("a secret option that was replaced is not kept")),
+    ("domain_config:update", DryRun::Yes, Undo::Not("a secret option that was replaced is not kept")),
+    ("domain_config:delete", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
+    ("domain_config:update_group", DryRun::Yes, Undo::Not("a secret option that was replaced is not kept")),
+    ("domain_config:delete_group", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
+    ("domain_config:update_option", DryRun::Yes, Undo::Not("a secret option that was replaced is not kept")),
+    ("domain_config:delete_option", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
+    ("consumers:update", DryRun::Yes, Undo::Not("a secret is not kept twice")),
+    ("consumers:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
     ("application_credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
 ];
 
@@ -133,6 +149,13 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<Credential>(),
         Kind::of::<RegisteredLimit>(),
         Kind::of::<Limit>(),
+        Kind::of::<AccessRule>(),
+        Kind::of::<PolicyText>(),
+        Kind::of::<PolicyAssociation>(),
+        Kind::of::<EndpointGroup>(),
+        Kind::of::<EndpointFilter>(),
+        Kind::of::<DomainConfig>(),
+        Kind::of::<Consumer>(),
         Kind::of::<Revocation>(),
         Kind::of::<TokenKeys>(),
     ]
@@ -269,6 +292,10 @@ impl Identity {
             assignment::routes(self),
             catalog::routes(self),
             application_credential::routes(self),
+            access_rule::routes(self),
+            policy_text::routes(self),
+            endpoint_filter::routes(self),
+            oauth1::routes(self),
             trust::routes(self),
             credential::routes(self),
             limit::routes(self),
@@ -304,6 +331,11 @@ impl Identity {
 impl rest::Tokens for Identity {
     async fn verify(&self, token: &str) -> Result<Arc<Caller>> {
         self.verify_now(token)
+    }
+
+    fn admit(&self, caller: &Caller, service: &Service, method: &rest::Method, path: &str) -> Result<()> {
+        let verified = caller.token.as_ref().and_then(|token| token.downcast_ref::<token::verify::Verified>());
+        verified.map_or(Ok(()), |verified| access_rule::admit(verified, service, method, path))
     }
 }
 

@@ -137,6 +137,39 @@ impl Row for Assignment {
 impl Row for Region {}
 impl Row for Service {}
 impl Row for Endpoint {}
+impl Row for AccessRule {
+    fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
+        add("user", self.user_id.to_string());
+    }
+}
+
+impl Row for EndpointFilter {
+    fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
+        add("project", self.project_id.to_string());
+        add("endpoint", self.endpoint_id.as_deref().unwrap_or("").to_owned());
+        add("group", self.endpoint_group_id.clone().unwrap_or_default());
+    }
+}
+
+impl Row for DomainConfig {
+    fn stripped(mut self) -> Self {
+        for (group, option) in crate::domain::config::SENSITIVE {
+            self.groups.get_mut(*group).map(|group| group.remove(*option));
+        }
+        self
+    }
+}
+
+impl Row for Consumer {
+    fn stripped(mut self) -> Self {
+        self.secret = String::new();
+        self
+    }
+}
+
+impl Row for EndpointGroup {}
+impl Row for PolicyText {}
+impl Row for PolicyAssociation {}
 impl Row for RegisteredLimit {}
 impl Row for Limit {}
 
@@ -222,7 +255,8 @@ macro_rules! model {
                         // Of another service.
                         _ => self.generation -= 1,
                     }
-                    catalog |= matches!(&*change.kind, Service::KIND | Endpoint::KIND | Region::KIND);
+                    catalog |= matches!(&*change.kind, Service::KIND | Endpoint::KIND | Region::KIND)
+                        || matches!(&*change.kind, EndpointGroup::KIND | EndpointFilter::KIND);
                 }
                 if catalog {
                     self.catalogs.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
@@ -237,7 +271,9 @@ model! {
     projects: Project, users: User, groups: Group, memberships: Membership, roles: Role, implied: ImpliedRole,
     assignments: Assignment, regions: Region, services: Service, endpoints: Endpoint,
     application_credentials: ApplicationCredential, trusts: Trust, credentials: Credential,
-    registered_limits: RegisteredLimit, limits: Limit,
+    registered_limits: RegisteredLimit, limits: Limit, access_rules: AccessRule, policies: PolicyText,
+    policy_associations: PolicyAssociation, endpoint_groups: EndpointGroup, endpoint_filters: EndpointFilter,
+    domain_configs: DomainConfig, consumers: Consumer,
 }
 
 impl Model {

@@ -1,6 +1,8 @@
 //! The service as clients see it, through the gateway.
 
+mod access_rules;
 mod crud;
+mod extensions;
 mod rights;
 mod tokens;
 mod trusts;

@@ -1,6 +1,8 @@
 //! Who asks.
 
 use base::{DomainId, ProjectId, Result, UserId};
+use crate::Service;
+use http::Method;
 use policy::Credentials;
 use std::any::Any;
 use std::sync::Arc;
@@ -54,4 +56,10 @@ impl Caller {
 pub trait Tokens: Send + Sync {
     /// The caller behind a token; Unauthenticated for a token that is unknown, expired or revoked.
     async fn verify(&self, token: &str) -> Result<Arc<Caller>>;
+
+    /// Refuses a request for which the caller's token was not made: some are good for a few paths only. Asked before any
+    /// handler runs, except on open routes.
+    fn admit(&self, _caller: &Caller, _service: &Service, _method: &Method, _path: &str) -> Result<()> {
+        Ok(())
+    }
 }

@@ -194,6 +194,9 @@ impl Inner {
         };
         outcome.envelope = service.envelope;
         outcome.service = service.name;
+        if !open {
+            self.tokens.admit(&caller, service, &parts.method, path).map_err(|fault| unauthenticated().because(fault))?;
+        }
         let version = match service.microversions {
             Some(range) => {
                 outcome.version = Some((range, range.min));

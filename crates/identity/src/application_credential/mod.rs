@@ -4,6 +4,7 @@
 //! most what its user still has, and nothing once the user has none of its roles.
 
 use crate::Identity;
+use crate::access_rule;
 use crate::documents::*;
 use crate::fields::Fields;
 use crate::listing::{collection, forbid, linked, missing, single};
@@ -32,7 +33,7 @@ fn shown(identity: &Identity, call: &Call, credential: &ApplicationCredential) -
     let roles: Vec<_> = credential.roles.iter().filter_map(|id| model.roles.get(id)).collect();
     let roles: Vec<_> =
         roles.iter().map(|role| json!({"id": role.id, "name": role.name, "domain_id": role.domain_id})).collect();
-    let object = pairs([
+    let mut object: Extra = pairs([
         ("id", json!(credential.id)),
         ("name", json!(credential.name)),
         ("description", credential.description.clone()),
@@ -42,8 +43,14 @@ fn shown(identity: &Identity, call: &Call, credential: &ApplicationCredential) -
         ("roles", json!(roles)),
         ("expires_at", json!(credential.expires_at.map(|at| at.iso_naive()))),
         ("unrestricted", json!(credential.unrestricted)),
-    ]);
-    linked(call, &format!("users/{}/application_credentials", credential.user_id), object.collect())
+    ])
+    .collect();
+    if let Some(ids) = &credential.access_rules {
+        let rules = ids.iter().filter_map(|id| model.access_rules.get(id)).map(|rule| access_rule::plain(rule));
+        object.insert("access_rules".into(), rules.map(Value::Object).collect());
+    }
+    drop(model);
+    linked(call, &format!("users/{}/application_credentials", credential.user_id), object)
 }
 
 fn target(call: &Call) -> Target<'static> {
@@ -73,7 +80,7 @@ async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 }
 
 /// A token that lends rights may not lend them on, unless it was made to.
-fn may_lend(call: &Call) -> Result<Arc<Verified>> {
+pub(crate) fn may_lend(call: &Call) -> Result<Arc<Verified>> {
     let token = call.caller.token.clone().and_then(|token| token.downcast::<Verified>().ok());
     let token = token.ok_or_else(|| Fault::forbidden("This needs a token of a user."))?;
     if token.trust.is_some() {
@@ -91,9 +98,7 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     forbid(&call, &target(&call))?;
     let token = may_lend(&call)?;
     let mut fields = Fields::read(&mut call, "application_credential").await?;
-    if fields.take("access_rules").is_some_and(|rules| rules.as_array().is_none_or(|rules| !rules.is_empty())) {
-        return Err(Fault::not_implemented("Application credentials with access rules are not supported yet."));
-    }
+    let rules = access_rule::read(fields.take("access_rules"))?;
     let project = call.project()?;
     let secret = fields.text("secret")?.flatten().unwrap_or_else(|| identity.env.secret_hex(43));
     base::limits::text("secret", &secret, 255)?;
@@ -107,15 +112,20 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         roles: roles(&token, fields.take("roles"))?,
         expires_at: expires_at.map(|text| end(&text, call.now)).transpose()?,
         unrestricted: fields.flag("unrestricted")?.unwrap_or(false),
+        access_rules: None,
         secret: identity.passwords.hash(secret.clone(), identity.env.random.clone()).await?,
     };
+    let work = move |tx: &mut Tx| {
+        let mut credential = credential.clone();
+        tx.get::<User>(&credential.user_id)?.ok_or_else(|| missing("user", &credential.user_id))?;
+        credential.access_rules =
+            rules.as_ref().map(|rules| access_rule::ensure(tx, &credential.user_id, rules)).transpose()?;
+        taken(tx.create(&credential).map(drop), "application_credential", &credential.name)?;
+        Ok(credential)
+    };
+    let credential = identity.write(&call, work).await?;
     let mut answer = shown(&identity, &call, &credential);
     answer["secret"] = secret.into();
-    let work = move |tx: &mut Tx| {
-        tx.get::<User>(&credential.user_id)?.ok_or_else(|| missing("user", &credential.user_id))?;
-        taken(tx.create(&credential).map(drop), "application_credential", &credential.name)
-    };
-    identity.write(&call, work).await?;
     single(&call, 201, "application_credential", answer)
 }
 

@@ -4,7 +4,7 @@ use crate::Identity;
 use crate::documents::*;
 use crate::fields::Fields;
 use crate::listing::{filtered, forbid, linked, missing, single};
-use crate::project::pairs;
+use crate::project::{pairs, remove_where};
 use base::{Fault, Result};
 use policy::Target;
 use rest::{Call, Reply, Route};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use store::Tx;
 
 const URL_CHARS: usize = 2048;
-const INTERFACES: [&str; 3] = ["public", "internal", "admin"];
+pub(crate) const INTERFACES: [&str; 3] = ["public", "internal", "admin"];
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let (all, one) = ("/v3/endpoints", "/v3/endpoints/{id}");
@@ -26,7 +26,7 @@ pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     ]
 }
 
-fn shown(identity: &Identity, call: &Call, endpoint: &Endpoint) -> Value {
+pub(crate) fn shown(identity: &Identity, call: &Call, endpoint: &Endpoint) -> Value {
     let mut object = endpoint.extra.clone();
     object.extend(pairs([
         ("id", json!(endpoint.id)),
@@ -179,6 +179,13 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 
 async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let id = find(&identity, &call)?.id.to_string();
-    identity.write(&call, move |tx| Ok(tx.delete::<Endpoint>(&id).map(drop)?)).await?;
+    identity.write(&call, move |tx| remove(tx, &id)).await?;
     Ok(Reply::empty(204))
+}
+
+/// Deletes an endpoint and what was said of it.
+pub(super) fn remove(tx: &mut Tx, id: &str) -> Result<()> {
+    remove_where::<PolicyAssociation>(tx, "endpoint", id)?;
+    remove_where::<EndpointFilter>(tx, "endpoint", id)?;
+    Ok(tx.delete::<Endpoint>(id).map(drop)?)
 }

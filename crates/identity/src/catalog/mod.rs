@@ -3,7 +3,7 @@
 //! Endpoints that nubo made for itself keep only a path; they are shown below the public URL of the moment, so that a
 //! moved cloud needs no edited documents.
 
-mod endpoint;
+pub(crate) mod endpoint;
 mod region;
 mod service;
 
@@ -14,7 +14,7 @@ use crate::token::verify::Verified;
 use rest::Route;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
@@ -45,13 +45,14 @@ struct EndpointShown<'a> {
 /// The catalog as a token's bearer sees it, ready as JSON.
 pub(crate) fn of(identity: &Identity, model: &Model, verified: &Verified) -> Arc<RawValue> {
     let project = verified.project.as_ref().map(|(project, _)| project.id.as_str());
-    let personal = model.endpoints.all().any(|endpoint| marks(&endpoint.url));
+    let seen = project.and_then(|project| crate::endpoint_filter::seen(model, project));
+    let personal = seen.is_some() || model.endpoints.all().any(|endpoint| marks(&endpoint.url));
     let key = if personal { format!("{}/{}", project.unwrap_or(""), verified.user.id) } else { String::new() };
     let mut kept = model.catalogs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if let Some(catalog) = kept.get(&key) {
         return catalog.clone();
     }
-    let catalog: Arc<RawValue> = build(identity, model, project, &verified.user.id).into();
+    let catalog: Arc<RawValue> = build(identity, model, project, seen.as_ref(), &verified.user.id).into();
     if kept.len() >= KEPT {
         kept.clear();
     }
@@ -63,9 +64,17 @@ fn marks(url: &str) -> bool {
     url.contains("$(") || url.contains("%(")
 }
 
-fn build(identity: &Identity, model: &Model, project: Option<&str>, user: &str) -> Box<RawValue> {
+/// `seen` are the ids of the endpoints that the project is confined to.
+fn build(
+    identity: &Identity,
+    model: &Model,
+    project: Option<&str>,
+    seen: Option<&BTreeSet<String>>,
+    user: &str,
+) -> Box<RawValue> {
     let mut by_service: BTreeMap<&str, Vec<EndpointShown>> = BTreeMap::new();
-    for endpoint in model.endpoints.all().filter(|endpoint| endpoint.enabled) {
+    let sees = |endpoint: &Endpoint| seen.is_none_or(|seen| seen.contains(endpoint.id.as_str()));
+    for endpoint in model.endpoints.all().filter(|endpoint| endpoint.enabled && sees(endpoint)) {
         // What needs a project is of no use without one, so it is left out, as Keystone does.
         let Some(url) = filled(&url(identity, endpoint), project, user) else { continue };
         let region = endpoint.region_id.as_deref();

@@ -124,6 +124,7 @@ async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
                 "Unable to delete region {id} because it or its child regions have associated endpoints."
             )));
         }
+        crate::project::remove_where::<PolicyAssociation>(tx, "region", &id)?;
         tx.delete::<Region>(&id)?;
         Ok(())
     };

@@ -10,7 +10,7 @@ use policy::Target;
 use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::Tx;
+use store::{Query, Tx};
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let (all, one) = ("/v3/services", "/v3/services/{id}");
@@ -95,7 +95,10 @@ async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let id = find(&identity, &call)?.id.to_string();
     let work = move |tx: &mut Tx| {
         tx.get::<Service>(&id)?.ok_or_else(|| missing("service", &id))?;
-        remove_where::<Endpoint>(tx, "service", &id)?;
+        for endpoint in tx.list::<Endpoint>(Query::index("service", &*id))? {
+            super::endpoint::remove(tx, &endpoint.id)?;
+        }
+        remove_where::<PolicyAssociation>(tx, "service", &id)?;
         remove_where::<RegisteredLimit>(tx, "service", &id)?;
         remove_where::<Limit>(tx, "service", &id)?;
         tx.delete::<Service>(&id)?;

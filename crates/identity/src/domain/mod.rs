@@ -2,6 +2,8 @@
 //!
 //! An enabled domain cannot be deleted; a disabled one takes everything in it along, in one commit.
 
+pub(crate) mod config;
+
 use crate::Identity;
 use crate::documents::*;
 use crate::fields::Fields;
@@ -17,13 +19,15 @@ use store::{Query, Tx};
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let (all, one) = ("/v3/domains", "/v3/domains/{id}");
-    routes![identity;
+    let mut routes = config::routes(identity);
+    routes.extend(routes![identity;
         GET all, "domains:list", "identity:list_domains", 200, list;
         POST all, "domains:create", "identity:create_domain", 201, create;
         GET one, "domains:show", "identity:get_domain", 200, show;
         PATCH one, "domains:update", "identity:update_domain", 200, update;
         DELETE one, "domains:delete", "identity:delete_domain", 204, delete;
-    ]
+    ]);
+    routes
 }
 
 pub(crate) fn shown(call: &Call, domain: &Project) -> Value {
@@ -124,6 +128,9 @@ fn remove(tx: &mut Tx, id: &str) -> Result<()> {
     }
     remove_where::<Assignment>(tx, "place", id)?;
     remove_where::<Limit>(tx, "owner", id)?;
+    if tx.get::<DomainConfig>(id)?.is_some() {
+        tx.delete::<DomainConfig>(id)?;
+    }
     tx.delete::<Project>(id)?;
     Ok(())
 }

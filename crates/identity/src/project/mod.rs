@@ -300,6 +300,9 @@ pub(crate) fn remove(tx: &mut Tx, id: &str, whole: bool) -> Result<()> {
     for credential in tx.list::<ApplicationCredential>(Query::project(id))? {
         tx.delete::<ApplicationCredential>(&credential.id)?;
     }
+    for filter in tx.list::<EndpointFilter>(Query::project(id))? {
+        tx.delete::<EndpointFilter>(&filter.id)?;
+    }
     for trust in tx.list::<Trust>(Query::project(id))? {
         if tx.get::<Trust>(&trust.id)?.is_some() {
             crate::trust::remove(tx, &trust.id)?;

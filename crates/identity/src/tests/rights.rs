@@ -59,7 +59,8 @@ async fn a_member_is_refused_alike_whether_the_thing_exists_or_not() {
         "group": {"name": "x", "domain_id": domain}, "role": {"name": "x"}, "service": {"type": "x"},
         "endpoint": {"url": "http://x", "interface": "public", "service_id": "x"}, "region": {"id": "x"},
         "tenant_id": "x", "credential": {"type": "x", "blob": "x", "user_id": user}, "registered_limits": [{}], "limits": [{}],
-        "application_credential": {"name": "x"}, "trust": {"trustor_user_id": "x"}, "limit": {}, "registered_limit": {}, "tags": []});
+        "application_credential": {"name": "x"}, "trust": {"trustor_user_id": "x"}, "limit": {}, "registered_limit": {}, "tags": [],
+        "policy": {"type": "x", "blob": "x"}, "endpoint_group": {"name": "x"}, "consumer": {}, "config": {"ldap": {"url": "x"}}});
     for route in cloud.routes().iter().filter(|r| !FOR_ALL.contains(&r.operation) && r.access != Access::Open) {
         let absent = filled(route.path);
         let id = match route.path {

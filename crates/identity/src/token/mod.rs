@@ -88,7 +88,18 @@ fn subject(identity: &Identity, call: &Call, allow_expired: bool) -> Result<(Arc
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let allow_expired = call.query.boolean("allow_expired")?.unwrap_or(false);
     let (verified, text) = subject(&identity, &call, allow_expired)?;
+    if verified.access_rules.is_some() && !understands_rules(&call) {
+        let fault = Fault::not_found("Failed to validate token: it is restricted by access rules.");
+        return Err(fault.because(std::io::Error::other("the service asking does not say that it knows access rules")));
+    }
     Ok(reply(&identity, 200, &verified, &text, !call.query.has("nocatalog")))
+}
+
+/// Whether the service that asks says that it enforces access rules; for others there is no
+/// such token.
+fn understands_rules(call: &Call) -> bool {
+    let version = call.header("openstack-identity-access-rules").and_then(|text| text.parse::<f64>().ok());
+    version.is_some_and(|version| version >= 1.0)
 }
 
 async fn revoke(identity: Arc<Identity>, call: Call) -> Result<Reply> {

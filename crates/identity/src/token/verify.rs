@@ -27,6 +27,8 @@ pub struct Verified {
     /// In the order of ids.
     pub roles: Vec<Arc<Role>>,
     pub application_credential: Option<Arc<ApplicationCredential>>,
+    /// What the application credential restricts the token to.
+    pub access_rules: Option<Vec<Arc<AccessRule>>>,
     pub trust: Option<Arc<Trust>>,
     /// The answer to a validation, once worked out. It is dropped with the rest when anything changes.
     pub body: OnceLock<Bytes>,
@@ -79,6 +81,7 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
         domain: None,
         roles: Vec::new(),
         application_credential: None,
+        access_rules: None,
         trust: None,
         body: OnceLock::new(),
         payload,
@@ -98,6 +101,9 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
                     && credential.project_id == project
             });
             let credential = credential.ok_or_else(|| refused("the application credential is gone or has expired"))?;
+            let rules = credential.access_rules.as_ref();
+            verified.access_rules =
+                rules.map(|ids| ids.iter().filter_map(|id| model.access_rules.get(id)).cloned().collect());
             verified.application_credential = Some(credential.clone());
             verified.in_project(model, project)?
         }

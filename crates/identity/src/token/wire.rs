@@ -66,6 +66,8 @@ struct ApplicationCredential<'a> {
     id: &'a str,
     name: &'a str,
     restricted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_rules: Option<Vec<serde_json::Map<String, serde_json::Value>>>,
 }
 
 #[derive(Serialize)]
@@ -108,6 +110,8 @@ pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
             id: &credential.id,
             name: &credential.name,
             restricted: !credential.unrestricted,
+            access_rules: (verified.access_rules.as_ref())
+                .map(|rules| rules.iter().map(|rule| crate::access_rule::plain(rule)).collect()),
         }),
         trust: verified.trust.as_ref().map(|trust| Trust {
             id: &trust.id,

@@ -231,6 +231,7 @@ pub(crate) fn remove(tx: &mut Tx, id: &str) -> Result<()> {
     remove_where::<Assignment>(tx, "actor", id)?;
     remove_where::<Membership>(tx, "user", id)?;
     remove_where::<ApplicationCredential>(tx, "user", id)?;
+    remove_where::<AccessRule>(tx, "user", id)?;
     crate::trust::remove_where(tx, "trustor", id)?;
     crate::trust::remove_where(tx, "trustee", id)?;
     remove_where::<Credential>(tx, "user", id)?;

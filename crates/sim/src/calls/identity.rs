@@ -35,8 +35,26 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
             "service_id": g.id("services"), "region_id": g.id("regions")}}),
         "endpoints:update" => json!({"endpoint": {"url": "http://other/", "enabled": g.chance(80)}}),
         "application_credentials:create" => {
-            json!({"application_credential": {"name": g.name("credential"), "description": g.word()}})
+            let mut body = json!({"application_credential": {"name": g.name("credential"), "description": g.word()}});
+            if g.chance(30) {
+                let path = g.dice.of(["/v2.1/servers", "/v2.1/**", "/v2.1/servers/{id}"]);
+                body["application_credential"]["access_rules"] =
+                    json!([{"service": "compute", "method": "GET", "path": path}]);
+            }
+            body
         }
+        "policies:create" => json!({"policy": {"type": g.word(), "blob": g.word()}}),
+        "policies:update" => json!({"policy": {"blob": g.name("blob")}}),
+        "endpoint_groups:create" => json!({"endpoint_group": {
+            "name": g.name("endpoints"), "filters": {"service_id": g.id("services")}}}),
+        "endpoint_groups:update" => json!({"endpoint_group": {"name": g.name("endpoints")}}),
+        "consumers:create" => json!({"consumer": {"description": g.word()}}),
+        "consumers:update" => json!({"consumer": {"description": g.name("consumer")}}),
+        "domain_config:create" | "domain_config:update" => {
+            json!({"config": {"ldap": {"url": g.word(), "password": g.word()}}})
+        }
+        "domain_config:update_group" => json!({"config": {"ldap": {"suffix": g.word()}}}),
+        "domain_config:update_option" => json!({"config": {"url": g.word()}}),
         "ec2:create" => json!({"tenant_id": g.me().project_id}),
         "credentials:create" => json!({"credential": {
             "type": g.dice.of(["cert", "totp", "x"]), "blob": g.word(), "user_id": g.me().user_id,
@@ -57,6 +75,8 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         "limits:update" => json!({"limit": {"resource_limit": g.dice.below(50)}}),
         "projects:tags:replace" => json!({"tags": g.words()}),
         "projects:tags:add" | "groups:add_user" | "roles:implies:create" => Value::Null,
+        "policies:endpoint:add" | "policies:service:add" | "policies:region:add" => Value::Null,
+        "projects:endpoints:add" | "endpoint_groups:add_project" => Value::Null,
         _ if ["grants", "inherited"].contains(&kind) => Value::Null,
         _ => return None,
     })

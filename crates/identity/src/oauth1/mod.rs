@@ -1,0 +1,98 @@
+//! OAuth 1.0a consumers: programs that users may lend rights to (OS-OAUTH1).
+//!
+//! A consumer's secret is shown once, when it is made; requests would be signed with it, so it is kept as it is.
+
+use crate::Identity;
+use crate::documents::*;
+use crate::fields::Fields;
+use crate::listing::{collection, forbid, linked, missing, single};
+use crate::project::pairs;
+use base::{Fault, Result};
+use policy::Target;
+use rest::{Call, Reply, Route};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Tx;
+
+pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
+    let (all, one) = ("/v3/OS-OAUTH1/consumers", "/v3/OS-OAUTH1/consumers/{id}");
+    routes![identity;
+        GET all, "consumers:list", "identity:list_consumers", 200, list;
+        POST all, "consumers:create", "identity:create_consumer", 201, create;
+        GET one, "consumers:show", "identity:get_consumer", 200, show;
+        PATCH one, "consumers:update", "identity:update_consumer", 200, update;
+        DELETE one, "consumers:delete", "identity:delete_consumer", 204, delete;
+    ]
+}
+
+/// Without the secret.
+fn shown(call: &Call, consumer: &Consumer) -> Value {
+    let mut object = consumer.extra.clone();
+    object.extend(pairs([("id", json!(consumer.id)), ("description", consumer.description.clone())]));
+    linked(call, "OS-OAUTH1/consumers", object)
+}
+
+async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    forbid(&call, &Target::new())?;
+    let items: Vec<_> = identity.model().consumers.all().map(|consumer| shown(&call, consumer)).collect();
+    collection(&call, "consumers", items)
+}
+
+fn find(identity: &Identity, call: &Call) -> Result<Arc<Consumer>> {
+    forbid(call, &Target::new())?;
+    let id = call.param("id");
+    identity.model().consumers.get(id).cloned().ok_or_else(|| missing("consumer", id))
+}
+
+async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let consumer = find(&identity, &call)?;
+    single(&call, 200, "consumer", shown(&call, &consumer))
+}
+
+/// The secret is ours to choose, once.
+fn no_secret(fields: &mut Fields) -> Result<()> {
+    match fields.take("secret") {
+        None => Ok(()),
+        Some(_) => Err(Fault::invalid("Invalid input for field 'secret': the service chooses it.")),
+    }
+}
+
+async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    forbid(&call, &Target::new())?;
+    let mut fields = Fields::read(&mut call, "consumer").await?;
+    fields.take("secret");
+    let consumer = Consumer {
+        id: identity.env.uuid_hex(),
+        description: fields.description()?.unwrap_or(Value::Null),
+        secret: identity.env.secret_hex(32),
+        extra: fields.rest()?,
+    };
+    let mut answer = shown(&call, &consumer);
+    answer["secret"] = consumer.secret.clone().into();
+    identity.write(&call, move |tx| Ok(tx.create(&consumer).map(drop)?)).await?;
+    single(&call, 201, "consumer", answer)
+}
+
+async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    let known = find(&identity, &call)?;
+    let mut fields = Fields::read(&mut call, "consumer").await?;
+    fields.fixed("id", &json!(known.id))?;
+    no_secret(&mut fields)?;
+    let description = fields.description()?;
+    let (id, extra) = (known.id.clone(), fields.rest()?);
+    let work = move |tx: &mut Tx| {
+        let mut consumer = tx.get::<Consumer>(&id)?.ok_or_else(|| missing("consumer", &id))?.doc;
+        consumer.description = description.clone().unwrap_or(consumer.description);
+        consumer.extra.extend(extra.clone());
+        tx.update(&consumer)?;
+        Ok(consumer)
+    };
+    let consumer = identity.write(&call, work).await?;
+    single(&call, 200, "consumer", shown(&call, &consumer))
+}
+
+async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    let id = find(&identity, &call)?.id.clone();
+    identity.write(&call, move |tx| Ok(tx.delete::<Consumer>(&id).map(drop)?)).await?;
+    Ok(Reply::empty(204))
+}
