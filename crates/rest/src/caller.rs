@@ -1,7 +1,7 @@
 //! Who asks.
 
-use base::{DomainId, ProjectId, Result, UserId};
 use crate::Service;
+use base::{DomainId, ProjectId, Result, UserId};
 use http::Method;
 use policy::Credentials;
 use std::any::Any;

@@ -195,7 +195,9 @@ impl Inner {
         outcome.envelope = service.envelope;
         outcome.service = service.name;
         if !open {
-            self.tokens.admit(&caller, service, &parts.method, path).map_err(|fault| unauthenticated().because(fault))?;
+            self.tokens
+                .admit(&caller, service, &parts.method, path)
+                .map_err(|fault| unauthenticated().because(fault))?;
         }
         let version = match service.microversions {
             Some(range) => {

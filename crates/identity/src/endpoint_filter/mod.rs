@@ -97,7 +97,10 @@ fn put(tx: &mut Tx, filter: &EndpointFilter) -> Result<()> {
 }
 
 fn lacks(filter: &EndpointFilter) -> Fault {
-    Fault::not_found(format!("Could not find an association of project {} with what the path names.", filter.project_id))
+    Fault::not_found(format!(
+        "Could not find an association of project {} with what the path names.",
+        filter.project_id
+    ))
 }
 
 fn take_away(tx: &mut Tx, filter: &EndpointFilter) -> Result<()> {

@@ -30,11 +30,7 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
 
 fn shown(call: &Call, policy: &PolicyText) -> Value {
     let mut object = policy.extra.clone();
-    object.extend(pairs([
-        ("id", json!(policy.id)),
-        ("type", json!(policy.kind)),
-        ("blob", json!(policy.blob)),
-    ]));
+    object.extend(pairs([("id", json!(policy.id)), ("type", json!(policy.kind)), ("blob", json!(policy.blob))]));
     linked(call, "policies", object)
 }
 
@@ -57,7 +53,9 @@ async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 
 fn blob(fields: &mut Fields) -> Result<Option<String>> {
     let given = fields.text("blob")?;
-    given.map(|text| text.ok_or_else(|| Fault::invalid("Invalid input for field 'blob': null is not a string."))).transpose()
+    given
+        .map(|text| text.ok_or_else(|| Fault::invalid("Invalid input for field 'blob': null is not a string.")))
+        .transpose()
 }
 
 async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
