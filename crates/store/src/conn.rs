@@ -11,6 +11,16 @@ pub(crate) trait Conn: Send {
 
     fn query(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<Vec<Row>, Error>;
 
+    /// Hands the rows over as they come, so that they are worked on while the server reads the next.
+    fn query_each(
+        &mut self,
+        sql: &'static Sql,
+        values: &[Value<'_>],
+        each: &mut dyn FnMut(Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.query(sql, values)?.into_iter().try_for_each(each)
+    }
+
     /// Several queries in one round trip.
     fn query_all(&mut self, calls: &[(&'static Sql, Vec<Value<'_>>)]) -> Result<Vec<Vec<Row>>, Error>;
 

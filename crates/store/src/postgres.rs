@@ -7,6 +7,7 @@
 use crate::Error;
 use crate::conn::{Conn, Connect};
 use crate::sql::{Cell, Column, Row, Rows, Sql, Value, Write};
+use futures::TryStreamExt;
 use futures::future::join_all;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -153,6 +154,26 @@ impl Conn for PostgresConn {
         let values = parameters(values);
         let rows = self.wait(async |client| client.query(&statement, &values).await)?;
         rows.iter().map(row).collect()
+    }
+
+    fn query_each(
+        &mut self,
+        sql: &'static Sql,
+        values: &[Value<'_>],
+        each: &mut dyn FnMut(Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let statement = self.statement(sql.postgres())?;
+        let values = parameters(values);
+        // What fails here is not the connection's fault; the rows that are left are thrown away by the connection.
+        self.wait(async |client| {
+            let mut rows = std::pin::pin!(client.query_raw(&statement, values).await?);
+            while let Some(found) = rows.try_next().await? {
+                if let Err(error) = row(&found).and_then(&mut *each) {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(Ok(()))
+        })?
     }
 
     fn query_all(&mut self, calls: &[(&'static Sql, Vec<Value<'_>>)]) -> Result<Vec<Vec<Row>>, Error> {

@@ -76,8 +76,37 @@ impl Reader {
     /// The documents that match, in the order of their creation.
     pub fn list<T: Document>(&mut self, query: Query) -> Result<Vec<Stored<T>>, Error> {
         self.know::<T>(false)?;
-        let rows = if self.then.is_some() { self.rows_then::<T>(&query)? } else { self.rows(T::KIND, &query)? };
+        let rows = if self.then.is_some() {
+            self.rows_then::<T>(&query)?
+        } else if self.buffer.entries.contains_key(T::KIND) {
+            self.rows(T::KIND, &query)?
+        } else {
+            return self.committed::<T>(&query);
+        };
         rows.into_iter().map(stored).collect()
+    }
+
+    /// A list that nothing has to be laid over: each row is parsed as it comes.
+    fn committed<T: Document>(&mut self, query: &Query) -> Result<Vec<Stored<T>>, Error> {
+        let start = self.start(T::KIND, query)?;
+        let most = query.limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        let mut found = Vec::new();
+        self.committed_rows(T::KIND, query, &start, most, &mut |row| {
+            found.push(stored(doc_row(row)?)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The place in its order after which a list begins.
+    fn start(&mut self, kind: &'static str, query: &Query) -> Result<(i64, String), Error> {
+        match &query.after {
+            None => Ok((if query.reverse { i64::MAX } else { i64::MIN }, String::new())),
+            Some(id) => match self.row(kind, id)? {
+                Some(row) => Ok((row.created, row.id)),
+                None => Err(Error::Marker { kind, id: id.clone() }),
+            },
+        }
     }
 
     /// How many match; marker and limit are not looked at.
@@ -184,6 +213,22 @@ impl Reader {
         self.conn.query(sql, values).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
+    fn query_each(
+        &mut self,
+        sql: &'static Sql,
+        values: &[Value<'_>],
+        each: &mut dyn FnMut(Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut refused = false;
+        let done = self.conn.query_each(sql, values, &mut |row| each(row).inspect_err(|_| refused = true));
+        // A row that cannot be parsed is not the engine's failure.
+        done.inspect_err(|error| {
+            if !refused {
+                self.failed = Some(error.clone());
+            }
+        })
+    }
+
     pub(crate) fn query_all(&mut self, calls: &[(&'static Sql, Vec<Value<'_>>)]) -> Result<Vec<Vec<Row>>, Error> {
         self.conn.query_all(calls).inspect_err(|error| self.failed = Some(error.clone()))
     }
@@ -243,18 +288,15 @@ impl Reader {
 
     /// The rows of a list: the committed ones, with the transaction's own laid over them.
     pub(crate) fn rows(&mut self, kind: &'static str, query: &Query) -> Result<Vec<DocRow>, Error> {
-        let start = match &query.after {
-            None => (if query.reverse { i64::MAX } else { i64::MIN }, String::new()),
-            Some(id) => match self.row(kind, id)? {
-                Some(row) => (row.created, row.id),
-                None => return Err(Error::Marker { kind, id: id.clone() }),
-            },
-        };
+        let start = self.start(kind, query)?;
         // Committed rows that the transaction changed are replaced below: ask for as many more.
         let hidden = self.buffer.of_kind(kind).filter(|entry| entry.before.is_some()).count();
         let most = query.limit.map_or(i64::MAX, |limit| limit.saturating_add(hidden).min(i64::MAX as usize) as i64);
-        let found = self.committed_rows(kind, query, &start, most)?;
-        let mut rows = found.into_iter().map(doc_row).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Vec::new();
+        self.committed_rows(kind, query, &start, most, &mut |row| {
+            rows.push(doc_row(row)?);
+            Ok(())
+        })?;
         if self.buffer.entries.contains_key(kind) {
             self.overlay(kind, query, &start, &mut rows);
         }
@@ -268,15 +310,18 @@ impl Reader {
         query: &Query,
         start: &(i64, String),
         most: i64,
-    ) -> Result<Vec<Row>, Error> {
+        each: &mut dyn FnMut(Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let way = usize::from(query.reverse);
         let (created, id) = (start.0, &start.1);
         match &query.scope {
-            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => Ok(Vec::new()),
-            Scope::All => self.query(&sql::LIST_ALL[way], &given![kind, created, id, most]),
-            Scope::Project(project) => self.query(&sql::LIST_PROJECT[way], &given![kind, project, created, id, most]),
+            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => Ok(()),
+            Scope::All => self.query_each(&sql::LIST_ALL[way], &given![kind, created, id, most], each),
+            Scope::Project(project) => {
+                self.query_each(&sql::LIST_PROJECT[way], &given![kind, project, created, id, most], each)
+            }
             Scope::Index(name, value) => {
-                self.query(&sql::LIST_INDEX[way], &given![kind, *name, value, created, id, most])
+                self.query_each(&sql::LIST_INDEX[way], &given![kind, *name, value, created, id, most], each)
             }
         }
     }

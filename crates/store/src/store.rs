@@ -53,7 +53,15 @@ pub struct Options {
 
 impl Options {
     pub fn new(url: impl Into<String>) -> Options {
-        Options { url: url.into(), inline: false, readers: 4, kinds: Vec::new(), hooks: None, durable: true, trash_ms: 0 }
+        Options {
+            url: url.into(),
+            inline: false,
+            readers: 4,
+            kinds: Vec::new(),
+            hooks: None,
+            durable: true,
+            trash_ms: 0,
+        }
     }
 
     /// A store in memory, inline: gone with its last handle.
@@ -290,7 +298,12 @@ impl Store {
     /// The documents that match, in the order of their creation.
     pub async fn list<T: Document>(&self, query: Query) -> Result<Vec<Stored<T>>> {
         let small = query.limit.is_some_and(|limit| limit <= SMALL_LIST);
-        let way = if small { Way::Here } else { Way::Away };
+        let way = match (small, query.after.is_none()) {
+            (true, true) => Way::One,
+            (true, false) => Way::Here,
+            (false, true) => Way::OneAway,
+            (false, false) => Way::Away,
+        };
         self.with_reader(way, move |reader| Ok(reader.list(query.clone())?)).await
     }
 
@@ -374,7 +387,11 @@ impl Store {
         let overlay = scope::dry().and_then(|plan| plan.overlay());
         let as_of = scope::as_of().filter(|_| way != Way::Bare);
         // The past takes several statements, between which it must not be trimmed.
-        let way = if as_of.is_some() && way == Way::One { Way::Here } else { way };
+        let way = match way {
+            Way::One if as_of.is_some() => Way::Here,
+            Way::OneAway if as_of.is_some() => Way::Away,
+            way => way,
+        };
         let closure = move |reader: &mut Reader| match (&overlay, as_of) {
             (_, Some(at)) => {
                 let moment = reader.moment(at)?;
@@ -434,6 +451,8 @@ struct Purpose {
 pub(crate) enum Way {
     /// One statement: needs no snapshot.
     One,
+    /// One statement on a blocking thread.
+    OneAway,
     /// On the calling thread if the engine is local.
     Here,
     /// On a blocking thread.
@@ -489,7 +508,7 @@ impl Pool {
     }
 
     fn on<R>(mut reader: Reader, way: Way, closure: &mut impl FnMut(&mut Reader) -> Result<R>) -> (Result<R>, Reader) {
-        if matches!(way, Way::One | Way::Bare) {
+        if matches!(way, Way::One | Way::OneAway | Way::Bare) {
             return (guarded(&mut reader, closure), reader);
         }
         if let Err(error) = reader.conn.begin_read() {
