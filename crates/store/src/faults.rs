@@ -90,6 +90,47 @@ async fn a_full_disk_refuses_the_big_job_and_keeps_the_small() {
     assert!(runs.load(Ordering::SeqCst) > 10, "some ran again");
 }
 
+/// What the engine refuses to one job alone, when the job's buffer is written, takes nothing from the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_rows_are_refused_fails_alone() {
+    const REFUSE: &str = "CREATE TRIGGER refuse BEFORE INSERT ON document WHEN NEW.id IN ('0', '5')
+        BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new(format!("sqlite:{}", dir.path().join("a.db").display()));
+    let store = Store::open(options, Env::system()).await.unwrap();
+    store.write(cause("trigger"), |tx| Ok(tx.conn.batch(REFUSE)?)).await.unwrap();
+    // Alone in its batch it is not tried again.
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    let alone = store.write(cause("alone"), move |tx| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok(tx.create(&note("0"))?)
+    });
+    assert_eq!((alone.await.unwrap_err().kind, runs.load(Ordering::SeqCst)), (FaultKind::Bug, 1));
+    let mut watch = store.watch();
+    let gate = hold(&store).await;
+    let job = |n: usize| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let job = store.write(cause("job"), move |tx| Ok(tx.create(&note(&n.to_string()))?));
+            job.await.map_err(|fault| fault.kind)
+        })
+    };
+    let jobs: Vec<_> = (1..10).map(job).collect();
+    waiting(&store, 9).await;
+    gate.open.send(()).unwrap();
+    gate.held.await.unwrap().unwrap();
+    for (n, job) in (1..10).zip(jobs) {
+        assert_eq!(job.await.unwrap().err(), (n == 5).then_some(FaultKind::Bug), "{n}");
+    }
+    assert_eq!(store.list::<Note>(Query::all()).await.unwrap().len(), 8);
+    assert_eq!(store.rev(), Rev(8));
+    for rev in 1..=8 {
+        assert!(matches!(watch.try_next(), Some(Event::Revision(revision)) if revision.rev == Rev(rev)));
+    }
+    assert!(watch.try_next().is_none());
+}
+
 /// Waits until so many jobs stand in the queue.
 async fn waiting(store: &Store, jobs: usize) {
     while store.queued() < jobs {

@@ -27,6 +27,8 @@ pub struct Tx {
     fresh: RefCell<HashSet<String>>,
     /// What it deletes does not rest in the trash.
     pub(crate) at_once: bool,
+    /// The engine has a savepoint from before anything that this job wrote.
+    pub(crate) saved: bool,
 }
 
 /// A change of one ledger row; see [`Tx::charge`].
@@ -70,7 +72,15 @@ enum Mode {
 
 impl Tx {
     pub(crate) fn new(reader: Reader) -> Tx {
-        Tx { reader, rev: Rev(0), now: Timestamp(0), created: 0, fresh: RefCell::default(), at_once: false }
+        Tx {
+            reader,
+            rev: Rev(0),
+            now: Timestamp(0),
+            created: 0,
+            fresh: RefCell::default(),
+            at_once: false,
+            saved: false,
+        }
     }
 
     /// Forgets the last job and starts one on top of the commit `base`.
@@ -82,6 +92,7 @@ impl Tx {
         reader.base = Some(base);
         self.fresh.get_mut().clear();
         self.at_once = false;
+        self.saved = false;
         self.rev = Rev(base.0 + 1);
         self.now = reader.shared.env.now().max(self.now);
     }
@@ -255,7 +266,18 @@ impl Tx {
         Ok(())
     }
 
+    /// Makes it possible to undo what follows. What a job buffers needs none: it is not written unless the job succeeds.
+    pub(crate) fn save(&mut self) -> Result<(), Error> {
+        if !self.saved {
+            self.reader.conn.savepoint().inspect_err(|error| self.reader.failed = Some(error.clone()))?;
+            self.saved = true;
+        }
+        Ok(())
+    }
+
+    /// Writes at once, and past the buffer.
     pub(crate) fn execute(&mut self, sql: &'static sql::Sql, values: &[Value<'_>]) -> Result<u64, Error> {
+        self.save()?;
         let reader = &mut self.reader;
         reader.conn.execute(sql, values).inspect_err(|error| reader.failed = Some(error.clone()))
     }

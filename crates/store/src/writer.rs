@@ -146,12 +146,14 @@ pub(crate) struct Writer {
     rev: Rev,
     /// When the server could last not be reached, and why.
     away: Option<(Instant, Error)>,
+    /// The engine refused something that a job without a savepoint asked of it: the transaction must not be committed.
+    torn: bool,
 }
 
 impl Writer {
     pub fn new(connect: Arc<dyn Connect>, shared: Arc<Shared>) -> Result<Writer, Error> {
         let reader = Reader::new(connect.writer()?, shared.clone());
-        Ok(Writer { tx: Tx::new(reader), connect, shared, rev: Rev(0), away: None })
+        Ok(Writer { tx: Tx::new(reader), connect, shared, rev: Rev(0), away: None, torn: false })
     }
 
     /// For reads in inline mode, between batches.
@@ -173,6 +175,11 @@ impl Writer {
             done.push((job, outcome));
             if !self.standing() {
                 return self.again(done);
+            }
+            if self.torn {
+                self.tx.conn.rollback();
+                // The only one was undone by that; others are innocent.
+                return if done.len() == 1 { answer(done) } else { self.again(done) };
             }
             // However long the first took: what waited for it may come along.
             let started = *since_first.get_or_insert_with(Instant::now);
@@ -204,6 +211,11 @@ impl Writer {
                 continue;
             }
             let done = vec![(job, outcome)];
+            if self.torn {
+                self.tx.conn.rollback();
+                answer(done);
+                continue;
+            }
             match self.finish(before, &done) {
                 End::Committed => self.settle(done),
                 End::Gone(error) => fail(done, &error),
@@ -239,6 +251,7 @@ impl Writer {
             self.reconnect()?;
         }
         self.tx.stop();
+        self.torn = false;
         let begun = self.tx.conn.begin_write().and_then(|()| self.tx.raw_meta("rev"));
         match begun {
             Ok(rev) => {
@@ -263,23 +276,35 @@ impl Writer {
         self.tx.conn.is_alive() && self.tx.conn.in_transaction()
     }
 
-    /// Runs one job inside its savepoint.
+    /// Runs one job. A savepoint costs a copy of each page that the job touches, so only those have one that write past
+    /// their buffer or are undone for sure. Any other has written nothing when it fails, unless the engine refuses the
+    /// buffer itself, which means that something is wrong: then the batch is torn.
     fn one(&mut self, job: &mut dyn Job) -> Result<Outcome> {
         job.cause().check()?;
-        self.tx.conn.savepoint()?;
         self.tx.start(self.rev);
+        if job.dry() {
+            self.tx.save()?;
+        }
         if let Some(overlay) = job.overlay() {
             self.tx.lay_over(overlay.clone());
         }
         let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut self.tx)))
             .unwrap_or_else(|panic| Err(Fault::bug(format!("a transaction panicked: {}", message(&*panic)))));
+        let mut refused = self.tx.failed.is_some();
         let outcome = ran.and_then(|()| match self.tx.failed.take() {
             Some(error) => Err(error.into()),
-            None => self.flush(job).map_err(Fault::from),
+            None => self.flush(job).inspect_err(|_| refused = true).map_err(Fault::from),
         });
         let keep = !job.dry() && outcome.is_ok();
         self.tx.stop();
-        let ended = if keep { self.tx.conn.release() } else { self.tx.conn.undo() };
+        let ended = match (self.tx.saved, keep) {
+            (false, _) => {
+                self.torn = refused;
+                Ok(())
+            }
+            (true, true) => self.tx.conn.release(),
+            (true, false) => self.tx.conn.undo(),
+        };
         match (ended, outcome) {
             (Err(error), Ok(_)) => Err(error.into()),
             (_, outcome) => {
@@ -391,15 +416,20 @@ impl Writer {
                 self.shared.publish(Revision { rev: outcome.rev, changes });
             }
         }
-        for (job, outcome) in done {
-            job.answer(outcome);
-        }
+        answer(done);
     }
 
     /// Nobody knows whether the batch was kept: watchers must read anew, and callers must look.
     fn unknown(&mut self, done: Vec<Done>, error: &Error) {
         self.shared.lose();
         fail(done, &Error::Unknown(error.to_string()));
+    }
+}
+
+/// Answers jobs that changed nothing.
+fn answer(done: Vec<Done>) {
+    for (job, outcome) in done {
+        job.answer(outcome);
     }
 }
 
