@@ -42,6 +42,7 @@ pub struct CloudOptions {
     /// The text of `policy.yaml`.
     pub policy: Option<String>,
     pub bcrypt_rounds: u32,
+    pub compliance: identity::compliance::Compliance,
     pub image_format_enforcement: bool,
     pub bootstrap: Bootstrap,
     /// The interface through which the external network is masqueraded.
@@ -271,6 +272,7 @@ async fn open_identity(store: &Store, env: &Env, options: &CloudOptions) -> Resu
     let identity_options = identity::Options {
         public_url: options.public_url.clone(),
         password_algorithm: algorithm(options),
+        compliance: options.compliance.clone(),
         ..identity::Options::default()
     };
     Identity::open(store.clone(), env.clone(), identity_options).await

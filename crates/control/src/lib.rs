@@ -25,6 +25,7 @@ mod watch_sight;
 pub use audit::{Audit, Finding};
 pub use cloud::{Bootstrap, Cloud, CloudOptions, TRASH_RETENTION_S};
 pub use hosts::serve as serve_hosts;
+pub use identity::compliance::Compliance;
 pub use link::{Link, Observers, host};
 pub use offline::Offline;
 pub use serve::serve;

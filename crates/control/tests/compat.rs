@@ -34,6 +34,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,
+        compliance: Default::default(),
         bootstrap,
         masquerade: None,
         trash_retention_s: control::TRASH_RETENTION_S,

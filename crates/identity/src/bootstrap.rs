@@ -128,6 +128,8 @@ fn account(tx: &mut Tx, options: &BootstrapOptions, name: &str, secret: Option<&
         default_project_id: None,
         password_changed: password.is_some().then(|| tx.now()),
         password,
+        password_expires_at: None,
+        password_history: Vec::new(),
         options: Extra::new(),
         extra: Extra::new(),
     })?;

@@ -46,8 +46,34 @@ pub struct User {
     /// In passlib's format. Blank outside the store.
     pub password: Option<String>,
     pub password_changed: Option<Timestamp>,
+    /// From then on the password serves only to choose another.
+    #[serde(default)]
+    pub password_expires_at: Option<Timestamp>,
+    /// The hashes of those before, newest first, as far as they may not be chosen again. Empty outside the store.
+    #[serde(default)]
+    pub password_history: Vec<String>,
     pub options: Extra,
     pub extra: Extra,
+}
+
+impl User {
+    /// True where this option is set.
+    pub fn option(&self, name: &str) -> bool {
+        self.options.get(name).and_then(Value::as_bool) == Some(true)
+    }
+
+    /// When the password ends, for a user whose password does.
+    pub fn password_end(&self) -> Option<Timestamp> {
+        self.password_expires_at.filter(|_| !self.option("ignore_password_expiry"))
+    }
+}
+
+/// The failed logins of a user since the last that held. Its id is the user's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedLogins {
+    pub id: String,
+    pub count: u32,
+    pub last: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -401,7 +427,10 @@ document!(Project, "project", |p, keys| {
 document!(User, "user", |u, keys| {
     keys.unique("name", [u.domain_id.as_str(), u.name.as_str()]);
     keys.index("domain", u.domain_id.as_str());
-}, redact: |body| blank(body, "password", "".into()));
+}, redact: |body| {
+    blank(body, "password", "".into());
+    blank(body, "password_history", Value::Array(Vec::new()));
+});
 document!(Group, "group", |g, keys| {
     keys.unique("name", [g.domain_id.as_str(), g.name.as_str()]);
     keys.index("domain", g.domain_id.as_str());
@@ -478,6 +507,17 @@ document!(Limit, "limit", |l, keys| {
     keys.index("service", l.service_id.as_str());
 }, project: |l| l.project_id.as_deref().unwrap_or(""));
 document!(Revocation, "revocation", |_, _| {}, trash: false);
+
+impl Document for FailedLogins {
+    const KIND: &'static str = "failed_logins";
+    const HISTORY: bool = false;
+    const TRASH: bool = false;
+    const UNDO: bool = false;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
 
 impl Document for TokenKeys {
     const KIND: &'static str = "token_keys";

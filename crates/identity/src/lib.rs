@@ -149,6 +149,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<Credential>(),
         Kind::of::<RegisteredLimit>(),
         Kind::of::<Limit>(),
+        Kind::of::<FailedLogins>(),
         Kind::of::<AccessRule>(),
         Kind::of::<PolicyText>(),
         Kind::of::<PolicyAssociation>(),
@@ -164,6 +165,7 @@ pub fn kinds() -> Vec<Kind> {
 impl Identity {
     /// Reads everything into memory. Tokens can be made once [`bootstrap`] has run.
     pub async fn open(store: Store, env: Env, options: Options) -> Result<Arc<Identity>> {
+        options.compliance.check()?;
         let watch = store.watch();
         let model = store.read(|reader| Model::load(reader)).await?;
         let passwords = Passwords::new(options.password_algorithm).inline(store.is_inline());
@@ -192,6 +194,7 @@ impl Identity {
     async fn chores(&self) -> Result<()> {
         let now = self.env.now();
         let outdated = self.model().revocations.outdated(now);
+        let strangers = self.failures_of_nobody().await?;
         let (every, keep) = (self.options.key_rotation_s, self.options.secondary_keys);
         let env = self.env.clone();
         let cause = store::Cause::new("nubo", "", "identity.chores");
@@ -199,6 +202,11 @@ impl Identity {
             for id in &outdated {
                 if tx.get::<documents::Revocation>(id)?.is_some() {
                     tx.delete::<documents::Revocation>(id)?;
+                }
+            }
+            for id in &strangers {
+                if tx.get::<documents::FailedLogins>(id)?.is_some() {
+                    tx.delete::<documents::FailedLogins>(id)?;
                 }
             }
             match tx.get::<TokenKeys>(TokenKeys::ID)? {

@@ -97,6 +97,7 @@ impl Row for User {
 
     fn stripped(mut self) -> User {
         self.password = None;
+        self.password_history = Vec::new();
         self
     }
 }

@@ -1,6 +1,7 @@
 //! The service as clients see it, through the gateway.
 
 mod access_rules;
+mod compliance_of_passwords;
 mod crud;
 mod extensions;
 mod rights;
@@ -45,6 +46,10 @@ pub(super) fn bootstrap_options() -> BootstrapOptions {
 
 impl Cloud {
     pub async fn new() -> Cloud {
+        Cloud::with(Default::default()).await
+    }
+
+    pub async fn with(compliance: compliance::Compliance) -> Cloud {
         let (env, clock) = base::Env::seeded(7);
         let options = store::Options { kinds: kinds(), ..store::Options::memory() };
         let store = Store::open(options, env.clone()).await.unwrap();
@@ -54,6 +59,7 @@ impl Cloud {
         let options = Options {
             public_url: "http://cloud".into(),
             password_algorithm: Algorithm::Bcrypt { rounds: 4 },
+            compliance,
             ..Options::default()
         };
         let identity = Identity::open(store, env.clone(), options).await.unwrap();

@@ -50,6 +50,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         images: settings.state.join("control/images"),
         policy,
         bcrypt_rounds: settings.bcrypt_rounds,
+        compliance: settings.compliance.clone(),
         image_format_enforcement: settings.image_format_enforcement,
         bootstrap,
         masquerade: settings.uplink.clone(),

@@ -48,6 +48,37 @@ struct File {
     trash_retention: Option<u32>,
     reclaim_instance_interval: Option<u32>,
     image_format_enforcement: Option<bool>,
+    security_compliance: Option<SecurityCompliance>,
+}
+
+/// What is asked of passwords and logins, in Keystone's words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SecurityCompliance {
+    lockout_failure_attempts: Option<u32>,
+    lockout_duration: Option<u32>,
+    unique_last_password_count: u16,
+    minimum_password_age: u32,
+    password_expires_days: Option<u32>,
+    password_regex: Option<String>,
+    password_regex_description: Option<String>,
+    change_password_upon_first_use: bool,
+}
+
+impl SecurityCompliance {
+    fn read(self) -> control::Compliance {
+        let usual = control::Compliance::default();
+        control::Compliance {
+            lockout_failure_attempts: self.lockout_failure_attempts.filter(|most| *most > 0),
+            lockout_duration_s: self.lockout_duration.map_or(usual.lockout_duration_s, i64::from),
+            unique_last_password_count: self.unique_last_password_count.into(),
+            minimum_password_age_days: self.minimum_password_age.into(),
+            password_expires_days: self.password_expires_days.map(i64::from),
+            password_regex: self.password_regex,
+            password_regex_description: self.password_regex_description,
+            change_password_upon_first_use: self.change_password_upon_first_use,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +98,7 @@ pub struct Settings {
     /// Seconds of Nova's soft delete; 0: off.
     pub reclaim_instance_interval_s: u32,
     pub image_format_enforcement: bool,
+    pub compliance: control::Compliance,
 }
 
 impl Settings {
@@ -95,12 +127,9 @@ impl Settings {
                 file.trash_retention,
                 u32::try_from(control::TRASH_RETENTION_S)?,
             )?,
-            reclaim_instance_interval_s: number(
-                "NUBO_RECLAIM_INSTANCE_INTERVAL",
-                file.reclaim_instance_interval,
-                0,
-            )?,
+            reclaim_instance_interval_s: number("NUBO_RECLAIM_INSTANCE_INTERVAL", file.reclaim_instance_interval, 0)?,
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
+            compliance: file.security_compliance.unwrap_or_default().read(),
         };
         settings.check()?;
         Ok(settings)

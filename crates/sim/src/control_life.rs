@@ -25,6 +25,7 @@ fn options(world: &World) -> CloudOptions {
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,
+        compliance: Default::default(),
         bootstrap: Bootstrap {
             cloud_id: "0a1b2c3d".into(),
             admin_password: ADMIN_PASSWORD.into(),

@@ -119,6 +119,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,
+        compliance: Default::default(),
         bootstrap,
         masquerade: None,
         trash_retention_s: 0,

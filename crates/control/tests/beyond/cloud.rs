@@ -53,6 +53,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,
+        compliance: Default::default(),
         bootstrap,
         masquerade: None,
         trash_retention_s: control::TRASH_RETENTION_S,

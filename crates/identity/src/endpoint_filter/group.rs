@@ -104,6 +104,10 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let known = find(&identity, &call)?;
     let mut fields = Fields::read(&mut call, "endpoint_group").await?;
     fields.fixed("id", &json!(known.id))?;
+    // The `openstack` command sends what it was not given as null.
+    for name in ["name", "filters"] {
+        fields.take_null(name);
+    }
     let (name, description) = (fields.name("name", NAME_CHARS)?, fields.description()?);
     let filters = filters(&mut fields)?;
     let (id, extra) = (known.id.clone(), fields.rest()?);

@@ -127,16 +127,12 @@ impl Identity {
         if proof.user.password.len() > crate::password::PASSWORD_BYTES {
             return Err(refused("the password is too long"));
         }
-        let hash = match &found {
-            Some(user) => {
-                let id = user.id.to_string();
-                let stored = self.store.read(move |reader| Ok(reader.get::<User>(&id)?)).await?;
-                stored.and_then(|user| user.doc.password)
-            }
-            None => None,
-        };
-        let holds = self.passwords.verify(proof.user.password.clone(), hash).await?;
-        let user = found.filter(|_| holds).ok_or_else(|| refused("user and password do not fit"))?;
+        let user = self.logged_in(found.as_deref().map(|user| user.id.as_str()), proof.user.password.clone()).await?;
+        let user = user.ok_or_else(|| refused("user and password do not fit, or the user is locked"))?;
+        if user.password_end().is_some_and(|end| end <= self.env.now()) {
+            let id = &user.id;
+            return Err(Fault::unauthenticated(format!("The password of user {id} has expired and must be changed.")));
+        }
         Ok(Proof { user: user.id.clone(), methods: Methods::PASSWORD, before: None, chain: None, scope: None })
     }
 

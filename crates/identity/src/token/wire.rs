@@ -53,7 +53,7 @@ struct User<'a> {
     domain: Named<'a>,
     id: &'a str,
     name: &'a str,
-    password_expires_at: Option<()>,
+    password_expires_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -92,7 +92,7 @@ pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
             domain: Named { id: &verified.user_domain.id, name: &verified.user_domain.name },
             id: &verified.user.id,
             name: &verified.user.name,
-            password_expires_at: None,
+            password_expires_at: verified.user.password_end().map(|end| end.iso_naive()),
         },
         audit_ids: verified.payload.audit.iter().map(ToString::to_string).collect(),
         expires_at: verified.payload.expires.iso_micros(),

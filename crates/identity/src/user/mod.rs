@@ -2,6 +2,7 @@
 //!
 //! A changed password, a disabled or deleted user makes all earlier tokens of the user worthless in the same commit.
 
+use crate::compliance::By;
 use crate::documents::*;
 use crate::fields::{Fields, merge_options};
 use crate::listing::{allowed, collection, filtered, forbid, linked, missing, single};
@@ -48,7 +49,7 @@ pub(crate) fn shown(call: &Call, user: &User) -> Value {
         ("domain_id", json!(user.domain_id)),
         ("enabled", json!(user.enabled)),
         ("options", json!(user.options)),
-        ("password_expires_at", Value::Null),
+        ("password_expires_at", json!(user.password_end().map(|end| end.iso_naive()))),
         ("federated", json!([])),
     ]));
     if let Some(project) = &user.default_project_id {
@@ -95,6 +96,7 @@ async fn hashed(identity: &Identity, fields: &mut Fields) -> Result<Option<Optio
 
 async fn hash(identity: &Identity, password: String) -> Result<String> {
     base::limits::text("password", &password, crate::password::PASSWORD_BYTES)?;
+    identity.options.compliance.fits(&password)?;
     if password.is_empty() {
         return Err(Fault::invalid("Invalid input for field 'password': it is empty."));
     }
@@ -107,17 +109,22 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     forbid(&call, &Target::new().with("target.user.domain_id", domain.clone()))?;
     let name = fields.need_name("name", NAME_CHARS)?;
     let password = hashed(&identity, &mut fields).await?.flatten();
-    let user = User {
+    let mut user = User {
         id: identity.env.uuid_hex().into(),
         name,
         domain_id: DomainId::new(domain),
         enabled: fields.flag("enabled")?.unwrap_or(true),
         default_project_id: fields.id("default_project_id")?.flatten().map(ProjectId::new),
-        password_changed: password.is_some().then_some(call.now),
-        password,
-        options: fields.object("options")?.unwrap_or_default(),
+        password_changed: None,
+        password: None,
+        password_expires_at: None,
+        password_history: Vec::new(),
+        options: options(&mut fields)?,
         extra: extras(fields)?,
     };
+    if password.is_some() {
+        identity.options.compliance.set(&mut user, password, call.now, By::Other);
+    }
     let shown = shown(&call, &user);
     identity.write(&call, move |tx| insert(tx, &user)).await?;
     single(&call, 201, "user", shown)
@@ -129,6 +136,27 @@ fn extras(mut fields: Fields) -> Result<Extra> {
         fields.take(ours);
     }
     fields.rest()
+}
+
+/// What Keystone knows to do differently for one user.
+const OPTIONS: [&str; 6] = [
+    "ignore_change_password_upon_first_use",
+    "ignore_password_expiry",
+    "ignore_lockout_failure_attempts",
+    "ignore_user_inactivity",
+    "lock_password",
+    "multi_factor_auth_enabled",
+];
+
+/// Flags that are known must be flags; null takes one away.
+fn options(fields: &mut Fields) -> Result<Extra> {
+    let options = fields.object("options")?.unwrap_or_default();
+    for (name, value) in options.iter().filter(|(name, _)| OPTIONS.contains(&name.as_str())) {
+        if !value.is_boolean() && !value.is_null() {
+            return Err(Fault::invalid(format!("Invalid input for field 'options': {name} is true, false or null.")));
+        }
+    }
+    Ok(options)
 }
 
 fn insert(tx: &mut Tx, user: &User) -> Result<()> {
@@ -154,10 +182,10 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let name = fields.name("name", NAME_CHARS)?;
     let enabled = fields.flag("enabled")?;
     let project = fields.id("default_project_id")?;
-    let options = fields.object("options")?.unwrap_or_default();
+    let options = options(&mut fields)?;
     let password = hashed(&identity, &mut fields).await?;
     let extra = extras(fields)?;
-    let id = known.id.to_string();
+    let (id, compliance) = (known.id.to_string(), identity.options.compliance.clone());
     let work = move |tx: &mut Tx| {
         let mut user = tx.get::<User>(&id)?.ok_or_else(|| missing("user", &id))?.doc;
         let was = user.enabled;
@@ -170,7 +198,8 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         merge_options(&mut user.options, options.clone());
         user.extra.extend(extra.clone());
         if let Some(password) = &password {
-            set_password(tx, &mut user, password.clone())?;
+            compliance.set(&mut user, password.clone(), tx.now(), By::Other);
+            revoke(tx, Revocation { user_id: Some(user.id.clone()), ..Revocation::default() })?;
         } else if was && !user.enabled {
             revoke(tx, Revocation { user_id: Some(user.id.clone()), ..Revocation::default() })?;
         }
@@ -181,34 +210,30 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     single(&call, 200, "user", shown(&call, &user))
 }
 
-fn set_password(tx: &mut Tx, user: &mut User, hash: Option<String>) -> Result<()> {
-    user.password = hash;
-    user.password_changed = Some(tx.now());
-    revoke(tx, Revocation { user_id: Some(user.id.clone()), ..Revocation::default() })
-}
-
 async fn password(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let mut fields = Fields::read(&mut call, "user").await?;
     let original = fields.text("original_password")?.flatten();
     let original = original.ok_or_else(|| fields.missing("original_password"))?;
     let wanted = fields.text("password")?.flatten().ok_or_else(|| fields.missing("password"))?;
     let id = call.param("id").to_owned();
-    let known = identity.store.get::<User>(&id).await?.filter(|user| user.enabled);
-    let hash_now = known.as_ref().and_then(|user| user.password.clone());
-    let holds = identity.passwords.verify(original, hash_now.clone()).await?;
-    if !holds || known.is_none() {
-        return Err(crate::token::verify::refused("the original password is wrong"));
-    }
-    if known.is_some_and(|user| user.options.get("lock_password").and_then(Value::as_bool) == Some(true)) {
+    // One that has expired still serves for this.
+    let known = identity.logged_in(Some(&id), original).await?.filter(|user| user.enabled);
+    let known = known.ok_or_else(|| crate::token::verify::refused("the original password is wrong"))?;
+    if known.option("lock_password") {
         return Err(Fault::invalid("The password of this user is locked."));
     }
-    let hash = hash(&identity, wanted).await?;
+    let compliance = identity.options.compliance.clone();
+    compliance.old_enough(&known, call.now)?;
+    let hash = hash(&identity, wanted.clone()).await?;
+    identity.never_had(&known, wanted).await?;
+    let hash_now = known.password;
     let work = move |tx: &mut Tx| {
         let mut user = tx.get::<User>(&id)?.ok_or_else(|| missing("user", &id))?.doc;
         if user.password != hash_now {
             return Err(Fault::conflict("The password has been changed by someone else."));
         }
-        set_password(tx, &mut user, Some(hash.clone()))?;
+        compliance.set(&mut user, Some(hash.clone()), tx.now(), By::User);
+        revoke(tx, Revocation { user_id: Some(user.id.clone()), ..Revocation::default() })?;
         tx.update(&user)?;
         Ok(())
     };
