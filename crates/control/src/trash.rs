@@ -1,21 +1,28 @@
 //! The trash and undo, as clients see them: what rests, purging it, and taking a request back.
 //!
-//! Whoever made a request may take it back, in the project in which it was made; administrators may take back any. A
-//! request of another project is as good as none. What each kind makes of an undo is the store's and the services' own.
+//! Whoever made a request may take it back, in the project in which it was made; who manages the project may take back
+//! those of others there that they could have made themselves; administrators may take back any. A request of another
+//! project is as good as none. What each kind makes of an undo is the store's and the services' own.
 
 use crate::own_api::Own;
-use base::{Fault, Result};
+use base::{Fault, RequestId, Result};
 use compute::Compute;
 use policy::{Rule, Scope, Target};
-use rest::{Access, Call, Method, Reply, Route, Undo};
+use rest::{Access, Call, Caller, Method, Reply, Route, Undo};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::{PastRequest, Query, Reader, Stored, Trash, UndoPlan};
+use store::{Held, PastRequest, Query, Reader, Stored, Trash, Tx, UndoPlan, UndoServices};
 
 pub(crate) const RULES: &[Rule] = &[
     Rule::new("nubo:trash", "rule:project_reader_or_admin", &[Scope::Project], "See what rests in the trash."),
     Rule::new("nubo:purge", "rule:project_member_or_admin", &[Scope::Project], "Empty a part of the trash."),
     Rule::new("nubo:undo", "rule:project_member_or_admin", &[Scope::Project], "Take one's own request back."),
+    Rule::new(
+        "nubo:undo:project",
+        "rule:project_manager_or_admin",
+        &[Scope::Project],
+        "Take back another's request in the project, where its operation is allowed too.",
+    ),
     Rule::new("nubo:undo:any", "role:admin", &[Scope::System, Scope::Project], "Take back any request, see all trash."),
 ];
 
@@ -29,6 +36,13 @@ pub(crate) struct Bin {
     pub own: Arc<Own>,
     pub image: Arc<image::Service>,
     pub compute: Arc<Compute>,
+}
+
+/// What the services do for one undo.
+struct ForUndo<'a> {
+    bin: &'a Bin,
+    user: &'a str,
+    request: &'a str,
 }
 
 pub(crate) fn routes(bin: &Arc<Bin>) -> Vec<Route> {
@@ -121,13 +135,13 @@ async fn plan(bin: Arc<Bin>, call: Call) -> Result<Reply> {
 async fn take_back(bin: Arc<Bin>, call: Call) -> Result<Reply> {
     let partial = call.query.boolean("partial")?.unwrap_or(false);
     let (inner, asked, cause) = (bin.clone(), Asked::of(&call)?, call.cause());
-    let by = cause.request_id.clone();
+    let (by, user) = (cause.request_id.clone(), cause.actor.clone());
     let undone = bin.own.store.write(cause, move |tx| {
         let plan = inner.plan(tx, &asked)?;
         if !plan.short.is_empty() || (!partial && !plan.collisions.is_empty()) || plan.steps.is_empty() {
             return Err(refusal(&plan, partial));
         }
-        tx.undo(&plan, &by)?;
+        tx.undo(&plan, &by, &mut ForUndo { bin: &inner, user: &user, request: by.as_str() })?;
         Ok(plan)
     });
     call.reply(200, &shown(&undone.await?.value))
@@ -140,6 +154,8 @@ struct Asked {
     project: Option<String>,
     user: String,
     member: bool,
+    manager: bool,
+    caller: Arc<Caller>,
 }
 
 impl Asked {
@@ -150,13 +166,15 @@ impl Asked {
             request_id: call.param("request_id").to_owned(),
             admin: is_admin(call),
             member: call.may("nubo:undo", &target),
+            manager: call.may("nubo:undo:project", &target),
+            caller: call.caller.clone(),
             project,
             user: call.caller.credentials.user_id.to_string(),
         })
     }
 
     /// Refuses who may not take the request back, or not know of it.
-    fn check(&self, request: &PastRequest) -> Result<()> {
+    fn check(&self, request: &PastRequest, bin: &Bin) -> Result<()> {
         if self.admin {
             return Ok(());
         }
@@ -167,13 +185,13 @@ impl Asked {
         if !own {
             return Err(self.missing());
         }
-        if !self.member || request.actor != self.user {
-            return Err(Fault::forbidden(format!(
-                "Request {} was made by another user: only that user or an administrator can take it back.",
-                self.request_id
-            )));
+        if self.member && request.actor == self.user || self.manager && bin.could_make(self, request) {
+            return Ok(());
         }
-        Ok(())
+        Err(Fault::forbidden(format!(
+            "Request {} was made by another user: only that user, who manages the project or an administrator can take it back.",
+            self.request_id
+        )))
     }
 
     fn missing(&self) -> Fault {
@@ -184,17 +202,40 @@ impl Asked {
 impl Bin {
     fn plan(&self, reader: &mut Reader, asked: &Asked) -> Result<UndoPlan> {
         let request = reader.past_request(&asked.request_id)?.ok_or_else(|| asked.missing())?;
-        asked.check(&request)?;
-        self.can_be_undone(&request)?;
-        let mut limits = |reader: &mut Reader, scope: &str, resource: &str| self.limit(reader, scope, resource);
-        reader.plan_undo(&asked.request_id, &mut limits)?.ok_or_else(|| asked.missing())
+        asked.check(&request, self)?;
+        self.can_be_undone(reader, &request)?;
+        let mut services = ForUndo { bin: self, user: "", request: "" };
+        let plan = reader.plan_undo(&asked.request_id, &mut services)?.ok_or_else(|| asked.missing())?;
+        for step in plan.steps.iter().filter(|step| step.kind == "server" && !asked.admin) {
+            if self.compute.is_locked_by_admin(reader, &step.id)? {
+                return Err(Fault::forbidden(format!("Server {} was locked by an administrator.", step.id)));
+            }
+        }
+        Ok(plan)
+    }
+
+    /// True where the caller may do what the request did: nobody takes back what is above them.
+    fn could_make(&self, asked: &Asked, request: &PastRequest) -> bool {
+        let services = self.own.gateway.get().map(|gateway| gateway.services()).unwrap_or_default();
+        let Some(project) = &asked.project else { return false };
+        let routes = services.iter().flat_map(|service| service.routes.iter().map(move |route| (service, route)));
+        let found = routes.into_iter().find(|(_, route)| route.operation == request.what);
+        found.is_some_and(|(service, route)| match route.access {
+            Access::Open => false,
+            Access::Rule(rule) => {
+                let target = Target::project(project.as_str()).with("user_id", request.actor.as_str());
+                service.policy.allows(rule, &asked.caller.credentials, &target)
+            }
+        })
     }
 
     /// The route table says which operations cannot, and why.
-    fn can_be_undone(&self, request: &PastRequest) -> Result<()> {
+    fn can_be_undone(&self, reader: &mut Reader, request: &PastRequest) -> Result<()> {
         let services = self.own.gateway.get().map(|gateway| gateway.services()).unwrap_or_default();
         let route = services.iter().flat_map(|service| &service.routes).find(|route| route.operation == request.what);
         match route.map(|route| route.undo) {
+            // What an undo itself removed rests like anything else.
+            Some(Undo::Not(_)) if request.what == "nubo:undo" && rests(reader, &request.request_id)? => Ok(()),
             Some(Undo::Not(why)) => {
                 let (id, what) = (&request.request_id, &request.what);
                 Err(Fault::conflict(format!("Request {id} ({what}) cannot be undone: {why}.")))
@@ -210,6 +251,37 @@ impl Bin {
         match network::quotas::default_limit(resource) {
             Some(limit) => Ok(Some(limit)),
             None => self.image.undo_limit(reader, scope, resource),
+        }
+    }
+}
+
+fn rests(reader: &mut Reader, request: &RequestId) -> Result<bool> {
+    Ok(!reader.list::<Trash>(Query::index("request", request.as_str()).limit(1))?.is_empty())
+}
+
+impl UndoServices for ForUndo<'_> {
+    fn limit(&mut self, reader: &mut Reader, scope: &str, resource: &str) -> Result<Option<i64>> {
+        self.bin.limit(reader, scope, resource)
+    }
+
+    fn held(
+        &mut self,
+        reader: &mut Reader,
+        kind: &str,
+        id: &str,
+        same: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Option<Held>> {
+        let own = if kind == "server" { self.bin.compute.held_from_undo(reader, id)? } else { None };
+        match own {
+            Some(why) => Ok(Some((why, None))),
+            None => network::held_from_undo(reader, kind, id, same),
+        }
+    }
+
+    fn remove(&mut self, tx: &mut Tx, kind: &str, id: &str) -> Result<()> {
+        match kind {
+            "server" => self.bin.compute.remove_by_undo(tx, id, self.user, self.request),
+            _ => network::remove_by_undo(tx, kind, id),
         }
     }
 }

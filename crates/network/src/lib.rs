@@ -46,6 +46,7 @@ use std::sync::Arc;
 use store::{Cause, Reader, Store, Tx};
 
 pub use rules::RULES;
+pub use undo::{held as held_from_undo, remove as remove_by_undo};
 
 /// The only availability zone there is.
 pub const ZONE: &str = "nova";

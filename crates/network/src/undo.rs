@@ -1,15 +1,18 @@
-//! What an undo must bring in line: addresses taken, and what hosts must look at again.
+//! What an undo must bring in line: addresses taken, and what hosts must look at again; and what is in the way of taking
+//! back that a network, a subnet, a router or a server was made.
 
 use crate::error;
 use crate::floatingips::FloatingIp;
+use crate::networks::Network;
 use crate::ports::{self, Port};
 use crate::project::touch;
+use crate::routers::Router;
 use crate::security_groups::{SecurityGroup, SecurityGroupRule};
 use crate::standard::{Look, Standard};
 use crate::subnets::{Subnet, SubnetAddresses};
 use agent_api::ViewKind;
 use base::{Result, Timestamp};
-use store::{Needs, Tx};
+use store::{Document, Held, Needs, Reader, Tx};
 
 /// Neutron's counter and the time beside it: they go back only with everything else.
 pub const COUNTERS: &[&str] = &["revision", "updated_at"];
@@ -126,4 +129,71 @@ pub fn rule(tx: &mut Tx, before: Option<&SecurityGroupRule>, after: Option<&Secu
         touch(tx, ViewKind::SecurityGroup, &rule.group_id)?;
     }
     Ok(())
+}
+
+/// Finds the first that depends on an object by now, but for what the request that made it touched itself.
+pub fn held(reader: &mut Reader, kind: &str, id: &str, same: &dyn Fn(&str, &str) -> bool) -> Result<Option<Held>> {
+    let foreign = |ports: Vec<Port>| ports.into_iter().find(|port| !same(Port::KIND, &port.id));
+    match kind {
+        Network::KIND => {
+            let Some(network) = reader.doc::<Network>(id)? else { return Ok(None) };
+            let subnets: Vec<Subnet> = reader.by("network", id)?;
+            if let Some(subnet) = subnets.into_iter().find(|subnet| !same(Subnet::KIND, &subnet.id)) {
+                return Ok(Some(by(&network.project_id, Subnet::KIND, &subnet.id, &subnet.project_id)));
+            }
+            let ports =
+                reader.by::<Port>("network", id)?.into_iter().filter(|port| port.device_owner != ports::SERVICE);
+            Ok(foreign(ports.collect()).map(|port| by_port(&network.project_id, &port)))
+        }
+        Subnet::KIND => {
+            let Some(subnet) = reader.doc::<Subnet>(id)? else { return Ok(None) };
+            let ports =
+                reader.by::<Port>("subnet", id)?.into_iter().filter(|port| !crate::subnets::leaves(&subnet, port));
+            Ok(foreign(ports.collect()).map(|port| by_port(&subnet.project_id, &port)))
+        }
+        Router::KIND => {
+            let Some(router) = reader.doc::<Router>(id)? else { return Ok(None) };
+            if let Some(port) = foreign(router.interfaces(reader)?) {
+                return Ok(Some(by_port(&router.project_id, &port)));
+            }
+            let floating = reader.first::<FloatingIp>("router", id)?;
+            Ok(floating.map(|it| by(&router.project_id, FloatingIp::KIND, &it.id, &it.project_id)))
+        }
+        _ => held_server(reader, id, same),
+    }
+}
+
+/// A server by whatever else was plugged into it, and by the floating addresses that lead to it.
+fn held_server(reader: &mut Reader, id: &str, same: &dyn Fn(&str, &str) -> bool) -> Result<Option<Held>> {
+    for port in reader.by::<Port>("device", id)? {
+        if !same(Port::KIND, &port.id) {
+            return Ok(Some(by_port(&port.project_id, &port)));
+        }
+        if let Some(it) = reader.first::<FloatingIp>("port", &port.id)?.filter(|it| !same(FloatingIp::KIND, &it.id)) {
+            return Ok(Some(by(&port.project_id, FloatingIp::KIND, &it.id, &it.project_id)));
+        }
+    }
+    Ok(None)
+}
+
+fn by_port(owner: &str, port: &Port) -> Held {
+    by(owner, Port::KIND, &port.id, &port.project_id)
+}
+
+/// What belongs to another project is not named.
+fn by(owner: &str, kind: &str, id: &str, project: &str) -> Held {
+    match owner == project || project.is_empty() {
+        true => (format!("{kind} {id} depends on it by now"), Some((kind.to_owned(), id.to_owned()))),
+        false => (format!("a {kind} of another project depends on it by now"), None),
+    }
+}
+
+/// Removes what an undo takes back, as the call that deletes it does. A fault says what is in the way.
+pub fn remove(tx: &mut Tx, kind: &str, id: &str) -> Result<()> {
+    match kind {
+        Network::KIND => tx.doc::<Network>(id)?.map_or(Ok(()), |network| crate::networks::remove(network, tx)),
+        Subnet::KIND => tx.doc::<Subnet>(id)?.map_or(Ok(()), |subnet| crate::subnets::delete(subnet, tx)),
+        Router::KIND => tx.doc::<Router>(id)?.map_or(Ok(()), |router| router.remove(tx)),
+        _ => Err(base::Fault::bug(format!("no undo removes a {kind} here"))),
+    }
 }

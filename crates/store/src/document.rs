@@ -58,8 +58,8 @@ pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static
     const TRASH: bool = true;
     /// False: an undo leaves documents of this kind as they are: logs, and what follows from other documents.
     const UNDO: bool = true;
-    /// Why an undo does not take back the making of one, and what to do instead.
-    const MADE: Option<&'static str> = None;
+    /// How an undo takes back the making of one.
+    const MADE: Made = Made::Deleted;
     /// Fields, at any depth, that only rise: an undo takes them back only where the document is, as a whole, what the
     /// request left. What must rise even then, [`Document::restored`] raises.
     const COUNTERS: &'static [&'static str] = &[];
@@ -78,6 +78,16 @@ pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static
     fn undone(_tx: &mut Tx, _before: Option<&Self>, _after: Option<&Self>) -> Result<(), base::Fault> {
         Ok(())
     }
+}
+
+/// How an undo takes back the making of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It is deleted, unless it has changed since.
+    Deleted,
+    /// Its service removes it as by its own call, with all that came with it, unless something depends on it by now.
+    /// What has a lower number goes first.
+    Removed(u8),
 }
 
 /// Collects what a document cannot be without.

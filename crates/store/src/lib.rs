@@ -69,7 +69,7 @@ mod writer;
 
 pub use buffer::Difference;
 pub use check::{Flaw, What, check};
-pub use document::{Costs, Document, Keys, Kind, Needs, Rev, Stored};
+pub use document::{Costs, Document, Keys, Kind, Made, Needs, Rev, Stored};
 pub use error::Error;
 pub use follower::Follower;
 pub use hooks::{Hooks, Waiting};
@@ -83,7 +83,7 @@ pub use store::{Options, Store};
 pub use scope::Scope;
 pub use tx::{Charge, Touched, Tx};
 pub use trash::{Charged, Trash, TrashedDocument};
-pub use undo::{Collision, Limits, PastRequest, Reversal, UndoPlan, Undone};
+pub use undo::{Collision, Held, PastRequest, Reversal, UndoPlan, UndoServices, Undone};
 pub use watch::{Change, Event, Revision, Watch};
 pub use writer::{Cause, Committed};
 

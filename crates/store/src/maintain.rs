@@ -5,12 +5,15 @@ use crate::reader::{Reader, doc_row};
 use crate::schema;
 use crate::sql::{self, Rows, given, values};
 use crate::writer::Cause;
-use crate::{Error, Result, Store, Usage, ledger};
+use crate::{Error, Query, Result, Store, Trash, Undone, Usage, ledger};
 use base::{Fault, Timestamp};
 use std::path::Path;
 
 /// Rows of history that one step of trimming looks at, and documents that a rebuild reads at a time.
 const STEP: i64 = 2_000;
+
+/// Marks of undone requests that one step looks at: each may cost a read of history.
+const UNDONE_STEP: usize = 200;
 
 /// How many ledger rows get a history in one revision.
 const LEDGER_ROWS: usize = 50_000;
@@ -168,9 +171,42 @@ impl Store {
                 let Some(end) = window.first().and_then(|row| row.maybe_int(0)) else { return Ok(None) };
                 Ok(Some((end, tx.execute(&sql::PAST_TRIM, &given![from, end, bound])?)))
             });
-            let Some((end, gone)) = step.await?.value else { return Ok(Trimmed { rows, oldest }) };
+            let Some((end, gone)) = step.await?.value else { break };
             rows += gone;
             from = end + 1;
+        }
+        self.forget_undone().await?;
+        Ok(Trimmed { rows, oldest })
+    }
+
+    /// That a request was undone need be known for as long as it could be undone again.
+    async fn forget_undone(&self) -> Result<()> {
+        let mut marker: Option<String> = None;
+        loop {
+            let from = marker.take();
+            let step = self.write(Cause::new("store", "", "history.trim"), move |tx| {
+                let mut query = Query::all().limit(UNDONE_STEP);
+                if let Some(from) = &from {
+                    query = query.after(from.as_str());
+                }
+                let from = from.clone();
+                let page = tx.list::<Undone>(query)?;
+                let mut kept = from;
+                for undone in &page {
+                    let rests = !tx.list::<Trash>(Query::index("request", &undone.id).limit(1))?.is_empty();
+                    if !rests && tx.past_request(&undone.id)?.is_none() {
+                        tx.delete::<Undone>(&undone.id)?;
+                    } else {
+                        kept = Some(undone.id.clone());
+                    }
+                }
+                Ok((kept, page.len() == UNDONE_STEP))
+            });
+            let (kept, more) = step.await?.value;
+            if !more {
+                return Ok(());
+            }
+            marker = kept;
         }
     }
 

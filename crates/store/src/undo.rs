@@ -2,26 +2,48 @@
 //!
 //! ```text
 //! request ─> its revisions ─> each document before and after ─> a step back, or a collision that says with what
-//!            created: deleted            unless it has changed since
+//!            created: deleted            unless it has changed since; or removed by its service, see [`Made`]
 //!            changed: the fields back    unless somebody changed one of them since
 //!            deleted: out of the trash   unless its id or a unique key is taken, or what it needs is gone
 //! ```
 //!
 //! The plan only reads; [`Tx::undo`] does it. Nothing here knows a kind: what a kind wants otherwise it says in
-//! [`Document`] (`TRASH`, `UNDO`, `MADE`, `COUNTERS`, `needs`, `costs`, `restored`, `undone`).
+//! [`Document`] (`TRASH`, `UNDO`, `MADE`, `COUNTERS`, `needs`, `costs`, `restored`, `undone`), and what only its service
+//! can do, that does through [`UndoServices`].
 
 mod merge;
 mod plan;
 
-pub use plan::{Collision, Limits, PastRequest, Reversal, UndoPlan};
+pub use plan::{Collision, PastRequest, Reversal, UndoPlan};
 
-use crate::document::{Costs, Document, Kind, Needs, decode, encode, redacted};
+use crate::document::{Costs, Document, Kind, Made, Needs, decode, encode, redacted};
 use crate::trash::{Charged, Trash, TrashedDocument};
 use crate::{Error, Query, Reader, Tx};
 use base::{Fault, RequestId, Timestamp};
 use merge::Merged;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Why something stays, and kind and id of what is in the way, unless that belongs to another project.
+pub type Held = (String, Option<(String, String)>);
+
+/// What an undo asks of the services.
+pub trait UndoServices {
+    /// The limit of a row of the ledger that has none of its own.
+    fn limit(&mut self, reader: &mut Reader, scope: &str, resource: &str) -> Result<Option<i64>, Fault>;
+
+    /// What has come to depend on a document since it was made, but for what the same request touched.
+    fn held(
+        &mut self,
+        reader: &mut Reader,
+        kind: &str,
+        id: &str,
+        same: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Option<Held>, Fault>;
+
+    /// Removes a document whose kind says [`Made::Removed`], as its service's own call does.
+    fn remove(&mut self, tx: &mut Tx, kind: &str, id: &str) -> Result<(), Fault>;
+}
 
 /// Says that a request has been undone, or how far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +79,7 @@ impl Document for Undone {
 pub(crate) struct Reversing {
     pub trash: bool,
     pub undo: bool,
-    pub made: Option<&'static str>,
+    pub made: Made,
     pub needs: fn(&str) -> Result<Needs, Error>,
     pub costs: fn(&str) -> Result<Costs, Error>,
     pub merge: fn(&str, &str, &str, Timestamp) -> Result<Merged, Error>,
@@ -124,6 +146,8 @@ pub(crate) enum Step {
     BringBack(TrashedDocument),
     Change { before: String, after: String },
     Delete { before: String },
+    /// By its service.
+    Remove(u8),
 }
 
 impl Reader {
@@ -135,13 +159,28 @@ impl Reader {
 impl Tx {
     /// Takes the steps of a plan that was made in this transaction. What collided stays as it is, and stays in the
     /// trash; the caller decides before whether that will do.
-    pub fn undo(&mut self, plan: &UndoPlan, by: &RequestId) -> Result<(), Fault> {
-        self.skip_trash();
+    pub fn undo(
+        &mut self,
+        plan: &UndoPlan,
+        by: &RequestId,
+        services: &mut dyn UndoServices,
+    ) -> Result<(), Fault> {
+        // What a service removes rests as it always does: guests have their disks.
+        if !plan.removes() {
+            self.skip_trash();
+        }
         for (n, step) in plan.ordered() {
             let kind = self.reversing(&plan.steps[n].kind)?;
             let id = plan.steps[n].id.clone();
             match step {
                 Step::Delete { .. } => (kind.delete)(self, &id)?,
+                // It may have gone with another: a subnet with its network.
+                Step::Remove(_) => {
+                    let kind = plan.steps[n].kind.as_str();
+                    if self.has(kind, &id)? {
+                        services.remove(self, kind, &id)?;
+                    }
+                }
                 Step::Change { after, .. } => (kind.change)(self, after)?,
                 Step::BringBack(trashed) => (kind.bring_back)(self, trashed)?,
             }
@@ -154,6 +193,7 @@ impl Tx {
             let kind = self.reversing(&plan.steps[n].kind)?;
             match step {
                 Step::Delete { before } => (kind.undone)(self, Some(before), None)?,
+                Step::Remove(_) => {}
                 Step::Change { before, after } => (kind.undone)(self, Some(before), Some(after))?,
                 Step::BringBack(trashed) => (kind.undone)(self, None, Some(&trashed.body))?,
             }
@@ -169,6 +209,11 @@ impl Tx {
         };
         self.put(&undone)?;
         Ok(())
+    }
+
+    fn has(&mut self, kind: &str, id: &str) -> Result<bool, Error> {
+        let Some(kind) = self.kind_named(kind) else { return Ok(false) };
+        Ok(self.row(kind.name, id)?.is_some())
     }
 
     /// Takes out of the trash what came back.

@@ -101,8 +101,7 @@ pub struct SoftDeleted {
 
 impl Document for Server {
     const KIND: &'static str = "server";
-    const MADE: Option<&'static str> =
-        Some("it has a place on a host: delete it by its own call, and it rests in the trash");
+    const MADE: store::Made = store::Made::Removed(0);
     fn id(&self) -> &str {
         &self.id
     }

@@ -225,16 +225,28 @@ pub async fn clear_password(state: Arc<Compute>, call: Call) -> Result<Reply> {
 /// Lays the server into the trash, where there is one. Otherwise asks for its absence; one that no host ever saw goes
 /// at once.
 fn begin_delete(state: &Compute, tx: &mut Tx, ask: &Ask, server: Stored<Server>) -> Result<()> {
-    let mut server = server;
     if server.power == Power::Absent {
         return Ok(());
     }
+    let (user, request) = (ask.caller.user_id(), ask.request_id.clone());
+    delete_for(state, tx, user.as_str(), request.as_str(), server)
+}
+
+/// As [`begin_delete`], for whoever has checked that it may be.
+pub(super) fn delete_for(
+    state: &Compute,
+    tx: &mut Tx,
+    user: &str,
+    request: &str,
+    mut server: Stored<Server>,
+) -> Result<()> {
     server.doc.ask(Verb::Delete, tx.now());
     if tx.has_trash() && server.host.is_some() {
-        history::begin(tx, ask, &server, "delete", None)?;
+        history::write(tx, &server, user, request, "delete", None, None)?;
         return super::trash::lay(state, tx, server);
     }
-    history::begin(tx, ask, &server, "delete", Some(server.generation))?;
+    let generation = Some(server.generation);
+    history::write(tx, &server, user, request, "delete", generation, None)?;
     tx.update(&server.doc)?;
     if server.host.is_none() {
         super::observe::remove(state, tx, server)?;

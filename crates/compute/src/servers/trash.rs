@@ -169,6 +169,29 @@ impl Compute {
         Ok((used > most).then_some(most))
     }
 
+    /// Why an undo must not take back that a server was made.
+    pub fn held_from_undo(&self, reader: &mut Reader, id: &str) -> Result<Option<String>> {
+        let Some(server) = reader.get::<Server>(id)? else { return Ok(None) };
+        Ok(match (&server.lock, server.power) {
+            (Some(_), _) => Some("it is locked".to_owned()),
+            (None, Power::Absent) => Some("it is being deleted at once".to_owned()),
+            _ => None,
+        })
+    }
+
+    /// True where only an administrator may do anything with a server.
+    pub fn is_locked_by_admin(&self, reader: &mut Reader, id: &str) -> Result<bool> {
+        Ok(reader.get::<Server>(id)?.is_some_and(|server| server.lock.as_ref().is_some_and(|lock| lock.by_admin)))
+    }
+
+    /// Deletes a server whose making is taken back, as its own call does: its guest rests.
+    pub fn remove_by_undo(&self, tx: &mut Tx, id: &str, user: &str, request: &str) -> Result<()> {
+        match tx.get::<Server>(id)? {
+            Some(server) => super::ops::delete_for(self, tx, user, request, server),
+            None => Ok(()),
+        }
+    }
+
     /// What an undo may charge of a row of the ledger that has no limit of its own: (known here, the limit).
     pub fn undo_limit(&self, reader: &mut Reader, scope: &str, resource: &str) -> Result<Option<i64>> {
         if let Some(host) = scope.strip_prefix("host:") {

@@ -222,6 +222,116 @@ async fn changes_and_makings_go_back_too() {
     cloud.no_findings().await;
 }
 
+impl TestCloud {
+    /// Makes something, and returns its id and the request's.
+    async fn asked(&self, path: &str, key: &str, body: Value) -> (String, String) {
+        let answer = self.done("POST", path, json!({ key: body })).await;
+        (answer.body[key]["id"].as_str().unwrap().to_owned(), answer.request_id())
+    }
+
+    /// The undo is refused, and names what is in the way; nothing was done.
+    async fn held(&self, request: &str, by: &str) {
+        let refused = self.undo(&self.admin, request, true).await;
+        let text = refused.body.to_string();
+        assert!(refused.status == 409 && text.contains(by), "{by} is in the way: {} {text}", refused.status);
+    }
+
+    async fn taken_back(&self, request: &str) {
+        let undone = self.undo(&self.admin, request, false).await;
+        assert_eq!(undone.status, 200, "{}", undone.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_making_is_taken_back_as_the_services_own_deletion_would() {
+    let cloud = TestCloud::start(1).await;
+    let (flavor, image, project) = (cloud.flavor().await, cloud.image().await, cloud.project().await);
+    let v2 = "/network/v2.0";
+    let (network, by_network) = cloud.asked(&format!("{v2}/networks"), "network", json!({"name": "n"})).await;
+    let body = json!({"network_id": network, "ip_version": 4, "cidr": "10.8.0.0/24"});
+    let (subnet, by_subnet) = cloud.asked(&format!("{v2}/subnets"), "subnet", body).await;
+    let (router, by_router) = cloud.asked(&format!("{v2}/routers"), "router", json!({"name": "r"})).await;
+    let plug = |verb| (format!("{v2}/routers/{router}/{verb}_router_interface"), json!({"subnet_id": subnet}));
+    let (path, body) = plug("add");
+    cloud.done("PUT", &path, body).await;
+    let body = json!({"name": "s", "flavorRef": flavor, "imageRef": image, "networks": [{"uuid": network}]});
+    let (server, by_server) = cloud.asked("/compute/v2.1/servers", "server", body).await;
+    let server = format!("/compute/v2.1/servers/{server}");
+    cloud.until(&server, "/server/status", "ACTIVE").await;
+    let before = listings(&cloud, &project).await;
+
+    cloud.held(&by_network, &format!("subnet {subnet} depends on it")).await;
+    cloud.held(&by_subnet, "depends on it by now").await;
+    cloud.held(&by_router, "depends on it by now").await;
+    cloud.done("POST", &format!("{server}/action"), json!({"lock": null})).await;
+    cloud.held(&by_server, "it is locked").await;
+    cloud.done("POST", &format!("{server}/action"), json!({"unlock": null})).await;
+    let extra = json!({"interfaceAttachment": {"net_id": network}});
+    let plugged = cloud.done("POST", &format!("{server}/os-interface"), extra).await;
+    let port = plugged.body["interfaceAttachment"]["port_id"].as_str().unwrap();
+    cloud.held(&by_server, &format!("port {port} depends on it")).await;
+    cloud.gone(&format!("{server}/os-interface/{port}")).await;
+    wait(async || cloud.status_of(&format!("{v2}/ports/{port}")).await == 404).await;
+
+    // Its guest rests, and comes back by the id of the undo.
+    let undone = cloud.undo(&cloud.admin, &by_server, false).await;
+    assert_eq!(undone.status, 200, "{}", undone.body);
+    assert_eq!(cloud.status_of(&server).await, 404);
+    assert_eq!((cloud.used("host:sim1", "DISK_GB").await, cloud.used("host:sim1", "VCPU").await), (1, 0));
+    cloud.settle().await;
+    cloud.no_findings().await;
+    cloud.taken_back(&undone.request_id()).await;
+    cloud.until(&server, "/server/status", "ACTIVE").await;
+    cloud.settle().await;
+    for ((what, before), (_, after)) in before.iter().zip(&listings(&cloud, &project).await) {
+        assert_eq!(before, after, "{what}");
+    }
+    cloud.no_findings().await;
+
+    cloud.gone(&server).await;
+    let (path, body) = plug("remove");
+    cloud.done("PUT", &path, body).await;
+    for request in [&by_router, &by_subnet, &by_network] {
+        cloud.taken_back(request).await;
+    }
+    for path in [format!("routers/{router}"), format!("subnets/{subnet}"), format!("networks/{network}")] {
+        assert_eq!(cloud.status_of(&format!("{v2}/{path}")).await, 404, "{path}");
+    }
+    for resource in ["router", "subnet", "network"] {
+        assert_eq!(cloud.used(&project, resource).await, 0, "{resource}");
+    }
+    cloud.held(&by_network, "undone already").await;
+    cloud.settle().await;
+    cloud.no_findings().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_manages_a_project_takes_back_what_they_could_have_done_themselves() {
+    let cloud = TestCloud::start(1).await;
+    let (flavor, image, (network, _)) = (cloud.flavor().await, cloud.image().await, cloud.net("10.9.0.0/24").await);
+    let server = format!("/compute/v2.1/servers/{}", cloud.server(&flavor, &image, &network, "one").await);
+    let renamed = cloud.done("PUT", &server, json!({"server": {"name": "two"}})).await.request_id();
+    let project = cloud.project().await;
+    let quota = json!({"quota_set": {"cores": 3}});
+    let quota = cloud.done("PUT", &format!("/compute/v2.1/os-quota-sets/{project}"), quota).await.request_id();
+    assert_eq!(cloud.undo(&cloud.demo, &renamed, false).await.status, 403, "a member may not");
+
+    let user = cloud.get("/identity/v3/users?name=demo").await["users"][0]["id"].as_str().unwrap().to_owned();
+    let role = cloud.get("/identity/v3/roles?name=manager").await["roles"][0]["id"].as_str().unwrap().to_owned();
+    cloud.done("PUT", &format!("/identity/v3/projects/{project}/users/{user}/roles/{role}"), NULL).await;
+    let manager = cloud.token("demo", "demo", "demo").await;
+    let refused = cloud.undo(&manager, &quota, false).await;
+    assert!([403, 404].contains(&refused.status), "a limit is above them: {} {}", refused.status, refused.body);
+    // Nova's owner of a lock is the project that it came from.
+    let above = cloud.token("admin", "admin", "admin").await;
+    cloud.call(&above, "POST", &format!("{server}/action"), &json!({"lock": null}), &[]).await;
+    assert_eq!(cloud.undo(&manager, &renamed, false).await.status, 403, "an administrator has locked it");
+    cloud.done("POST", &format!("{server}/action"), json!({"unlock": null})).await;
+    let undone = cloud.undo(&manager, &renamed, false).await;
+    assert_eq!(undone.status, 200, "{}", undone.body);
+    assert_eq!(cloud.get(&server).await["server"]["name"], "one");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn force_delete_purge_and_retention_nought_leave_nothing() {
     let cloud = TestCloud::start(1).await;

@@ -19,6 +19,8 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use store::{Document, Keys, Query, Reader, Tx};
 
+pub(crate) use ops::delete as remove;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Network {
     pub id: NetworkId,
@@ -44,7 +46,7 @@ pub enum Provider {
 
 impl Document for Network {
     const KIND: &'static str = "network";
-    const MADE: Option<&'static str> = Some("others may depend on it by now: delete it by its own call");
+    const MADE: store::Made = store::Made::Removed(3);
     const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
@@ -170,8 +172,8 @@ impl Resource for Network {
         ops::update(self, tx, ctx, input)
     }
 
-    fn delete(self, tx: &mut Tx, ctx: &Ctx) -> Result<()> {
-        ops::delete(self, tx, ctx)
+    fn delete(self, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
+        ops::delete(self, tx)
     }
 }
 

@@ -177,7 +177,7 @@ fn in_use_outside(tx: &mut Tx, network: &Network) -> Result<bool> {
     Ok(ports.iter().any(|port| matches!(port.device_owner.as_str(), ports::GATEWAY | ports::FLOATING)))
 }
 
-pub fn delete(network: Network, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
+pub fn delete(network: Network, tx: &mut Tx) -> Result<()> {
     floatingips::drop_idle(tx, &network.id)?;
     let ports: Vec<Port> = tx.docs(Query::index("network", network.id.as_str()))?;
     if ports.iter().any(|port| port.device_owner != ports::SERVICE) {

@@ -47,7 +47,7 @@ pub struct Gateway {
 
 impl Document for Router {
     const KIND: &'static str = "router";
-    const MADE: Option<&'static str> = Some("others may depend on it by now: delete it by its own call");
+    const MADE: store::Made = store::Made::Removed(1);
     const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
@@ -232,6 +232,13 @@ impl Resource for Router {
     }
 
     fn delete(self, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
+        self.remove(tx)
+    }
+}
+
+impl Router {
+    /// Removes it with its gateway, unless something is plugged into it.
+    pub(crate) fn remove(self, tx: &mut Tx) -> Result<()> {
         if !self.interfaces(tx)?.is_empty() {
             return Err(error::router_in_use(&self.id));
         }

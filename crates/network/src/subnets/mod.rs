@@ -25,7 +25,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Document, Keys, Query, Reader, Tx};
 
-pub(crate) use ops::{read_routes, remove, routes as check_routes};
+pub(crate) use ops::{delete, leaves, read_routes, remove, routes as check_routes};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subnet {
@@ -46,7 +46,7 @@ pub struct Subnet {
 
 impl Document for Subnet {
     const KIND: &'static str = "subnet";
-    const MADE: Option<&'static str> = Some("others may depend on it by now: delete it by its own call");
+    const MADE: store::Made = store::Made::Removed(2);
     const COUNTERS: &'static [&'static str] = crate::undo::COUNTERS;
 
     fn id(&self) -> &str {
@@ -221,8 +221,8 @@ impl Resource for Subnet {
         ops::update(self, tx, ctx, input)
     }
 
-    fn delete(self, tx: &mut Tx, ctx: &Ctx) -> Result<()> {
-        ops::delete(self, tx, ctx)
+    fn delete(self, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
+        ops::delete(self, tx)
     }
 }
 

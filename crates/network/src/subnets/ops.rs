@@ -202,10 +202,14 @@ fn gateway_free(subnet: &Subnet, tx: &mut Tx) -> Result<()> {
     }
 }
 
-pub fn delete(subnet: Subnet, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {
+/// True for a port that only loses its address when the subnet goes.
+pub(crate) fn leaves(subnet: &Subnet, port: &Port) -> bool {
+    port.device_owner == ports::SERVICE || subnet.is_stateless() && !ports::is_router_owned(port)
+}
+
+pub fn delete(subnet: Subnet, tx: &mut Tx) -> Result<()> {
     let ports: Vec<Port> = tx.by("subnet", &subnet.id)?;
-    let own = |port: &Port| port.device_owner == ports::SERVICE || subnet.is_stateless() && !ports::is_router_owned(port);
-    if ports.iter().any(|port| !own(port)) {
+    if ports.iter().any(|port| !leaves(&subnet, port)) {
         return Err(error::subnet_in_use(&subnet.id));
     }
     for port in ports {

@@ -1,8 +1,8 @@
 //! What an undo would do, and what it cannot.
 
-use super::{Step, Undone};
+use super::{Held, Step, UndoServices, Undone};
 use crate::buffer::seq;
-use crate::document::Kind;
+use crate::document::{Kind, Made};
 use crate::sql::{self, given};
 use crate::trash::{Charged, Trash, TrashedDocument};
 use crate::{Error, Query, Reader, Rev};
@@ -72,20 +72,23 @@ impl UndoPlan {
         !self.rest.is_empty() || !self.collisions.is_empty()
     }
 
+    /// True where services take back what the request made, and nothing else is done.
+    pub(super) fn removes(&self) -> bool {
+        self.acts.iter().any(|act| matches!(act, Step::Remove(_)))
+    }
+
     /// Deletions first, so that keys are free; what comes back in the order in which it was made.
     pub(super) fn ordered(&self) -> impl Iterator<Item = (usize, &Step)> {
         let mut order: Vec<(usize, &Step)> = self.acts.iter().enumerate().collect();
         order.sort_by_key(|(_, step)| match step {
             Step::Delete { .. } => (0, 0),
+            Step::Remove(turn) => (0, i64::from(*turn)),
             Step::Change { .. } => (1, 0),
             Step::BringBack(trashed) => (2, trashed.created.0),
         });
         order.into_iter()
     }
 }
-
-/// A limit of the ledger where a row has none of its own: (scope, resource).
-pub type Limits<'a> = dyn FnMut(&mut Reader, &str, &str) -> Result<Option<i64>, base::Fault> + 'a;
 
 /// A document that the request touched.
 struct Touched {
@@ -104,7 +107,7 @@ struct Draft {
     kind: Kind,
     /// The document as it will be.
     result: Option<String>,
-    collision: Option<(String, Option<(String, String)>)>,
+    collision: Option<Held>,
 }
 
 impl Reader {
@@ -154,7 +157,11 @@ impl Reader {
     }
 
     /// What an undo of a request would do now. [`Error::Conflict`] when it has been undone already.
-    pub fn plan_undo(&mut self, request_id: &str, limits: &mut Limits<'_>) -> Result<Option<UndoPlan>, base::Fault> {
+    pub fn plan_undo(
+        &mut self,
+        request_id: &str,
+        services: &mut dyn UndoServices,
+    ) -> Result<Option<UndoPlan>, base::Fault> {
         let revisions = self.revisions_of(request_id)?;
         let Some((request, touched)) = self.touched_by(request_id, &revisions)? else { return Ok(None) };
         let earlier = self.get::<Undone>(request_id)?.map(|stored| stored.doc);
@@ -168,7 +175,12 @@ impl Reader {
             }
         }
         let (mut drafts, mut left) = (Vec::new(), Vec::new());
-        for document in touched {
+        let roots = self.roots(&touched)?;
+        for document in touched.iter().filter(|it| !roots.is_empty() && roots.contains(&(&it.kind, &it.id))) {
+            drafts.extend(self.removal(document, &touched, services)?);
+        }
+        let by_services = !roots.is_empty();
+        for document in touched.into_iter().filter(|_| !by_services) {
             let trashed = trash.remove(&(document.kind.clone(), document.id.clone()));
             if earlier.is_some() && trashed.is_none() {
                 // That part was undone before.
@@ -191,11 +203,57 @@ impl Reader {
             acts: Vec::new(),
         };
         let charged = match earlier {
+            // Services give back what they take.
+            _ if by_services => Vec::new(),
             Some(done) => done.rest,
             None => back(revisions.into_iter().flat_map(|(_, charged)| charged)),
         };
-        self.settle(&mut plan, drafts, charged, limits)?;
+        self.settle(&mut plan, drafts, charged, services)?;
         Ok(Some(plan))
+    }
+
+    /// What the request made and only services can take back; with it goes whatever else the request made.
+    fn roots<'a>(&mut self, touched: &'a [Touched]) -> Result<BTreeSet<(&'a String, &'a String)>, Error> {
+        let mut roots = BTreeSet::new();
+        for it in touched.iter().filter(|it| it.after.is_some()) {
+            let removed = self.kind_named(&it.kind).is_some_and(|kind| kind.reversing.made != Made::Deleted);
+            if removed && self.before(it)?.is_none() {
+                roots.insert((&it.kind, &it.id));
+            }
+        }
+        Ok(roots)
+    }
+
+    /// The removal of one of them, unless it has gone already.
+    fn removal(
+        &mut self,
+        document: &Touched,
+        touched: &[Touched],
+        services: &mut dyn UndoServices,
+    ) -> Result<Option<Draft>, base::Fault> {
+        let Touched { kind: name, id, project_id, .. } = document;
+        let Some(kind) = self.kind_named(name) else { return Ok(None) };
+        let Made::Removed(turn) = kind.reversing.made else { return Ok(None) };
+        if self.row(kind.name, id)?.is_none() {
+            return Ok(None);
+        }
+        let same = |kind: &str, id: &str| touched.iter().any(|it| it.kind == kind && it.id == id);
+        let collision = services.held(self, name, id, &same)?;
+        let shown = Reversal {
+            kind: name.clone(),
+            id: id.clone(),
+            project_id: project_id.clone(),
+            what: "deleted",
+            fields: vec![],
+        };
+        Ok(Some(Draft { shown, act: Step::Remove(turn), kind, result: None, collision }))
+    }
+
+    /// A document as it was before the request.
+    fn before(&mut self, document: &Touched) -> Result<Option<String>, Error> {
+        let Touched { kind, id, first, .. } = document;
+        let before = self.query(&sql::PAST_GET, &given![kind, id, seq(Rev(*first as u64), 0)])?.pop();
+        Ok(before.and_then(|mut row| row.maybe_text(5)))
     }
 
     /// The step back for one document; none where nothing is to be done, Err where it is never kept.
@@ -204,15 +262,14 @@ impl Reader {
         document: Touched,
         trashed: Option<TrashedDocument>,
     ) -> Result<Result<Option<Draft>, (String, String)>, Error> {
-        let Touched { kind: name, id, project_id, first, last, after } = document;
+        let before = self.before(&document)?;
+        let Touched { kind: name, id, project_id, last, after, .. } = document;
         let Some(kind) = self.kind_named(&name) else {
             return Err(Error::Corrupt(format!("no kind {name} is registered")));
         };
         if !kind.reversing.undo {
             return Ok(Ok(None));
         }
-        let before = self.query(&sql::PAST_GET, &given![&name, &id, seq(Rev(first as u64), 0)])?.pop();
-        let before = before.and_then(|mut row| row.maybe_text(5));
         let current = self.row(kind.name, &id)?;
         let shown = |what| Reversal {
             kind: name.clone(),
@@ -228,12 +285,8 @@ impl Reader {
             (None, None) => Ok(Ok(None)),
             (None, Some(_)) => {
                 let Some(current) = current else { return Ok(Ok(None)) };
-                let why = match kind.reversing.made {
-                    _ if current.rev != last => {
-                        Some("it has changed since it was made: delete it by its own call".to_owned())
-                    }
-                    why => why.map(str::to_owned),
-                };
+                let why = (current.rev != last)
+                    .then(|| "it has changed since it was made: delete it by its own call".to_owned());
                 draft("deleted", Step::Delete { before: current.body }, None, why)
             }
             (Some(_), None) if !kind.reversing.trash => Ok(Err((name, id))),
@@ -329,7 +382,7 @@ impl Reader {
         plan: &mut UndoPlan,
         drafts: Vec<Draft>,
         charged: Vec<Charged>,
-        limits: &mut Limits<'_>,
+        services: &mut dyn UndoServices,
     ) -> Result<(), base::Fault> {
         let mut charges: BTreeMap<(String, String), i64> = BTreeMap::new();
         for Charged { scope, resource, delta } in charged {
@@ -346,7 +399,7 @@ impl Reader {
             let (text, sign) = match &act {
                 Step::BringBack(trashed) => (trashed.body.as_str(), 1),
                 Step::Delete { before } => (before.as_str(), -1),
-                Step::Change { .. } => ("", 0),
+                Step::Change { .. } | Step::Remove(_) => ("", 0),
             };
             if !text.is_empty() {
                 for (scope, resource, used) in (kind.reversing.costs)(text)?.0 {
@@ -366,7 +419,8 @@ impl Reader {
         (plan.charges, plan.rest) = (listed(charges), listed(rest));
         for Charged { scope, resource, delta } in plan.charges.clone() {
             let usage = self.usage(&scope, &resource)?;
-            let default = if usage.limit.is_none() && delta > 0 { limits(self, &scope, &resource)? } else { None };
+            let default =
+                if usage.limit.is_none() && delta > 0 { services.limit(self, &scope, &resource)? } else { None };
             if let Some(limit) = usage.refused(delta, default) {
                 let used = usage.used;
                 plan.short.push(Collision {

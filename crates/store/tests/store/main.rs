@@ -97,6 +97,7 @@ on_every_engine!(
     undo::what_lacks_its_parent_or_its_quota_stays,
     undo::changes_go_back_field_by_field,
     undo::what_was_made_goes_unless_it_has_changed,
+    undo::that_a_request_was_undone_is_known_as_long_as_its_history,
     undo::what_skips_the_trash_does_not_rest,
     past::a_random_history_equals_its_replay,
     past::what_history_does_not_reach_is_refused_with_its_range,

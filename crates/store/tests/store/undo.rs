@@ -97,15 +97,36 @@ async fn delete_all(store: &Store) {
     .await;
 }
 
+/// Services that know one limit and own no kind.
+struct Two;
+
+impl store::UndoServices for Two {
+    fn limit(&mut self, _: &mut store::Reader, _: &str, _: &str) -> Result<Option<i64>, Fault> {
+        Ok(Some(2))
+    }
+    fn held(
+        &mut self,
+        _: &mut store::Reader,
+        _: &str,
+        _: &str,
+        _: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Option<store::Held>, Fault> {
+        Ok(None)
+    }
+    fn remove(&mut self, _: &mut store::Tx, kind: &str, id: &str) -> Result<(), Fault> {
+        Err(Fault::bug(format!("{kind} {id} is of no service")))
+    }
+}
+
 /// Undoes, and returns the plan; nothing is done where something collides, unless `partial`.
 async fn undo(store: &Store, what: &str, partial: bool) -> Result<UndoPlan, Fault> {
     let (id, by) = (format!("req-{what}"), Cause::new("tester", format!("req-undo-{what}"), "undo"));
     let inner = by.clone();
     let done = store.write(by, move |tx| {
-        let plan = tx.plan_undo(&id, &mut |_, _, _| Ok(Some(2)))?;
+        let plan = tx.plan_undo(&id, &mut Two)?;
         let plan = plan.ok_or_else(|| Fault::not_found("no such request"))?;
         if plan.short.is_empty() && (partial || plan.collisions.is_empty()) {
-            tx.undo(&plan, &inner.request_id)?;
+            tx.undo(&plan, &inner.request_id, &mut Two)?;
         }
         Ok(plan)
     });
@@ -242,6 +263,25 @@ pub async fn what_was_made_goes_unless_it_has_changed(place: Place) {
     assert!(plan.collisions[0].reason.starts_with("it has changed since"));
     let refused = undo(&store, "three", false).await.unwrap_err();
     assert_eq!((refused.kind, used(&store).await), (FaultKind::Conflict, 4), "a kind refuses, and nothing was done");
+}
+
+pub async fn that_a_request_was_undone_is_known_as_long_as_its_history(place: Place) {
+    let store = open(&place).await;
+    for name in ["one", "two"] {
+        let value = format!("10.1.1.{}", name.len() + usize::from(name == "two"));
+        write(&store, name, move |tx| Ok(tx.create(&address(name, "b", &value)).map(drop)?)).await;
+    }
+    undo(&store, "one", false).await.unwrap();
+    let kept = store.rev();
+    write(&store, "last", |tx| Ok(tx.create(&address("last", "b", "10.1.1.9")).map(drop)?)).await;
+    undo(&store, "last", false).await.unwrap();
+    assert_eq!(store.list::<store::Undone>(Query::all()).await.unwrap().len(), 2);
+    store.trim_history(kept).await.unwrap();
+    let left: Vec<String> =
+        store.list::<store::Undone>(Query::all()).await.unwrap().iter().map(|it| it.id.clone()).collect();
+    assert_eq!(left, ["req-last"]);
+    assert_eq!(undo(&store, "one", false).await.unwrap_err().kind, FaultKind::NotFound);
+    assert_eq!(undo(&store, "last", false).await.unwrap_err().kind, FaultKind::Conflict);
 }
 
 pub async fn what_skips_the_trash_does_not_rest(place: Place) {
