@@ -79,6 +79,7 @@ pub struct Compute {
     pub(crate) consoles: Arc<dyn Consoles>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) book: servers::Book,
+    pub(crate) rooms: hosts::rooms::Rooms,
     pub(crate) started: Timestamp,
 }
 
@@ -118,8 +119,8 @@ impl Compute {
         consoles: Arc<dyn Consoles>,
         policy: Arc<Policy>,
     ) -> Arc<Compute> {
-        let (book, started) = (servers::Book::default(), env.now());
-        Arc::new(Compute { store, env, options, images, ports, hosts, consoles, policy, book, started })
+        let (book, rooms, started) = (servers::Book::default(), hosts::rooms::Rooms::default(), env.now());
+        Arc::new(Compute { store, env, options, images, ports, hosts, consoles, policy, book, rooms, started })
     }
 
     /// The API, and beside it the version list and the consoles' websocket.

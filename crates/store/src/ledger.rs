@@ -44,6 +44,16 @@ pub(crate) fn id(scope: &str, resource: &str) -> String {
     join([scope, resource])
 }
 
+/// The scope of a row that history keeps under this id.
+pub(crate) fn scope_of(id: &str) -> String {
+    let (mut scope, mut chars) = (String::new(), id.chars());
+    while let Some(c) = chars.next().filter(|c| *c != '/') {
+        // What is escaped stands for itself.
+        scope.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+    }
+    scope
+}
+
 /// What a body of history says.
 pub(crate) fn parse(body: Option<&str>) -> Result<Usage, Error> {
     let Some(body) = body else { return Ok(Usage::default()) };
@@ -53,6 +63,13 @@ pub(crate) fn parse(body: Option<&str>) -> Result<Usage, Error> {
 #[cfg(test)]
 mod tests {
     use super::Usage;
+
+    #[test]
+    fn a_row_of_history_names_its_scope() {
+        for scope in ["host:a", "p/q", "back\\slash", "\\/", ""] {
+            assert_eq!(super::scope_of(&super::id(scope, "VCPU")), scope);
+        }
+    }
 
     #[test]
     fn own_limit_then_default_then_none() {

@@ -188,7 +188,7 @@ impl Reader {
 }
 
 /// The first `seq` after a revision.
-fn after(rev: Rev) -> i64 {
+pub(crate) fn after(rev: Rev) -> i64 {
     seq(Rev(rev.0.min(i64::MAX as u64 / 65_536 - 2) + 1), 0)
 }
 

@@ -6,6 +6,7 @@
 
 use crate::buffer::{DocRow, seq};
 use crate::document::Rev;
+use crate::moment::after;
 use crate::reader::Reader;
 use crate::sql::{self, Row, given};
 use crate::{Change, Error};
@@ -51,7 +52,7 @@ impl Reader {
         self.check_kept(since)?;
         let most = i64::try_from(limit.max(1)).unwrap_or(i64::MAX).saturating_add(1);
         let bound = self.bound();
-        let from = seq(Rev(since.0.min(i64::MAX as u64 / 65_536 - 2) + 1), 0);
+        let from = after(since);
         let mut rows = self.query(&sql::PAST_SINCE, &given![from, bound, most])?;
         if rows.len() > limit.max(1) {
             // The last revision may be cut in two: leave it for the next page, or take it whole if it is the only one.

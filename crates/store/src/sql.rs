@@ -255,6 +255,8 @@ pub(crate) static PAST_SINCE: Sql = Sql::new(
                WHERE p.kind = h.kind AND p.id = h.id AND p.seq < h.seq ORDER BY p.seq DESC LIMIT 1), 0)
      FROM history h WHERE h.seq >= $1 AND h.seq < $2 AND h.kind <> '#ledger' ORDER BY h.seq LIMIT $3",
 );
+/// What has rows from $1 on, $2 of them.
+pub(crate) static PAST_MOVED: Sql = Sql::new("SELECT kind, id FROM history WHERE seq >= $1 ORDER BY seq LIMIT $2");
 pub(crate) static PAST_AT: Sql = Sql::new("SELECT seq, at FROM history WHERE seq >= $1 ORDER BY seq LIMIT 1");
 pub(crate) static PAST_LAST: Sql = Sql::new("SELECT seq, at FROM history ORDER BY seq DESC LIMIT 1");
 pub(crate) static PAST_BEFORE: Sql = Sql::new("SELECT seq, at FROM history WHERE seq < $1 ORDER BY seq DESC LIMIT 1");

@@ -4,6 +4,7 @@
 //! administrator enables or disables it. Whether a host is alive stands in no document: [`contract::Hosts`] knows.
 
 mod hypervisors;
+pub mod rooms;
 mod services;
 mod zones;
 

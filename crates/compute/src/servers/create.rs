@@ -475,15 +475,14 @@ fn check_image(image: &ImageInfo, flavor: &Flavor) -> Result<()> {
 }
 
 fn check_place(tx: &mut Tx, wanted: &Wanted) -> Result<()> {
-    let known = hosts::all(tx)?;
     if let Some(zone) = &wanted.zone
         && zone != hosts::ZONE
-        && !known.iter().any(|host| host.zone == *zone)
+        && !hosts::all(tx)?.iter().any(|host| host.zone == *zone)
     {
         return Err(Fault::invalid("The requested availability zone is not available"));
     }
     match wanted.host.as_ref().or(wanted.destination.as_ref()) {
-        Some(host) if !known.iter().any(|known| known.name == *host) => {
+        Some(host) if tx.get::<hosts::Host>(host)?.is_none() => {
             Err(Fault::invalid(format!("Compute host {host} could not be found.")))
         }
         _ => Ok(()),

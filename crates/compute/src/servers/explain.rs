@@ -75,8 +75,7 @@ fn placement(
     if server.host.is_some() || server.root.is_none() {
         return Ok(());
     }
-    let known = hosts::all(reader)?;
-    let rooms = place::rooms(state, reader, &known)?;
+    let rooms = hosts::rooms::exact(state, reader)?;
     let explained = scheduler::explain(&place::request(server), &rooms);
     let counts = explained.counts();
     let counts: serde_json::Map<_, _> =

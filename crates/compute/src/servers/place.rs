@@ -3,7 +3,7 @@
 use super::document::{DeletedServer, Server, ServerFault, ServerObserved, Tombstone};
 use super::{allocation, consoles, history, observe, pending, trash};
 use crate::Compute;
-use crate::hosts::{self, Host};
+use crate::hosts::{self, Host, rooms};
 use async_trait::async_trait;
 use base::{HostName, Result};
 use engine::{Outcome, Reconciler};
@@ -17,8 +17,6 @@ const REMEMBERED_S: i64 = 24 * 3600;
 
 /// On so many hosts a server is tried before it is given up, as Nova does.
 const HOSTS_TRIED: usize = 3;
-/// Among at most so many hosts one is chosen in the commit that makes the server.
-const AT_ONCE_HOSTS: usize = 64;
 
 pub(super) fn cause(what: &str) -> Cause {
     Cause::new("nubo", "", what)
@@ -63,22 +61,33 @@ impl Reconciler for Placer {
 /// second commit is waited for. What finds no room now is left to the loop, which can wait and can explain.
 pub fn at_once(state: &Compute, tx: &mut Tx, server: &Server) -> Result<()> {
     let Some(server) = tx.get::<Server>(&server.id)?.filter(|server| server.needs_placing()) else { return Ok(()) };
-    let known = hosts::all(tx)?;
-    // A look at very many hosts would hold up the one writer.
-    if known.len() > AT_ONCE_HOSTS {
-        return Ok(());
-    }
     let mut server = server.doc;
-    let rooms = rooms(state, tx, &known)?;
-    let Ok(decision) = decide(&request(&server), &rooms) else { return Ok(()) };
-    settle_on(state, tx, &mut server, &known, decision)?;
+    let Ok(decision) = look_for_host(state, tx, &request(&server))? else { return Ok(()) };
+    settle_on(state, tx, &mut server, decision)?;
     tx.update(&server)?;
     Ok(())
 }
 
-pub fn rooms(state: &Compute, reader: &mut Reader, known: &[Stored<Host>]) -> Result<Vec<scheduler::Host>> {
-    let ratios = &state.options.ratios;
-    known.iter().map(|host| host.room(reader, ratios, state.hosts.is_alive(&host.name))).collect()
+/// Why no host was found, and the hosts that were looked at.
+struct NoHost {
+    explained: scheduler::Explained,
+    rooms: Vec<scheduler::Host>,
+}
+
+/// Chooses by the table in memory. That it was right of the chosen host is seen in the ledger; that there is none, and
+/// why, by reading all of them.
+fn look_for_host(state: &Compute, reader: &mut Reader, request: &Request) -> Result<Result<Decision, NoHost>> {
+    let rooms = state.rooms.all(state, reader)?;
+    if let Ok(decision) = decide(request, &rooms) {
+        let believed = rooms.iter().find(|room| room.name == decision.host);
+        if rooms::one(state, reader, &decision.host)?.as_ref() == believed {
+            return Ok(Ok(decision));
+        }
+        tracing::warn!(host = %decision.host, "the table of hosts was wrong and is read anew");
+        state.rooms.forget();
+    }
+    let rooms = rooms::exact(state, reader)?;
+    Ok(decide(request, &rooms).map_err(|explained| NoHost { explained, rooms }))
 }
 
 pub fn request(server: &Server) -> Request {
@@ -94,17 +103,10 @@ pub fn request(server: &Server) -> Request {
 }
 
 /// Takes the server's room on the host and binds its ports there.
-fn settle_on(
-    state: &Compute,
-    tx: &mut Tx,
-    server: &mut Server,
-    known: &[Stored<Host>],
-    decision: Decision,
-) -> Result<()> {
+fn settle_on(state: &Compute, tx: &mut Tx, server: &mut Server, decision: Decision) -> Result<()> {
     let host = decision.host.clone();
-    let chosen = known.iter().find(|known| known.name == host);
-    let chosen = chosen.ok_or_else(|| base::Fault::bug("a host was chosen that is not known"))?;
-    allocation::take(tx, server, chosen, &state.options.ratios, decision)?;
+    let chosen = tx.need::<Host>(&host)?;
+    allocation::take(tx, server, &chosen, &state.options.ratios, decision)?;
     state.ports.bind(tx, &server.id, Some(&host))?;
     server.host = Some(host);
     Ok(())
@@ -122,9 +124,7 @@ pub fn elsewhere(state: &Compute, tx: &mut Tx, server: &mut Server, seen: &mut S
         explain_further(seen, &format!("{HOSTS_TRIED} hosts could not build it, this was the last."));
         return Ok(false);
     }
-    let known = hosts::all(tx)?;
-    let rooms = rooms(state, tx, &known)?;
-    if let Err(explained) = decide(&request, &rooms) {
+    if let Err(NoHost { explained, .. }) = look_for_host(state, tx, &request)? {
         explain_further(seen, &format!("No other host would do:\n{}", explained.table()));
         return Ok(false);
     }
@@ -158,18 +158,20 @@ fn place(state: &Compute, tx: &mut Tx, id: &str) -> Result<Outcome> {
         // Its going is a signal.
         return Ok(Outcome::Settled);
     }
-    let known = hosts::all(tx)?;
-    let rooms = rooms(state, tx, &known)?;
     let request = request(&server);
-    match decide(&request, &rooms) {
+    match look_for_host(state, tx, &request)? {
         Ok(decision) => {
             let host = decision.host.clone();
-            settle_on(state, tx, &mut server, &known, decision)?;
+            settle_on(state, tx, &mut server, decision)?;
             state.keep_share(tx, &host)?;
         }
-        Err(_) if may_still_come(state, tx, &request, &rooms) => return Ok(Outcome::Again { after_ms: 200 }),
-        Err(_) if trash::make_room(tx, &request, &rooms)? => return Ok(Outcome::Again { after_ms: 200 }),
-        Err(explained) => {
+        Err(NoHost { rooms, .. }) if may_still_come(state, tx, &request, &rooms) => {
+            return Ok(Outcome::Again { after_ms: 200 });
+        }
+        Err(NoHost { rooms, .. }) if trash::make_room(tx, &request, &rooms)? => {
+            return Ok(Outcome::Again { after_ms: 200 });
+        }
+        Err(NoHost { explained, .. }) => {
             server.unschedulable = true;
             server.fault = Some(ServerFault {
                 code: 500,

@@ -1,7 +1,7 @@
 //! Where new servers would go: for dry runs, by the same choice that the placing loop makes after the commit.
 
 use super::document::Server;
-use super::place::{request, rooms};
+use super::place::request;
 use crate::{Compute, hosts};
 use base::Result;
 use model::scheduler::{self, Request, choose};
@@ -13,8 +13,7 @@ use store::scope::Note;
 ///
 /// Charges nothing: the call leaves that to the loop, unless it makes a single server.
 pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<Note> {
-    let known = hosts::all(tx)?;
-    let mut rooms = rooms(state, tx, &known)?;
+    let mut rooms = hosts::rooms::exact(state, tx)?;
     // What rests in the trash makes room for what lives.
     let emptied = super::trash::emptied(tx, &rooms)?;
     let (mut admin, mut public) = (Vec::new(), Vec::new());

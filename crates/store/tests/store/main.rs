@@ -89,6 +89,7 @@ on_every_engine!(
     side::changes_are_cut_at_revisions,
     side::trimming_keeps_what_later_times_need,
     side::leases_pass_when_they_run_out,
+    side::what_moved_since_a_revision_is_known_by_name,
     side::status_and_backup,
     lifted::entries_are_rebuilt_for_a_new_index_version,
     lifted::a_rebuild_that_finds_a_clash_changes_nothing,

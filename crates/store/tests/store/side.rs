@@ -290,6 +290,36 @@ pub async fn trimming_keeps_what_later_times_need(place: Place) {
     assert_eq!(store.info().await.unwrap().oldest, Rev(6));
 }
 
+pub async fn what_moved_since_a_revision_is_known_by_name(place: Place) {
+    let store = place.open().await;
+    create(&store, vec![Port::new("a", "p", "one")]).await;
+    let names = |moved: &store::Moved| {
+        let ports: Vec<_> = moved.ids::<Port>().map(str::to_owned).collect();
+        (ports, moved.scopes("host:").map(str::to_owned).collect::<Vec<_>>())
+    };
+    let since = store.rev();
+    write(&store, "charge", |tx| {
+        tx.charge("host:x/y", "cores", 1, None)?;
+        tx.charge("project:p", "cores", 1, None)?;
+        Ok(())
+    })
+    .await;
+    create(&store, vec![Port::new("b", "p", "two")]).await;
+    write(&store, "own", move |tx| {
+        tx.charge("host:z", "cores", 1, None)?;
+        tx.delete::<Port>("a")?;
+        let committed = tx.moved_since(since, 10)?.expect("few rows");
+        assert_eq!(names(&committed), (vec!["b".to_owned()], vec!["x/y".to_owned()]));
+        assert_eq!(names(&tx.own_moves()), (vec!["a".to_owned()], vec!["z".to_owned()]));
+        assert!(tx.moved_since(since, 2)?.is_none(), "three rows");
+        Ok(())
+    })
+    .await;
+    let now = store.rev();
+    store.trim_history(now).await.unwrap();
+    assert!(store.read(move |reader| Ok(reader.moved_since(since, 10)?)).await.unwrap().is_none(), "trimmed");
+}
+
 pub async fn leases_pass_when_they_run_out(place: Place) {
     let (env, clock) = Env::seeded(5);
     let store = Store::open(place.options.clone(), env).await.unwrap();
