@@ -240,7 +240,7 @@ impl Conn for FlakyConn {
 
 fn flaky(path: PathBuf) -> (Store, Arc<Mutex<Plan>>) {
     let plan = Arc::new(Mutex::new(Plan::Work));
-    let connect = Flaky { inner: Sqlite { path: Some(path.clone()), durable: true }, plan: plan.clone() };
+    let connect = Flaky { inner: Sqlite { path: Some(path.clone()), durable: true, aside: true }, plan: plan.clone() };
     let options = Options::new("sqlite:");
     let store = Store::start(options, Env::system(), Arc::new(connect), Some(path), false).unwrap();
     (store, plan)

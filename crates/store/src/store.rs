@@ -536,7 +536,7 @@ fn run(mut writer: Writer, mut queue: mpsc::Receiver<Box<dyn Job>>) {
 fn connect(options: &Options) -> Result<(Arc<dyn Connect>, Option<PathBuf>), Error> {
     if let Some(path) = options.url.strip_prefix("sqlite:") {
         let path = (path != ":memory:").then(|| PathBuf::from(path));
-        return Ok((Arc::new(Sqlite { path: path.clone(), durable: options.durable }), path));
+        return Ok((Arc::new(Sqlite { path: path.clone(), durable: options.durable, aside: !options.inline }), path));
     }
     if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
         if options.inline {
