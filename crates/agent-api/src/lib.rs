@@ -7,11 +7,13 @@
 //! The types are the wire format (JSON). An agent treats each of them as hostile input and a control process treats
 //! each report likewise: see `check` on the types.
 
+pub mod disk;
 pub mod guest;
 pub mod host;
 pub mod network;
 pub mod view;
 
+pub use disk::{receive_disk, send_disk};
 pub use guest::*;
 pub use host::*;
 pub use network::*;

@@ -84,6 +84,8 @@ pub enum OrderKind {
     Vnc { server: ServerId },
     /// A byte stream to the guest's serial console.
     Serial { server: ServerId },
+    /// A copy of the guest's root disk, as [`crate::send_disk`] sends it.
+    Disk { server: ServerId },
 }
 
 /// What a host has seen since its last report. Delivered at least once; a session starts with everything.

@@ -31,7 +31,7 @@ pub(crate) use ask::Ask;
 use ::policy::Policy;
 use agent_api::{HostInventory, Report};
 use base::{Env, Result, Timestamp};
-use contract::{Consoles, Hosts, Images, Ports};
+use contract::{Consoles, Disks, Hosts, Images, Intake, Ports};
 use engine::Reconciler;
 use rest::{Envelope, Microversions, Service, Version};
 use std::sync::Arc;
@@ -157,6 +157,11 @@ impl Compute {
             Arc::new(servers::Reclaimer(self.clone())),
             Arc::new(servers::TrashSweeper(self.clone())),
         ]
+    }
+
+    /// The jobs of this service.
+    pub fn works(self: &Arc<Self>, intake: Arc<dyn Intake>, disks: Arc<dyn Disks>) -> Vec<Arc<dyn engine::Work>> {
+        vec![Arc::new(servers::ImageWork { compute: self.clone(), intake, disks })]
     }
 
     /// What a host says of itself: at the start of each session, and whenever it changes.

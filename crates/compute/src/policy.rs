@@ -32,6 +32,7 @@ pub const RULES: &[Rule] = &[
         PROJECT,
         "Filter lists of servers by what only administrators may see.",
     ),
+    Rule::new("os_compute_api:servers:create_image", MEMBER, PROJECT, "Make an image of a server."),
     Rule::new("os_compute_api:servers:show", READER, PROJECT, "Show a server."),
     Rule::new(
         "os_compute_api:servers:show:flavor-extra-specs",

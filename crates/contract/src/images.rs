@@ -1,10 +1,10 @@
 //! What others may know of images.
 
-use crate::Caller;
+use crate::{Caller, NewSnapshot};
 use agent_api::DiskFormat;
-use base::{ImageId, Result};
+use base::{Fault, ImageId, Result};
 use std::collections::BTreeMap;
-use store::Reader;
+use store::{Reader, Tx};
 
 /// An image that can be booted, or why it cannot.
 #[derive(Clone, Debug)]
@@ -29,4 +29,12 @@ pub trait Images: Send + Sync {
     fn locate(&self, reader: &mut Reader, caller: &Caller, id: &ImageId) -> Result<ImageInfo>;
     /// The same without asking who asks: for rebuilding a view from what a server already holds.
     fn describe(&self, reader: &mut Reader, id: &ImageId) -> Result<Option<ImageInfo>>;
+    /// Makes an image without bytes, which a job will bring, and charges it.
+    fn reserve(&self, _tx: &mut Tx, _new: &NewSnapshot) -> Result<()> {
+        Err(Fault::new(base::FaultKind::NotImplemented, "Images cannot be made from servers here."))
+    }
+    /// Removes an image whose bytes have not come; one that is whole, or gone, stays as it is.
+    fn discard(&self, _tx: &mut Tx, _id: &ImageId) -> Result<()> {
+        Ok(())
+    }
 }

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod ports;
 pub mod projector;
 pub mod recount;
+pub mod snapshots;
 
 pub use explain::{Asking, Explain, Explanation, Waiting};
 pub use hosts::*;
@@ -19,4 +20,5 @@ pub use limits::*;
 pub use ports::*;
 pub use projector::*;
 pub use recount::{Counts, Miscount, Recount};
+pub use snapshots::{Disk, Disks, InTx, Intake, NewSnapshot};
 pub use rest::{Caller, Tokens};

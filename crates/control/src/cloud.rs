@@ -164,6 +164,10 @@ impl Cloud {
         let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(compute.loops());
+        let works = compute.works(Arc::new(image::SnapshotIntake(image.clone())), Arc::new(sessions.clone()));
+        // SQLite has one control process; of several, each waits for the leases of the others to run out.
+        let sole = options.store_url.starts_with("sqlite");
+        reconcilers.push(Arc::new(engine::Jobs::new(store.clone(), env.clone(), sole, works)));
         reconcilers.push(Arc::new(idempotency::Forget(keys)));
         reconcilers.push(Arc::new(Ledger { store: store.clone(), services: recounts.clone() }));
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));

@@ -7,7 +7,7 @@
 use crate::view::View;
 use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report};
 use base::{Env, Fault, HostName, Result, ServerId, Timestamp};
-use contract::{Consoles, Hosts, Projector, Touched, Where};
+use contract::{Consoles, Disk, Disks, Hosts, Projector, Touched, Where};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -357,6 +357,37 @@ impl Consoles for Sessions {
         match self.order(host, order).await? {
             Answer::Stream(stream) => Ok(stream),
             Answer::Bytes(_) => Err(Fault::bug("a host answered with bytes where a stream was asked for")),
+        }
+    }
+}
+
+/// How long a host may take to copy a disk before its first byte comes.
+const COPY: Duration = Duration::from_secs(6 * 3600);
+/// How often a host that copies is looked after meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[async_trait::async_trait]
+impl Disks for Sessions {
+    async fn disk(&self, host: &HostName, server: &ServerId) -> Result<Disk> {
+        let mut bytes = match self.order(host, OrderKind::Disk { server: server.clone() }).await? {
+            Answer::Stream(stream) => stream,
+            Answer::Bytes(_) => return Err(Fault::bug("a host answered with bytes where a stream was asked for")),
+        };
+        let silent = async {
+            while self.is_alive(host) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let first = tokio::select! {
+            biased;
+            first = tokio::time::timeout(COPY, agent_api::receive_disk(&mut bytes)) => first,
+            () = silent => return Err(gone(host)),
+        };
+        match first {
+            Ok(Ok(Ok(size_bytes))) => Ok(Disk { size_bytes, bytes }),
+            Ok(Ok(Err(message))) => Err(Fault::conflict(message)),
+            Ok(Err(error)) => Err(gone(host).because(error)),
+            Err(_) => Err(gone(host)),
         }
     }
 }

@@ -7,6 +7,8 @@ mod cloud;
 mod dry_run;
 #[path = "beyond/idempotency.rs"]
 mod idempotency;
+#[path = "beyond/imaging.rs"]
+mod imaging;
 #[path = "beyond/past.rs"]
 mod past;
 #[path = "beyond/random.rs"]

@@ -1,6 +1,6 @@
 //! What the store keeps of images and of their members.
 
-use base::{ImageId, ProjectId};
+use base::{ImageId, ProjectId, ServerId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Document, Keys};
@@ -38,6 +38,9 @@ pub struct Image {
     /// The transfer that runs, by its nonce. Its process holds a lock on the transfer's file; a transfer whose file is
     /// not locked is dead, and the sweeper puts the image back to `queued`.
     pub transfer: Option<String>,
+    /// The server whose disk a job brings; none: its bytes come from clients, or have come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<ServerId>,
 }
 
 /// Bytes at rest, and what was found out about them while they came.
@@ -141,6 +144,13 @@ impl Document for Image {
         }
         if self.transfer.is_some() {
             keys.index("transfer", "yes");
+        }
+    }
+
+    /// The job that was to bring its bytes has ended with it: others may be uploaded.
+    fn restored(&mut self, _now: base::Timestamp, replaced: Option<&Self>) {
+        if replaced.is_none() {
+            self.awaits = None;
         }
     }
 }

@@ -18,7 +18,11 @@ impl Explain for Service {
             return Ok(None);
         }
         let running = image.transfer.is_some();
+        let job = engine::Job::about(reader, id)?.pop().filter(|_| image.awaits.is_some());
         let why = match (image.status, &image.contents) {
+            (Status::Queued | Status::Saving, _) if job.is_some() => {
+                "It is made from the disk of a server, which its host copies and sends.".to_owned()
+            }
             (Status::Queued, _) => "It has no bytes: upload them, or stage and import them.".to_owned(),
             (Status::Saving, _) => "An upload of its bytes runs.".to_owned(),
             (Status::Uploading, _) if running => "Its bytes are being staged.".to_owned(),
@@ -31,13 +35,14 @@ impl Explain for Service {
             (Status::Active, None) => "It is active without bytes.".to_owned(),
         };
         // An upload lives while its process holds its file; one that died is put back to queued within seconds.
-        let waiting = running.then(|| Waiting {
+        let of_job = job.map(|job| job.waiting("the host of its server to hand over the disk"));
+        let waiting = of_job.or_else(|| running.then(|| Waiting {
             waiting_on: "the client that sends its bytes".to_owned(),
             since: image.updated,
             deadline: None,
             attempts: 0,
             last_error: None,
-        });
+        }));
         let mut found = Explanation {
             kind: "image",
             id: id.to_owned(),

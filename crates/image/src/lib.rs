@@ -18,7 +18,7 @@ mod versions;
 #[cfg(test)]
 mod tests;
 
-pub use data::Sweeper;
+pub use data::{SnapshotIntake, Sweeper};
 pub use document::{Image, Member};
 pub use policy_rules::RULES;
 

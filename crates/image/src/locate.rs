@@ -1,12 +1,13 @@
 //! What compute may know of images.
 
-use crate::Service;
-use crate::document::{Image, Status};
+use crate::{Service, quota};
+use crate::document::{Image, Member, Status, Visibility};
 use crate::images::visible;
 use agent_api::DiskFormat;
 use base::{Fault, ImageId, Result};
-use contract::{Caller, ImageInfo, Images};
-use store::Reader;
+use contract::{Caller, ImageInfo, Images, NewSnapshot};
+use std::collections::BTreeSet;
+use store::{Query, Reader, Tx};
 
 impl Images for Service {
     fn locate(&self, reader: &mut Reader, caller: &Caller, id: &ImageId) -> Result<ImageInfo> {
@@ -17,6 +18,42 @@ impl Images for Service {
 
     fn describe(&self, reader: &mut Reader, id: &ImageId) -> Result<Option<ImageInfo>> {
         Ok(reader.get::<Image>(id)?.map(|image| info(image.doc)))
+    }
+
+    fn reserve(&self, tx: &mut Tx, new: &NewSnapshot) -> Result<()> {
+        let image = Image {
+            id: new.id.clone(),
+            owner: Some(new.project.clone()),
+            name: Some(new.name.clone()),
+            status: Status::Queued,
+            visibility: Visibility::Private,
+            protected: false,
+            hidden: false,
+            container_format: Some("bare".to_owned()),
+            disk_format: Some("qcow2".to_owned()),
+            min_disk_gib: new.min_disk_gib,
+            min_ram_mib: new.min_ram_mib,
+            tags: BTreeSet::new(),
+            properties: new.properties.clone(),
+            contents: None,
+            staged: None,
+            transfer: None,
+            awaits: Some(new.server.clone()),
+        };
+        crate::images::within_limits(&image)?;
+        quota::charge(tx, &self.options.quota, &image, 1)?;
+        tx.create(&image)?;
+        Ok(())
+    }
+
+    fn discard(&self, tx: &mut Tx, id: &ImageId) -> Result<()> {
+        let Some(image) = tx.get::<Image>(id)?.filter(|image| image.awaits.is_some()) else { return Ok(()) };
+        for member in tx.list::<Member>(Query::index("image", image.id.as_str()))? {
+            tx.delete::<Member>(store::Document::id(&member.doc))?;
+        }
+        quota::charge(tx, &self.options.quota, &image, -1)?;
+        tx.delete::<Image>(id)?;
+        Ok(())
     }
 }
 

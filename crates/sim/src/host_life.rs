@@ -317,4 +317,8 @@ impl HostAgent for Side {
     async fn console(&self, server: &ServerId, serial: bool) -> Result<BoxStream, String> {
         self.agent.console(server, serial).await
     }
+
+    async fn disk(&self, server: &ServerId) -> Result<BoxStream, String> {
+        self.agent.disk(server).await
+    }
 }

@@ -25,7 +25,13 @@ pub fn settled(world: &World, mirror: &Mirror, owners: &Value) -> Held {
             return Err(Broken::new("each host is known as it is", format!("{}: {boot_id:?}", slot.name)));
         }
     }
+    if let Some((id, job)) = mirror.all("job").next() {
+        return Err(Broken::new(RULE, format!("job {id} is not done: {job}")));
+    }
     for (id, image) in mirror.all("image") {
+        if image["awaits"].is_string() {
+            return Err(Broken::new(RULE, format!("image {id} waits for a server's disk, and no job brings it")));
+        }
         if image["transfer"].is_string() {
             return Err(Broken::new(RULE, format!("image {id} waits for a transfer that nobody makes")));
         }
@@ -68,6 +74,9 @@ fn servers(world: &World, mirror: &Mirror) -> Held {
         let Some(guest) = machines.get(&(host.to_owned(), id.clone())) else {
             return no(id, format!("is not on its host {host}"));
         };
+        if !server["imaging"].is_null() {
+            return no(id, "shows the making of an image that no job makes".into());
+        }
         if seen["gave_up"] == true {
             if seen["fault"].is_null() {
                 return no(id, "its host gave up and no fault says why".into());

@@ -11,6 +11,7 @@
 //!                         +--fault--> Stopped <-+          any --spec Absent--> Absent --removed from view--> no entry
 //! ```
 
+mod disk;
 mod guest;
 mod state;
 
@@ -198,6 +199,23 @@ impl HostAgent for SimHost {
                 // The other side going away is the usual end of a console.
                 tokio::io::copy(&mut read, &mut write).await.ok();
             }
+        });
+        Ok(Box::pin(theirs))
+    }
+
+    async fn disk(&self, server: &ServerId) -> Result<BoxStream, String> {
+        let (size_gib, delay_ms) = {
+            let state = self.state();
+            let size = state.disk_gib(server).ok_or_else(|| format!("Server {server} is not on this host."))?;
+            (size, state.delay_ms)
+        };
+        let image = disk::image(size_gib, server.as_str());
+        let (mut ours, theirs) = tokio::io::duplex(64 << 10);
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
+            let length = image.len() as u64;
+            // Control going away is no trouble of this host.
+            agent_api::send_disk(&mut ours, Ok((length, Box::pin(std::io::Cursor::new(image))))).await.ok();
         });
         Ok(Box::pin(theirs))
     }

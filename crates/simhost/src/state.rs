@@ -94,6 +94,12 @@ impl State {
         machine
     }
 
+    /// The size of a guest's disk; none: there is no such guest.
+    pub fn disk_gib(&self, id: &ServerId) -> Option<u64> {
+        let guest = self.machine.guests.get(id).filter(|guest| guest.power != ObservedPower::Absent)?;
+        Some(guest.spec.root.size_gib)
+    }
+
     pub fn boot_id(&self) -> &str {
         &self.machine.boot_id
     }

@@ -1,7 +1,7 @@
 //! `POST /servers/{id}/action`: the body's only key says what is to be done.
 
 use super::document::Server;
-use super::{Full, consoles, find_for, history, network, ops, pending, soft};
+use super::{Full, consoles, find_for, history, network, ops, pending, snapshot, soft};
 use crate::input::{self, Fields};
 use crate::{Ask, Compute, ask};
 use base::{Fault, Result};
@@ -26,6 +26,7 @@ const ACTIONS: &[(&str, &str, Version, Version)] = &[
     ("os-resetState", "os_compute_api:os-admin-actions:reset_state", FIRST, LAST),
     ("forceDelete", "os_compute_api:os-deferred-delete:force", FIRST, LAST),
     ("restore", "os_compute_api:os-deferred-delete:restore", FIRST, LAST),
+    ("createImage", "os_compute_api:servers:create_image", FIRST, LAST),
     ("os-getConsoleOutput", "os_compute_api:os-console-output", FIRST, LAST),
     ("os-getVNCConsole", "os_compute_api:os-remote-consoles", FIRST, Version(2, 5)),
     ("os-getSerialConsole", "os_compute_api:os-remote-consoles", FIRST, Version(2, 5)),
@@ -51,6 +52,7 @@ pub const NAMES: &[&str] = &[
     "forceDelete",
     "restore",
     "os-resetState",
+    "createImage",
     "os-getConsoleOutput",
     "os-getVNCConsole",
     "os-getSerialConsole",
@@ -73,6 +75,11 @@ const EXCEPT: &[Except] = &[
     Except { action: "os-getSPICEConsole", dry: CONSOLE, undo: SPENT },
     Except { action: "os-getRDPConsole", dry: CONSOLE, undo: SPENT },
     Except { action: "reboot", dry: DryRun::Yes, undo: Undo::Not("what a reboot interrupts does not come back") },
+    Except {
+        action: "createImage",
+        dry: DryRun::Yes,
+        undo: Undo::Not("the image is deleted instead, which also ends its making"),
+    },
     Except { action: "forceDelete", dry: DryRun::Yes, undo: Undo::Not("it skips the trash on purpose") },
 ];
 
@@ -112,6 +119,7 @@ async fn action(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
         "os-resetState" => reset_state(&state, &ask, rule, value).await,
         "forceDelete" => ops::force_delete(&state, &ask, rule).await,
         "restore" => soft::restore(&state, &ask, rule).await,
+        "createImage" => snapshot::create(&state, &ask, rule, value).await,
         "addSecurityGroup" => network::group(&state, &ask, rule, value, true).await,
         "removeSecurityGroup" => network::group(&state, &ask, rule, value, false).await,
         "os-getConsoleOutput" => consoles::output(&state, &ask, rule, value).await,

@@ -539,6 +539,7 @@ fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &Serv
         forced_error: false,
         soft_deleted: None,
         stop_reason: None,
+        imaging: None,
         passing_since: image.quarantined.is_none().then(|| tx.now()),
         overdue: 0,
         avoid: Vec::new(),

@@ -90,6 +90,17 @@ pub struct Server {
     /// Set while it is SOFT_DELETED.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_deleted: Option<SoftDeleted>,
+    /// Set while a job makes an image of its disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imaging: Option<Imaging>,
+}
+
+/// An image of the server that is on its way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Imaging {
+    pub image: ImageId,
+    /// The copy is made, and its bytes travel.
+    pub uploading: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,9 +146,12 @@ impl Document for Server {
             // Its host has seen one generation more: that of the guest in the trash.
             None => {
                 self.generation += 1;
+                // Its job has ended with it.
+                self.imaging = None;
                 self.ask_for_power(now);
             }
             Some(current) => {
+                self.imaging = current.imaging.clone();
                 (self.generation, self.verb) = (current.generation, current.verb);
                 (self.verb_generation, self.stop_reason) = (current.verb_generation, current.stop_reason.clone());
                 (self.soft_reboots, self.hard_reboots) = (current.soft_reboots, current.hard_reboots);
@@ -423,6 +437,15 @@ pub fn facts(server: &Server, observed: Option<&ServerObserved>) -> Facts {
 }
 
 pub fn state_of(server: &Server, observed: Option<&ServerObserved>) -> State {
+    let rest = rest_of(server, observed);
+    // A guest goes on while its disk is copied: only what is at rest shows the copying.
+    let imaging = server.imaging.as_ref().filter(|_| rest.task_state.is_none() && !rest.shows_fault);
+    let task = imaging.map(|imaging| if imaging.uploading { "image_uploading" } else { "image_snapshot" });
+    State { task_state: rest.task_state.or(task), ..rest }
+}
+
+/// The same without what jobs do beside.
+pub fn rest_of(server: &Server, observed: Option<&ServerObserved>) -> State {
     state(&facts(server, observed))
 }
 

@@ -55,6 +55,25 @@ pub fn begin(tx: &mut Tx, ask: &Ask, server: &Server, action: &str, generation: 
     write(tx, server, user.as_str(), &ask.request_id, action, generation, None)
 }
 
+/// Writes down what a job will close: returns the action's id.
+pub fn begin_for(tx: &mut Tx, ask: &Ask, server: &Server, action: &str) -> Result<String> {
+    let action = InstanceAction {
+        id: tx.uuid(),
+        server_id: server.id.clone(),
+        project_id: server.project_id.to_string(),
+        user_id: ask.caller.user_id().to_string(),
+        request_id: ask.request_id.to_string(),
+        action: action.to_owned(),
+        message: None,
+        generation: u64::MAX,
+        host: server.host.as_ref().map(|host| host.to_string()),
+        finish: None,
+        success: true,
+    };
+    tx.create(&action)?;
+    Ok(action.id)
+}
+
 pub fn write(
     tx: &mut Tx,
     server: &Server,

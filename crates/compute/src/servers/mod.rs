@@ -29,6 +29,7 @@ mod place;
 mod plan;
 mod projector;
 mod render;
+mod snapshot;
 mod soft;
 mod trash;
 
@@ -42,6 +43,7 @@ pub use history::InstanceAction;
 pub use observe::report as observe_report;
 pub use pending::Deadlines;
 pub use place::{Janitor, Launcher, Placer};
+pub use snapshot::ImageWork;
 pub use soft::Reclaimer;
 pub use trash::{Sweeper as TrashSweeper, claims as trash_claims, purge as purge_trash};
 

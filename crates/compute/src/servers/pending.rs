@@ -4,7 +4,7 @@
 //! so it survives whatever dies. Past the deadline of its verb a server is in ERROR, with a fault that names cause and
 //! cure; nothing of what it shall be changes, so what comes right afterwards leaves ERROR by itself.
 
-use super::document::{Server, ServerFault, ServerObserved, Tombstone, facts, state_of};
+use super::document::{Server, ServerFault, ServerObserved, Tombstone, facts, rest_of};
 use super::history;
 use crate::Compute;
 use async_trait::async_trait;
@@ -29,7 +29,7 @@ pub fn mark(now: Timestamp, server: &mut Server, seen: Option<&ServerObserved>) 
         server.overdue = 0;
         server.fault = None;
     }
-    let passing = server.is_overdue() || state_of(server, seen).task_state.is_some();
+    let passing = server.is_overdue() || rest_of(server, seen).task_state.is_some();
     server.passing_since = if passing { server.passing_since.or(Some(now)) } else { None };
     before != (server.passing_since, server.overdue)
 }
@@ -50,7 +50,7 @@ pub fn waiting(
     seen: Option<&ServerObserved>,
     admin: bool,
 ) -> Result<Option<Waiting>> {
-    let Some(since) = server.passing_since else { return Ok(None) };
+    let Some(since) = server.passing_since else { return super::snapshot::waiting(reader, server, admin) };
     let mut attempts = 0;
     let mut last_error = None;
     if let Some(fault) = seen.and_then(|seen| seen.fault.as_ref()) {

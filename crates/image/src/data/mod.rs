@@ -6,6 +6,7 @@
 
 mod download;
 mod files;
+mod intake;
 mod receive;
 mod sink;
 mod sweep;
@@ -13,5 +14,6 @@ mod transfer;
 
 pub use download::download;
 pub use files::Files;
+pub use intake::SnapshotIntake;
 pub use sweep::Sweeper;
 pub use transfer::{import, stage, upload};

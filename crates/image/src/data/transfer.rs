@@ -21,7 +21,7 @@ use std::sync::Arc;
 use store::{Cause, Tx};
 
 /// A transfer that has been announced.
-struct Transfer {
+pub(super) struct Transfer {
     image: ImageId,
     nonce: String,
     /// Locked as long as this lives.
@@ -32,6 +32,37 @@ struct Transfer {
     digests: Digests,
     /// The image as the first commit left it. Its formats cannot change while a transfer runs.
     as_announced: Image,
+    /// What a job does in the last commit.
+    done: Option<contract::InTx>,
+}
+
+impl Transfer {
+    /// Bytes that a job brings.
+    pub(super) fn of_job(
+        image: Image,
+        nonce: String,
+        file: File,
+        cause: Cause,
+        expected: Expected,
+        done: contract::InTx,
+    ) -> Transfer {
+        let (id, status, digests) = (image.id.clone(), Status::Saving, Digests::default());
+        Transfer { image: id, nonce, file, status, cause, expected, digests, as_announced: image, done: Some(done) }
+    }
+}
+
+/// What to hold a stream against.
+pub(super) fn expected(service: &Service, image: &Image, status: Status, size_bytes: Option<u64>) -> Expected {
+    // What is staged is judged when it is imported, since its formats may still change.
+    let enforced = service.options.format_enforcement && status == Status::Saving;
+    Expected {
+        disk_format: image.disk_format.clone().unwrap_or_default(),
+        container_format: image.container_format.clone().unwrap_or_default(),
+        enforced: enforced.then(|| service.options.format_limits.clone()),
+        most_bytes: service.options.size_limit_bytes,
+        size_bytes,
+        inline: service.store.is_inline(),
+    }
 }
 
 pub async fn upload(service: Arc<Service>, call: Call) -> Result<Reply> {
@@ -106,17 +137,8 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
             return Err(fault);
         }
     };
-    // What is staged is judged when it is imported, since its formats may still change.
-    let enforced = service.options.format_enforcement && status == Status::Saving;
-    let expected = Expected {
-        disk_format: as_announced.disk_format.clone().unwrap_or_default(),
-        container_format: as_announced.container_format.clone().unwrap_or_default(),
-        enforced: enforced.then(|| service.options.format_limits.clone()),
-        most_bytes,
-        size_bytes,
-        inline: service.store.is_inline(),
-    };
-    Ok(Transfer { image: id, nonce, file, status, cause, expected, digests, as_announced })
+    let expected = expected(service, &as_announced, status, size_bytes);
+    Ok(Transfer { image: id, nonce, file, status, cause, expected, digests, as_announced, done: None })
 }
 
 fn may_begin(image: &Image, status: Status) -> Result<()> {
@@ -126,6 +148,9 @@ fn may_begin(image: &Image, status: Status) -> Result<()> {
             image.status.as_str(),
             status.as_str()
         )));
+    }
+    if let Some(server) = &image.awaits {
+        return Err(Fault::conflict(format!("Image {} waits for the disk of server {server}.", image.id)));
     }
     if status == Status::Saving {
         formats_are_set(image)?;
@@ -144,7 +169,7 @@ fn formats_are_set(image: &Image) -> Result<()> {
 }
 
 /// Stream, rename, commit.
-async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Body) -> Result<()> {
+pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Body) -> Result<()> {
     let received = receive::receive(body, &transfer.file, &transfer.expected).await?;
     transfer.digests.check(&received)?;
     let mut contents = Contents {
@@ -163,9 +188,14 @@ async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Body) -> Resul
     service.files.finish(&transfer.image, &transfer.nonce)?;
     let quota = service.options.quota.clone();
     let findings = received.findings;
+    let done = transfer.done.clone();
     let committing = service.store.write(transfer.cause.clone(), move |tx| {
         let mut image = awaited(tx, &id, &nonce)?;
         image.transfer = None;
+        image.awaits = None;
+        if let Some(done) = &done {
+            done(tx)?;
+        }
         if status == Status::Saving {
             image.contents = Some(contents.clone());
             image.status = Status::Active;
@@ -192,7 +222,7 @@ fn awaited(tx: &mut Tx, id: &ImageId, nonce: &str) -> Result<Image> {
 
 /// Back to `queued`, and no bytes left. The document first: should this process die in between, the sweeper finds a
 /// file that nobody names.
-async fn abandon(service: &Arc<Service>, transfer: &Transfer) {
+pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer) {
     let (id, nonce) = (transfer.image.clone(), transfer.nonce.clone());
     if let Err(fault) = requeue(service, transfer.cause.clone(), id, nonce).await {
         tracing::warn!(image = %transfer.image, "a broken upload is left to the sweeper: {}", fault.chain());

@@ -9,3 +9,4 @@ mod patch;
 pub mod wire;
 
 pub use ops::{find, visible};
+pub use wire::within_limits;

@@ -132,6 +132,7 @@ fn new_image(call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<Imag
         contents: None,
         staged: None,
         transfer: None,
+        awaits: None,
     };
     for (name, value) in body {
         if wire::DISALLOWED.contains(&name.as_str()) || (name != "id" && wire::READ_ONLY.contains(&name.as_str())) {

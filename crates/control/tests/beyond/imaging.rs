@@ -1,0 +1,250 @@
+//! An image of a server: made by a job that outlives control, ended with its image and with its server.
+
+use crate::cloud::{Answer, TestCloud, options};
+use base::Env;
+use engine::Job;
+use serde_json::{Value, json};
+use simhost::SimHost;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Query;
+
+const NULL: Value = Value::Null;
+/// Longer than any test: what a host does then never comes.
+const NEVER_MS: u64 = 3_600_000;
+
+/// A machine with a host on it, where one control after the other may live.
+struct Lab {
+    folder: tempfile::TempDir,
+    host: Arc<SimHost>,
+}
+
+/// One life of control, with the host's session to it.
+struct Life {
+    cloud: TestCloud,
+    session: tokio::task::JoinHandle<()>,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let host = Arc::new(SimHost::new(Env::system(), simhost::Options::new("sim1")));
+        Lab { folder: tempfile::tempdir().unwrap(), host }
+    }
+
+    async fn open(&self) -> Life {
+        let store = format!("sqlite:{}", self.folder.path().join("nubo.db").display());
+        let cloud = TestCloud::open_with(options(&store, &self.folder.path().join("images")), Env::system(), 0).await;
+        let session = tokio::spawn(control::host(self.host.clone(), cloud.cloud.link()));
+        cloud.cloud.wait_hosts(1).await;
+        Life { cloud, session }
+    }
+}
+
+impl Life {
+    /// All that was in memory goes.
+    async fn die(self) {
+        self.session.abort();
+        self.session.await.ok();
+        drop(self.cloud);
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.cloud.call(&self.cloud.admin, method, path, &body, &[]).await
+    }
+
+    async fn make(&self, path: &str, key: &str, body: Value) -> String {
+        let answer = self.send("POST", path, json!({ key: body })).await;
+        assert!((200..300).contains(&answer.status), "{path}: {}", answer.body);
+        answer.body[key]["id"].as_str().unwrap_or_default().to_owned()
+    }
+
+    async fn await_value(&self, path: &str, pointer: &str, wanted: Value) {
+        for _ in 0..2000 {
+            if self.cloud.get(path).await.pointer(pointer) == Some(&wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{path}{pointer} never became {wanted}: {}", self.cloud.get(path).await);
+    }
+
+    async fn boot(&self, image: &str) -> String {
+        let flavor = json!({"name": format!("of-{image}"), "ram": 64, "vcpus": 1, "disk": 1});
+        let flavor = self.make("/compute/v2.1/flavors", "flavor", flavor).await;
+        let body = json!({"name": "one", "flavorRef": flavor, "imageRef": image, "networks": "none"});
+        let server = self.make("/compute/v2.1/servers", "server", body).await;
+        self.await_value(&server_path(&server), "/server/status", json!("ACTIVE")).await;
+        server
+    }
+
+    async fn create_image(&self, server: &str) -> Answer {
+        let body = json!({"createImage": {"name": "copy", "metadata": {"of": "me"}}});
+        self.send("POST", &format!("{}/action", server_path(server)), body).await
+    }
+
+    async fn jobs(&self) -> Vec<Job> {
+        let jobs = self.cloud.cloud.store().list::<Job>(Query::all()).await.unwrap();
+        jobs.into_iter().map(|stored| stored.doc).collect()
+    }
+
+    async fn no_jobs(&self) {
+        for _ in 0..2000 {
+            if self.jobs().await.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("jobs stay: {:?}", self.jobs().await);
+    }
+
+    async fn actions(&self, server: &str) -> Vec<Value> {
+        let all = self.cloud.get(&format!("{}/os-instance-actions", server_path(server))).await;
+        let all = all["instanceActions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().filter(|action| action["action"] == "createImage").collect()
+    }
+
+    async fn is_clean(&self) {
+        self.cloud.settle().await;
+        let audit = self.cloud.get("/nubo/v1/audit").await;
+        assert_eq!(audit["findings"], json!([]), "{audit}");
+        assert_eq!(self.cloud.cloud.miscounts().await.unwrap(), []);
+    }
+}
+
+fn server_path(server: &str) -> String {
+    format!("/compute/v2.1/servers/{server}")
+}
+
+fn image_path(image: &str) -> String {
+    format!("/image/v2/images/{image}")
+}
+
+const TASK: &str = "/server/OS-EXT-STS:task_state";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_server_is_queued_at_once_and_bootable_in_the_end() {
+    let lab = Lab::new();
+    let life = lab.open().await;
+    let base = life.cloud.image().await;
+    let server = life.boot(&base).await;
+    let dry = life
+        .send("POST", &format!("{}/action?dry_run=true", server_path(&server)), json!({"createImage": {"name": "dry"}}))
+        .await;
+    assert!(dry.status < 300, "{}", dry.body);
+    assert!(life.jobs().await.is_empty(), "a dry run makes no job");
+    lab.host.set_delay_ms(NEVER_MS);
+    let answer = life.create_image(&server).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let image = answer.body["image_id"].as_str().unwrap().to_owned();
+    let queued = life.cloud.get(&image_path(&image)).await;
+    assert_eq!(
+        (&queued["status"], &queued["visibility"], &queued["of"]),
+        (&json!("queued"), &json!("private"), &json!("me"))
+    );
+    assert_eq!((&queued["image_type"], &queued["instance_uuid"]), (&json!("snapshot"), &json!(server)));
+    let shown = life.cloud.get(&server_path(&server)).await;
+    assert_eq!((shown.pointer(TASK), &shown["server"]["status"]), (Some(&json!("image_snapshot")), &json!("ACTIVE")));
+    for body in [json!({"createImage": {"name": "again"}}), json!({"os-stop": null})] {
+        let refused = life.send("POST", &format!("{}/action", server_path(&server)), body).await;
+        assert_eq!(refused.status, 409, "{}", refused.body);
+        assert!(refused.body.to_string().contains("task_state image_snapshot"), "{}", refused.body);
+    }
+    let explained = life.cloud.get(&format!("/nubo/v1/explain/server/{server}")).await.to_string();
+    assert!(explained.contains("to copy its disk for image") && explained.contains("deadline"), "{explained}");
+    let explained = life.cloud.get(&format!("/nubo/v1/explain/image/{image}")).await.to_string();
+    assert!(explained.contains("the host of its server to hand over the disk"), "{explained}");
+    // The host's session breaks, and the copy is asked for anew.
+    lab.host.set_delay_ms(0);
+    life.die().await;
+    let life = lab.open().await;
+    life.await_value(&image_path(&image), "/status", json!("active")).await;
+    life.await_value(&server_path(&server), TASK, NULL).await;
+    life.no_jobs().await;
+    let copy = life.cloud.get(&image_path(&image)).await;
+    assert_eq!(
+        (&copy["disk_format"], &copy["min_disk"], &copy["virtual_size"]),
+        (&json!("qcow2"), &json!(1), &json!(1u64 << 30))
+    );
+    let actions = life.actions(&server).await;
+    assert_eq!((actions.len(), &actions[0]["message"]), (1, &NULL), "{actions:?}");
+    life.boot(&image).await;
+    life.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_control_died_in_the_middle_is_finished_once_by_the_next() {
+    let lab = Lab::new();
+    let life = lab.open().await;
+    let server = life.boot(&life.cloud.image().await).await;
+    lab.host.set_delay_ms(NEVER_MS);
+    let image = life.create_image(&server).await.body["image_id"].as_str().unwrap().to_owned();
+    for _ in 0..2000 {
+        if life.jobs().await.first().is_some_and(|job| job.lease.epoch > 0) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = life.jobs().await.remove(0);
+    assert!(!before.lease.holder.is_empty() && before.done == 0, "{before:?}");
+    life.die().await;
+    lab.host.set_delay_ms(0);
+    let life = lab.open().await;
+    life.await_value(&image_path(&image), "/status", json!("active")).await;
+    life.no_jobs().await;
+    assert_eq!(life.cloud.get("/image/v2/images").await["images"].as_array().map(Vec::len), Some(2));
+    assert_eq!(life.actions(&server).await.len(), 1);
+    let files = std::fs::read_dir(lab.folder.path().join("images")).unwrap().count();
+    assert_eq!(files, 2, "one file an image, and nothing of the broken transfer");
+    life.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_ends_with_its_image_and_with_its_server() {
+    let lab = Lab::new();
+    let life = lab.open().await;
+    let server = life.boot(&life.cloud.image().await).await;
+    lab.host.set_delay_ms(NEVER_MS);
+    let image = life.create_image(&server).await.body["image_id"].as_str().unwrap().to_owned();
+    assert_eq!(life.send("DELETE", &image_path(&image), NULL).await.status, 204);
+    life.await_value(&server_path(&server), TASK, NULL).await;
+    life.no_jobs().await;
+    let actions = life.actions(&server).await;
+    assert_eq!((actions.len(), &actions[0]["message"]), (1, &json!("Error")));
+    let image = life.create_image(&server).await.body["image_id"].as_str().unwrap().to_owned();
+    assert_eq!(life.send("DELETE", &server_path(&server), NULL).await.status, 204);
+    life.no_jobs().await;
+    assert_eq!(life.send("GET", &image_path(&image), NULL).await.status, 404, "an image that will never be is gone");
+    lab.host.set_delay_ms(0);
+    life.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_answer_with_a_location_and_bad_bodies_are_refused() {
+    let lab = Lab::new();
+    let life = lab.open().await;
+    let server = life.boot(&life.cloud.image().await).await;
+    let path = format!("{}/action", server_path(&server));
+    for body in
+        [json!({}), json!({"name": ""}), json!({"name": "x", "more": 1}), json!({"name": "x", "metadata": {"a": 1}})]
+    {
+        assert_eq!(life.send("POST", &path, json!({"createImage": body})).await.status, 400);
+    }
+    let upload_of = |image: &str| {
+        let request = http::Request::builder().method("PUT").uri(format!("{}/file", image_path(image)));
+        let request =
+            request.header("x-auth-token", &life.cloud.admin).header("content-type", "application/octet-stream");
+        request.body(axum::body::Body::from("bytes")).unwrap()
+    };
+    lab.host.set_delay_ms(NEVER_MS);
+    let request = http::Request::builder().method("POST").uri(&path).header("x-auth-token", &life.cloud.admin);
+    let request = request.header("openstack-api-version", "compute 2.44").header("content-type", "application/json");
+    let body = json!({"createImage": {"name": "old"}}).to_string();
+    let answer = life.cloud.raw(request.body(axum::body::Body::from(body)).unwrap()).await;
+    assert_eq!((answer.status, &answer.body), (202, &NULL));
+    let location = answer.header("location").unwrap();
+    assert!(location.starts_with("http://cloud/image/v2/images/"), "{location}");
+    let image = location.rsplit('/').next().unwrap();
+    assert_eq!(life.cloud.get(&image_path(image)).await["name"], "old");
+    let refused = life.cloud.raw(upload_of(image)).await;
+    assert_eq!(refused.status, 409, "bytes of a client do not get in between: {}", refused.body);
+}

@@ -1,0 +1,35 @@
+//! The disk of a guest that exists only in memory: a qcow2 file that holds one cluster, so that two servers' differ.
+
+const CLUSTER: usize = 65_536;
+
+/// A qcow2 of version 3 without a backing file, with `mark` at the beginning of its disk.
+pub fn image(size_gib: u64, mark: &str) -> Vec<u8> {
+    let size = size_gib.clamp(1, 1 << 14) << 30;
+    // Each entry of the first-level table stands for 512 MiB.
+    let l1_entries = size.div_ceil(512 << 20);
+    let l1_clusters = (l1_entries as usize * 8).div_ceil(CLUSTER);
+    // 0 header, 1 refcount table, 2 refcount block, 3.. first-level table, then a second-level table and the data.
+    let (l2, data) = (3 + l1_clusters, 4 + l1_clusters);
+    let mut file = vec![0; (data + 1) * CLUSTER];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"QFI\xfb");
+    put(4, &3u32.to_be_bytes());
+    put(20, &16u32.to_be_bytes());
+    put(24, &size.to_be_bytes());
+    put(36, &(l1_entries as u32).to_be_bytes());
+    put(40, &(3 * CLUSTER as u64).to_be_bytes());
+    put(48, &(CLUSTER as u64).to_be_bytes());
+    put(56, &1u32.to_be_bytes());
+    put(96, &4u32.to_be_bytes());
+    put(100, &104u32.to_be_bytes());
+    put(CLUSTER, &(2 * CLUSTER as u64).to_be_bytes());
+    for cluster in 0..=data {
+        put(2 * CLUSTER + 2 * cluster, &1u16.to_be_bytes());
+    }
+    let copied = 1u64 << 63;
+    put(3 * CLUSTER, &((l2 * CLUSTER) as u64 | copied).to_be_bytes());
+    put(l2 * CLUSTER, &((data * CLUSTER) as u64 | copied).to_be_bytes());
+    let mark = mark.as_bytes();
+    put(data * CLUSTER, &mark[..mark.len().min(CLUSTER)]);
+    file
+}
