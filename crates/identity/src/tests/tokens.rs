@@ -101,6 +101,18 @@ async fn exchanged(cloud: &Cloud, token: &str, scope: Value) -> Answer {
 }
 
 #[tokio::test]
+async fn a_token_that_proves_nothing_is_not_found() {
+    let cloud = Cloud::new().await;
+    let revoked = cloud.login("admin", "secret", Value::Null).await.token;
+    let headers = [("x-subject-token", revoked.as_str()), ("x-auth-token", cloud.admin.as_str())];
+    assert_eq!(cloud.ask("DELETE", "/v3/auth/tokens", &headers, None).await.status, 204);
+    for token in [revoked.as_str(), "gAAAAABnonsense", ""] {
+        let answer = exchanged(&cloud, token, Value::Null).await;
+        assert_eq!(answer.status, 404, "{token}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn a_token_buys_another_that_lives_no_longer_and_keeps_the_chain() {
     let cloud = Cloud::new().await;
     let first = cloud.login("admin", "secret", Value::Null).await;
