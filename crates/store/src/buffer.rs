@@ -107,9 +107,10 @@ impl Buffer {
         let mut changes = Vec::new();
         for (kind, id, entry) in self.changed() {
             let Some(row) = entry.after.as_ref().or(entry.before.as_ref()).map(|(row, _)| row) else { continue };
-            let body = match &entry.after {
-                Some((row, _)) => Some(Arc::from((entry.redacted)(&row.body)?)),
-                None => None,
+            // What comes back says that it last changed when it did.
+            let (body, updated) = match &entry.after {
+                Some((row, _)) => (Some(Arc::from((entry.redacted)(&row.body)?)), Timestamp(row.updated)),
+                None => (None, now),
             };
             changes.push(Change {
                 rev,
@@ -117,7 +118,7 @@ impl Buffer {
                 id: id.to_owned(),
                 project_id: row.project_id.clone(),
                 created: Timestamp(row.created),
-                updated: now,
+                updated,
                 existed: entry.before.is_some(),
                 left: left(entry),
                 kept: entry.history,
@@ -177,7 +178,8 @@ impl Buffer {
                     request,
                     &cause.what,
                     now.0,
-                    past.body.as_deref()
+                    past.body.as_deref(),
+                    now.0
                 ],
             );
         }
@@ -204,7 +206,7 @@ impl Buffer {
                 let (kind, id, created) = (&*change.kind, &change.id, change.created.0);
                 rows.add(
                     &sql::HISTORY_INSERT,
-                    values![seq, kind, id, project_id, created, actor, request_id, what, now.0, body],
+                    values![seq, kind, id, project_id, created, actor, request_id, what, now.0, body, change.updated.0],
                 );
             };
             if let (Some((old, _)), Some(_)) = (&entry.before, &entry.after)

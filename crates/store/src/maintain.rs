@@ -65,7 +65,11 @@ fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<R
             )));
         }
         Some(schema::VERSION) => {}
-        _ => set_meta(reader, "schema", schema::VERSION)?,
+        Some(_) => {
+            reader.conn.batch(schema::FROM_1)?;
+            set_meta(reader, "schema", schema::VERSION)?;
+        }
+        None => set_meta(reader, "schema", schema::VERSION)?,
     }
     seed_ledger(reader)?;
     for kind in kinds {
@@ -108,7 +112,19 @@ fn seed_ledger(reader: &mut Reader) -> Result<(), Error> {
         for (n, past) in (0..).zip(part) {
             let seq = crate::buffer::seq(rev, n);
             let body = past.body.as_deref();
-            rows.rows.push(values![seq, ledger::KIND, &past.id, "", 0, "store", "", "ledger.history", now.0, body]);
+            rows.rows.push(values![
+                seq,
+                ledger::KIND,
+                &past.id,
+                "",
+                0,
+                "store",
+                "",
+                "ledger.history",
+                now.0,
+                body,
+                now.0
+            ]);
         }
         reader.conn.flush(&[rows])?;
     }

@@ -1,7 +1,10 @@
 //! The tables, written once for both engines.
 
 /// Raised when the tables change; a store of a newer version is refused.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
+
+/// What makes tables of version 1 ones of version 2: history knows what a document that came back said of its times.
+pub(crate) const FROM_1: &str = "ALTER TABLE history ADD COLUMN updated BIGINT";
 
 /// `{c}` orders text by bytes on PostgreSQL, `{wr}` saves SQLite a B-tree, `{key}` is SQLite's row number.
 const TABLES: &str = "
@@ -16,7 +19,7 @@ CREATE TABLE IF NOT EXISTS unique_entry(kind TEXT{c} NOT NULL, name TEXT{c} NOT 
   id TEXT{c} NOT NULL, PRIMARY KEY(kind, name, value)){wr};
 CREATE TABLE IF NOT EXISTS history(seq {key} PRIMARY KEY, kind TEXT{c} NOT NULL, id TEXT{c} NOT NULL,
   project_id TEXT{c} NOT NULL, created BIGINT NOT NULL, actor TEXT{c} NOT NULL, request_id TEXT{c} NOT NULL,
-  what TEXT{c} NOT NULL, at BIGINT NOT NULL, body TEXT);
+  what TEXT{c} NOT NULL, at BIGINT NOT NULL, body TEXT, updated BIGINT);
 CREATE INDEX IF NOT EXISTS history_doc ON history(kind, id, seq);
 CREATE INDEX IF NOT EXISTS history_project ON history(kind, project_id, id, seq) WHERE project_id <> '';
 CREATE TABLE IF NOT EXISTS ledger(scope TEXT{c} NOT NULL, resource TEXT{c} NOT NULL, used BIGINT NOT NULL,

@@ -193,20 +193,20 @@ pub(crate) static USAGES: Sql = Sql::new("SELECT resource, used, lim FROM ledger
 
 /// A delete is written with the row it replaces, so `seq` alone orders everything. See `past.rs`.
 pub(crate) static PAST_GET: Sql = Sql::new(
-    "SELECT id, project_id, seq, created, at, body FROM history
+    "SELECT id, project_id, seq, created, COALESCE(updated, at), body FROM history
      WHERE kind = $1 AND id = $2 AND seq < $3 ORDER BY seq DESC LIMIT 1",
 );
 /// Lists of the past, forward and backward, take (kind, [project,] bound, created, id, limit). They have no index in
 /// their order: what lived then is found by the newest row of each document, and sorted.
 pub(crate) static PAST_ALL: [Sql; 2] = [
     Sql::new(
-        "SELECT h.id, h.project_id, h.seq, h.created, h.at, h.body FROM
+        "SELECT h.id, h.project_id, h.seq, h.created, COALESCE(h.updated, h.at), h.body FROM
          (SELECT max(seq) AS seq FROM history WHERE kind = $1 AND seq < $2 GROUP BY id) m
          JOIN history h ON h.seq = m.seq WHERE h.body IS NOT NULL AND (h.created, h.id) > ($3, $4)
          ORDER BY h.created, h.id LIMIT $5",
     ),
     Sql::new(
-        "SELECT h.id, h.project_id, h.seq, h.created, h.at, h.body FROM
+        "SELECT h.id, h.project_id, h.seq, h.created, COALESCE(h.updated, h.at), h.body FROM
          (SELECT max(seq) AS seq FROM history WHERE kind = $1 AND seq < $2 GROUP BY id) m
          JOIN history h ON h.seq = m.seq WHERE h.body IS NOT NULL AND (h.created, h.id) < ($3, $4)
          ORDER BY h.created DESC, h.id DESC LIMIT $5",
@@ -214,14 +214,14 @@ pub(crate) static PAST_ALL: [Sql; 2] = [
 ];
 pub(crate) static PAST_PROJECT: [Sql; 2] = [
     Sql::new(
-        "SELECT h.id, h.project_id, h.seq, h.created, h.at, h.body FROM
+        "SELECT h.id, h.project_id, h.seq, h.created, COALESCE(h.updated, h.at), h.body FROM
          (SELECT max(seq) AS seq FROM history WHERE kind = $1 AND project_id = $2 AND project_id <> '' AND seq < $3
           GROUP BY id) m
          JOIN history h ON h.seq = m.seq WHERE h.body IS NOT NULL AND (h.created, h.id) > ($4, $5)
          ORDER BY h.created, h.id LIMIT $6",
     ),
     Sql::new(
-        "SELECT h.id, h.project_id, h.seq, h.created, h.at, h.body FROM
+        "SELECT h.id, h.project_id, h.seq, h.created, COALESCE(h.updated, h.at), h.body FROM
          (SELECT max(seq) AS seq FROM history WHERE kind = $1 AND project_id = $2 AND project_id <> '' AND seq < $3
           GROUP BY id) m
          JOIN history h ON h.seq = m.seq WHERE h.body IS NOT NULL AND (h.created, h.id) < ($4, $5)
@@ -240,7 +240,7 @@ pub(crate) static PAST_COUNT_PROJECT: Sql = Sql::new(
 );
 /// What lived of a kind then, $4 documents after the id $3; deletions come along, so that the next page is known.
 pub(crate) static PAST_PAGE: Sql = Sql::new(
-    "SELECT h.id, h.project_id, h.seq, h.created, h.at, h.body FROM
+    "SELECT h.id, h.project_id, h.seq, h.created, COALESCE(h.updated, h.at), h.body FROM
      (SELECT max(seq) AS seq FROM history WHERE kind = $1 AND seq < $2 AND id > $3 GROUP BY id ORDER BY id LIMIT $4) m
      JOIN history h ON h.seq = m.seq",
 );
@@ -250,7 +250,7 @@ pub(crate) static PAST_OF: Sql = Sql::new(
 );
 /// The last column is 1 where the row before of the same document is no deletion.
 pub(crate) static PAST_SINCE: Sql = Sql::new(
-    "SELECT h.seq, h.kind, h.id, h.project_id, h.created, h.at, h.body,
+    "SELECT h.seq, h.kind, h.id, h.project_id, h.created, COALESCE(h.updated, h.at), h.body,
      COALESCE((SELECT CASE WHEN p.body IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END FROM history p
                WHERE p.kind = h.kind AND p.id = h.id AND p.seq < h.seq ORDER BY p.seq DESC LIMIT 1), 0)
      FROM history h WHERE h.seq >= $1 AND h.seq < $2 AND h.kind <> '#ledger' ORDER BY h.seq LIMIT $3",
@@ -260,7 +260,7 @@ pub(crate) static PAST_MOVED: Sql = Sql::new("SELECT kind, id FROM history WHERE
 pub(crate) static PAST_AT: Sql = Sql::new("SELECT seq, at FROM history WHERE seq >= $1 ORDER BY seq LIMIT 1");
 pub(crate) static PAST_LAST: Sql = Sql::new("SELECT seq, at FROM history ORDER BY seq DESC LIMIT 1");
 pub(crate) static PAST_BEFORE: Sql = Sql::new("SELECT seq, at FROM history WHERE seq < $1 ORDER BY seq DESC LIMIT 1");
-pub(crate) static PAST_REQUEST: Sql = Sql::new("SELECT request_id, at FROM history WHERE seq = $1");
+pub(crate) static PAST_REQUEST: Sql = Sql::new("SELECT request_id, COALESCE(updated, at) FROM history WHERE seq = $1");
 /// The revisions of a request, and what each charged.
 pub(crate) static REQUEST: Sql =
     Sql::new("SELECT rev, charged FROM request WHERE request_id = $1 ORDER BY rev LIMIT $2");
@@ -301,11 +301,11 @@ pub(crate) static CHECK_KINDS: Sql = Sql::new("SELECT DISTINCT kind FROM documen
 pub(crate) static CHECK_INDEXES: Sql = Sql::new("SELECT name, value, sort, id FROM index_entry WHERE kind = $1");
 pub(crate) static CHECK_UNIQUES: Sql = Sql::new("SELECT name, value, id FROM unique_entry WHERE kind = $1");
 pub(crate) static CHECK_PAST: Sql = Sql::new(
-    "SELECT h.id, h.seq, h.project_id, h.created, h.at, h.body FROM history h WHERE h.kind = $1
+    "SELECT h.id, h.seq, h.project_id, h.created, COALESCE(h.updated, h.at), h.body FROM history h WHERE h.kind = $1
      AND h.seq = (SELECT MAX(n.seq) FROM history n WHERE n.kind = h.kind AND n.id = h.id)",
 );
 pub(crate) static CHECK_PAST_ONE: Sql = Sql::new(
-    "SELECT id, seq, project_id, created, at, body FROM history WHERE kind = $1 AND id = $2
+    "SELECT id, seq, project_id, created, COALESCE(updated, at), body FROM history WHERE kind = $1 AND id = $2
      ORDER BY seq DESC LIMIT 1",
 );
 pub(crate) static MEND_DOCUMENT: Sql = Sql::new("DELETE FROM document WHERE kind = $1 AND id = $2");
@@ -393,13 +393,13 @@ pub(crate) static DOCUMENT_INSERT: Write = Write {
 };
 pub(crate) static HISTORY_INSERT: Write = Write {
     sqlite: Sql::new(
-        "INSERT INTO history(seq, kind, id, project_id, created, actor, request_id, what, at, body)
-         VALUES($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO history(seq, kind, id, project_id, created, actor, request_id, what, at, body, updated)
+         VALUES($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     ),
-    postgres: "INSERT INTO history(seq, kind, id, project_id, created, actor, request_id, what, at, body)
+    postgres: "INSERT INTO history(seq, kind, id, project_id, created, actor, request_id, what, at, body, updated)
                SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[],
-                                    $7::text[], $8::text[], $9::bigint[], $10::text[])",
-    columns: &[Int, Text, Text, Text, Int, Text, Text, Text, Int, Text],
+                                    $7::text[], $8::text[], $9::bigint[], $10::text[], $11::bigint[])",
+    columns: &[Int, Text, Text, Text, Int, Text, Text, Text, Int, Text, Int],
     missed: "a history row appeared",
 };
 /// What a request has to do with a revision; its documents stand in history.

@@ -81,7 +81,7 @@ async fn newer_tables_are_refused() {
     let raw = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
     raw.execute("UPDATE meta SET value = 99 WHERE name = 'schema'", []).unwrap();
     let fault = Store::open(options, env()).await.err().unwrap();
-    assert_eq!(fault.message, "The store has tables of version 99; this program knows 1.");
+    assert_eq!(fault.message, "The store has tables of version 99; this program knows 2.");
 }
 
 #[tokio::test]

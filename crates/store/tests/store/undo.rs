@@ -158,6 +158,9 @@ pub async fn what_a_request_deleted_comes_back_exactly(place: Place) {
         list.iter().map(|it| (it.doc.clone(), it.created, it.updated)).collect::<Vec<_>>()
     };
     assert_eq!(times(&after), times(&ports), "with its secret, in its old place");
+    let then = store.list_as_of::<Port>(Query::project("p"), store::AsOf::Rev(store.rev())).await.unwrap();
+    let bare = |list: &[store::Stored<Port>]| list.iter().map(|it| (it.created, it.updated)).collect::<Vec<_>>();
+    assert_eq!(bare(&then), bare(&ports), "and so history has it");
     assert_eq!(
         addresses(&store).await.into_iter().map(|it| it.doc).collect::<Vec<_>>(),
         before.into_iter().map(|it| it.doc).collect::<Vec<_>>()
