@@ -177,20 +177,25 @@ fn conclude(tx: &mut Tx, server: &Server, seen: &ServerObserved) -> Result<()> {
     Ok(())
 }
 
-/// The guest is not on its host (any more).
+/// The guest is not on its host (any more). One that vanished while it was being built is no longer known there, so
+/// its host is told again; a host that has not heard of it yet loses nothing by that.
 fn gone(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
     if server.power == Power::Absent {
         // It was asked for without the trash, and its disk is gone.
         tx.skip_trash();
         return remove(state, tx, server);
     }
-    let Some(seen) = tx.get::<ServerObserved>(&server.id)?.filter(|seen| seen.power.is_some()) else { return Ok(()) };
-    tracing::warn!(server = %server.id, host = ?server.host, "a guest vanished from its host and is made again");
-    let seen = ServerObserved { power: None, generation: 0, ..seen.doc };
-    tx.update(&seen)?;
+    let seen = tx.get::<ServerObserved>(&server.id)?.map(|seen| seen.doc);
+    if seen.as_ref().is_some_and(|seen| seen.power.is_some()) {
+        tracing::warn!(server = %server.id, host = ?server.host, "a guest vanished from its host and is made again");
+    }
+    let seen = seen.map(|seen| ServerObserved { power: None, generation: 0, ..seen });
+    if let Some(seen) = &seen {
+        tx.update(seen)?;
+    }
     let mut server = server;
     server.doc.touch();
-    pending::mark(tx.now(), &mut server.doc, Some(&seen));
+    pending::mark(tx.now(), &mut server.doc, seen.as_ref());
     tx.update(&server.doc)?;
     Ok(())
 }
