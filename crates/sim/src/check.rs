@@ -31,7 +31,7 @@ pub fn every_step(world: &World, mirror: &Mirror) -> Held {
     owners(mirror)?;
     jobs(mirror)?;
     guests(world)?;
-    Ok(())
+    crate::resting::every_step(mirror)
 }
 
 /// No address and no MAC twice in a network, no floating address twice.
@@ -182,6 +182,18 @@ pub fn ledger(mirror: &Mirror) -> Held {
         for (resource, amount) in [("cores", vcpus), ("instances", 1), ("ram", ram)] {
             *counted.entry((project.clone(), resource.into())).or_default() += amount;
         }
+    }
+    for (id, resting) in mirror.all("trashed_guest") {
+        let flavor = &resting["server"]["flavor"];
+        let disk = flavor["disk_gib"].as_i64().unwrap_or(0) + flavor["ephemeral_gib"].as_i64().unwrap_or(0);
+        let Some(host) = resting["server"]["host"].as_str() else {
+            return Err(Broken::new("what rests has an owner", format!("guest {id} rests on no host")));
+        };
+        *counted.entry((format!("host:{host}"), "DISK_GB".into())).or_default() += disk;
+    }
+    for (_, going) in mirror.all("guest_tombstone") {
+        let disk = going["disk_gib"].as_i64().unwrap_or(0);
+        *counted.entry((format!("host:{}", text(going, "host")), "DISK_GB".into())).or_default() += disk;
     }
     let ledger = mirror.ledger().map_err(|error| Broken::new("the store can be read", error.to_string()))?;
     let ours = |scope: &str, resource: &str| {

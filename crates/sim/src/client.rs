@@ -30,6 +30,13 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// A look, by somebody who is not counted among the clients.
+    pub fn look(actor: usize, path: impl Into<String>) -> Ask {
+        let headers = vec![("x-openstack-nova-api-version", "2.60".to_owned())];
+        let (method, path) = (Method::GET, path.into());
+        Ask { service: "sim", operation: "sim:look", method, path, headers, body: Vec::new(), actor }
+    }
+
     /// Asks what it would do.
     pub fn is_dry(&self) -> bool {
         self.path.contains("dry_run=")
@@ -41,6 +48,9 @@ impl Ask {
 pub struct Answer {
     pub status: u16,
     pub token: Option<String>,
+    pub request_id: String,
+    /// It is the answer to an earlier request with the same key.
+    pub replayed: bool,
     pub body: Vec<u8>,
     pub json: Value,
 }
@@ -91,9 +101,12 @@ pub async fn raw(world: &World, ask: &Ask, token: Option<&str>) -> Option<Answer
         } else {
             body.collect().await.ok()?.to_bytes().to_vec()
         };
-        let token = parts.headers.get("x-subject-token").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let token = header("x-subject-token");
+        let request_id = header("x-openstack-request-id").unwrap_or_default();
+        let replayed = header("idempotency-replayed").is_some();
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Some(Answer { status: parts.status.as_u16(), token, body, json })
+        Some(Answer { status: parts.status.as_u16(), token, request_id, replayed, body, json })
     };
     tokio::select! {
         biased;
@@ -145,5 +158,6 @@ pub async fn send(world: &World, tokens: &Tokens, actors: &[Actor], ask: &Ask) -
         }
         tokens.set(ask.actor, None);
     }
-    Some(Answer { status: 401, token: None, body: Vec::new(), json: Value::Null })
+    let (body, json) = (Vec::new(), Value::Null);
+    Some(Answer { status: 401, token: None, request_id: String::new(), replayed: false, body, json })
 }

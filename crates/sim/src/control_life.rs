@@ -32,7 +32,7 @@ fn options(world: &World) -> CloudOptions {
             demo_password: DEMO_PASSWORD.into(),
         },
         masquerade: None,
-        trash_retention_s: 0,
+        trash_retention_s: world.retention_s,
         reclaim_instance_interval_s: 0,
     }
 }

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 /// The most things of a class that are remembered.
 const MOST: usize = 60;
 
+/// The same of things of which only the latest are.
+const RECENT: usize = 8;
+
 #[derive(Clone, Debug)]
 pub struct Thing {
     pub id: String,
@@ -58,6 +61,14 @@ impl Known {
                 Value::Object(_) => self.learn(class, value, actor, fixed),
                 _ => {}
             }
+        }
+    }
+
+    /// Takes in what is only of use while it is fresh.
+    pub fn learn_recent(&mut self, class: &str, value: &Value, actor: usize) {
+        self.learn(class, value, Some(actor), false);
+        if let Some(things) = self.0.get_mut(class).filter(|things| things.len() > RECENT) {
+            things.remove(0);
         }
     }
 

@@ -22,6 +22,7 @@ mod known;
 mod life;
 mod mirror;
 mod promises;
+mod resting;
 mod run;
 pub mod scale;
 mod settled;

@@ -52,8 +52,18 @@ impl Mirror {
         Ok(())
     }
 
+    /// The revision up to which all is known.
+    pub fn rev(&self) -> i64 {
+        self.rev
+    }
+
     pub fn all(&self, kind: &str) -> impl Iterator<Item = (&String, &Value)> {
         self.docs.get(kind).into_iter().flatten()
+    }
+
+    /// All that there is, by kind and id.
+    pub fn everything(&self) -> BTreeMap<String, BTreeMap<String, Value>> {
+        self.docs.clone()
     }
 
     pub fn get(&self, kind: &str, id: &str) -> Option<&Value> {

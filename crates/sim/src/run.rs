@@ -1,5 +1,9 @@
 //! One history, from its seed to its verdict.
 
+mod keyed;
+mod past;
+mod undone;
+
 use crate::calls::{self, Operation};
 use crate::check::{self, Broken, Held};
 use crate::client::{Answer, Ask, Tokens, send};
@@ -14,11 +18,13 @@ use crate::settled::settled;
 use crate::tally::Tally;
 use crate::template::{Template, runtime, scratch};
 use crate::world::World;
-use crate::{control_life, trouble};
+use crate::{control_life, resting, trouble};
 use anyhow::{Context, Result};
 use base::Env;
 use base::random::SeededRandom;
 use http::Method;
+use keyed::Again;
+use past::Seen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +45,15 @@ const SETTLE: Duration = Duration::from_secs(900);
 const LATE: Duration = Duration::from_secs(180);
 /// The widest deadline of a server.
 const DEADLINE_S: i64 = 30 * 60;
+
+/// For how long what is deleted may rest in the trash. Some of it is purged while the history goes on.
+const RETENTIONS_S: [i64; 6] = [0, 0, 20, 90, 1_800, 14_400];
+
+/// What the simulator compares by itself: how often it looked, and how often there was something to compare.
+const DELETED: &str = "sim deleted and undone";
+const KEYED: &str = "sim sent twice with a key";
+const PAST: &str = "sim read as of then";
+pub(crate) const OWN: [&str; 3] = [DELETED, KEYED, PAST];
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -79,6 +94,8 @@ pub fn run(template: &Template, plan: &Plan) -> Result<Verdict> {
 struct Done {
     ask: Ask,
     answer: Option<Answer>,
+    /// What came when it was sent a second time with its key.
+    again: Option<Again>,
     doubt: Doubt,
     step: u64,
     began: Instant,
@@ -95,6 +112,8 @@ struct History<'a> {
     in_flight: JoinSet<Done>,
     /// Servers past their deadline, and since when that was seen.
     late: BTreeMap<String, Instant>,
+    /// What was seen, and when, to be compared with what is said of it later.
+    seen: Vec<Seen>,
     tally: Tally,
     step: u64,
     began: Instant,
@@ -105,7 +124,8 @@ impl<'a> History<'a> {
     async fn begin(template: &'a Template, plan: &Plan, folder: &std::path::Path) -> Result<History<'a>> {
         let clock = Arc::new(SimClock::new(Some(template.at)));
         let env = Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(plan.seed)) };
-        let world = World::new(env, clock, Dice::new(plan.seed, 1), folder.to_owned());
+        let retention_s = Dice::new(plan.seed, 2).of(RETENTIONS_S);
+        let world = World::new(env, clock, Dice::new(plan.seed, 1), folder.to_owned(), retention_s);
         let mut keepers = JoinSet::new();
         keepers.spawn(control_life::keep(world.clone()));
         for n in 1..=plan.hosts {
@@ -119,7 +139,8 @@ impl<'a> History<'a> {
         let process = world.up().await;
         let table = calls::table(&process.cloud);
         let mut tally = Tally::default();
-        tally.operations = table.iter().map(|operation| (operation.name(), (0, 0))).collect();
+        let own = OWN.iter().map(|name| ((*name).to_owned(), (0, 0)));
+        tally.operations = table.iter().map(|operation| (operation.name(), (0, 0))).chain(own).collect();
         Ok(History {
             template,
             tokens: Arc::default(),
@@ -129,6 +150,7 @@ impl<'a> History<'a> {
             mirror: Mirror::open(&folder.join("nubo.db")).context("the store's file")?,
             in_flight: JoinSet::new(),
             late: BTreeMap::new(),
+            seen: Vec::new(),
             tally,
             step: 0,
             began: Instant::now(),
@@ -157,7 +179,12 @@ impl<'a> History<'a> {
             self.trouble(&dice, step % FAULT_EVERY == plan.seed % FAULT_EVERY);
             let ms = dice.of([0, 0, 0, 3, 40, 300, 1500]);
             tokio::time::sleep(Duration::from_millis(ms)).await;
-            self.call(&dice, step).await?;
+            match dice.below(100) {
+                0..4 => self.delete_and_undo(&dice).await?,
+                4..7 => self.see(&dice).await?,
+                7..9 => self.see_again(&dice).await?,
+                _ => self.call(&dice, step).await?,
+            }
             self.look()?;
             if step % RECOUNT_EVERY == 0 {
                 self.recount().await?;
@@ -167,10 +194,25 @@ impl<'a> History<'a> {
         self.step = plan.steps;
         self.world.say("no fault from here on");
         self.world.calm_down();
-        while let Some(done) = self.in_flight.join_next().await {
-            self.take(done)?;
+        self.drain().await?;
+        self.settle().await?;
+        while !self.seen.is_empty() {
+            self.compare_past(0).await?;
         }
-        self.settle().await
+        self.empty_trash().await
+    }
+
+    /// Waits for all that is under way.
+    async fn drain(&mut self) -> Held {
+        while let Some(joined) = self.next_done().await? {
+            self.take(joined)?;
+        }
+        Ok(())
+    }
+
+    async fn next_done(&mut self) -> Result<Option<Result<Done, tokio::task::JoinError>>, Broken> {
+        let joined = tokio::time::timeout(ANSWER, self.in_flight.join_next()).await;
+        joined.map_err(|_| Broken::new("every call is answered", format!("not within {ANSWER:?}")))
     }
 
     /// Lays a fault, or does one at once.
@@ -229,7 +271,8 @@ impl<'a> History<'a> {
             let ask = calls::ask(dice, &self.known, &self.template.actors, operation, step)?;
             Some((operation.name(), ask))
         });
-        let Some((name, ask)) = asked else { return Ok(()) };
+        let Some((name, mut ask)) = asked else { return Ok(()) };
+        let twice = keyed::twice(dice, &mut ask, step);
         self.tally.operations.entry(name).or_default().0 += 1;
         self.tally.calls += 1;
         self.world.say(format!(
@@ -244,19 +287,17 @@ impl<'a> History<'a> {
         self.in_flight.spawn(async move {
             world.up().await;
             let began = Instant::now();
-            let answer = send(&world, &tokens, &actors, &ask).await;
-            Done { ask, answer, doubt, step, began }
+            let (answer, again) = keyed::send_twice(&world, &tokens, &actors, &ask, twice).await;
+            Done { ask, answer, again, doubt, step, began }
         });
         let room = if dice.chance(65) { 0 } else { IN_FLIGHT - 1 };
         while let Some(done) = self.in_flight.try_join_next() {
             self.take(done)?;
         }
         while self.in_flight.len() > room {
-            let joined = tokio::time::timeout(ANSWER, self.in_flight.join_next()).await;
-            match joined {
-                Ok(Some(done)) => self.take(done)?,
-                Ok(None) => break,
-                Err(_) => return Err(Broken::new("every call is answered", format!("not within {ANSWER:?}"))),
+            match self.next_done().await? {
+                Some(done) => self.take(done)?,
+                None => break,
             }
         }
         Ok(())
@@ -265,7 +306,11 @@ impl<'a> History<'a> {
     /// What a call brought.
     fn take(&mut self, done: Result<Done, tokio::task::JoinError>) -> Held {
         let done = done.map_err(|error| Broken::new("the simulator itself works", error.to_string()))?;
-        let Done { ask, answer, doubt, step, began } = done;
+        let Done { ask, answer, again, doubt, step, began } = done;
+        let answer = match again {
+            Some(again) => self.compare_keyed(&ask, answer, again, step, began)?,
+            None => answer,
+        };
         self.promises.answered(&ask, answer.as_ref(), &doubt, step);
         let Some(answer) = answer else {
             self.world.say(format!("#{step} no answer"));
@@ -295,6 +340,13 @@ impl<'a> History<'a> {
     fn hear(&mut self, ask: &Ask, answer: &Answer) {
         if ask.is_dry() {
             return;
+        }
+        if ask.method != Method::GET && ask.service != "sim" {
+            let request = serde_json::json!({"id": answer.request_id, "deletes": ask.method == Method::DELETE});
+            self.known.learn_recent("undo", &request, ask.actor);
+        }
+        if ask.operation == "nubo:undo" {
+            return self.hear_of_undo(ask.actor, answer);
         }
         let path = ask.path.split('?').next().unwrap_or_default();
         let mut parts: Vec<&str> = path.split('/').collect();
@@ -385,16 +437,26 @@ impl<'a> History<'a> {
         }
     }
 
+    /// When its time is over, nothing of the trash is left.
+    async fn empty_trash(&mut self) -> Held {
+        self.world.say("what rests has rested long enough");
+        // The clock may have been ahead when it was deleted.
+        let now = self.world.env.now().micros();
+        let last = self.mirror.all("trash").filter_map(|(_, trash)| trash["until"].as_i64()).max().unwrap_or(now);
+        self.world.clock.jump_ms((last - now).max(0) / 1000 + 1);
+        let until = Instant::now() + SETTLE;
+        loop {
+            self.settle().await?;
+            match resting::nothing_left(&self.world, &self.mirror) {
+                Ok(()) => return Ok(()),
+                Err(broken) if Instant::now() > until => return Err(broken),
+                Err(_) => {}
+            }
+        }
+    }
+
     async fn owners(&self) -> Result<serde_json::Value, Broken> {
-        let ask = Ask {
-            service: "nubo",
-            operation: "nubo:owners",
-            method: Method::GET,
-            path: "/nubo/v1/owners".into(),
-            headers: Vec::new(),
-            body: Vec::new(),
-            actor: calls::ADMIN,
-        };
+        let ask = Ask::look(calls::ADMIN, "/nubo/v1/owners");
         let answer = send(&self.world, &self.tokens, &self.template.actors, &ask).await;
         match answer {
             Some(answer) if answer.status == 200 => Ok(answer.json),

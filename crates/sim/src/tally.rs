@@ -1,6 +1,7 @@
 //! What was reached, over many histories.
 
 use crate::faults::{Kind, PAIRS, Point};
+use crate::run::OWN;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -43,6 +44,8 @@ impl Tally {
             never.map(|(point, kind)| format!("the fault {kind:?} at {point:?} never struck")).collect();
         let silent = self.operations.iter().filter(|(_, (asked, _))| *asked == 0);
         missing.extend(silent.map(|(name, _)| format!("the operation {name} never ran")));
+        let never = OWN.iter().filter(|name| self.operations.get(**name).is_none_or(|(_, compared)| *compared == 0));
+        missing.extend(never.map(|name| format!("nothing was ever compared for: {name}")));
         missing
     }
 

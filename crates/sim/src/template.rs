@@ -43,7 +43,7 @@ impl Template {
         let (actors, known, at) = runtime()?.block_on(async move {
             let clock = Arc::new(SimClock::new(None));
             let env = Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(0)) };
-            let world = World::new(env.clone(), clock, Dice::new(0, 0), path);
+            let world = World::new(env.clone(), clock, Dice::new(0, 0), path, 0);
             let process =
                 control_life::start(&world, &Life::default()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
             world.set_control(Some(process));

@@ -22,6 +22,8 @@ pub struct World {
     pub dice: Dice,
     /// The machine of control: `nubo.db` and `images`.
     pub folder: PathBuf,
+    /// How long what is deleted rests; 0: not at all.
+    pub retention_s: i64,
     control: Mutex<Option<Process>>,
     /// Control has come up.
     risen: Notify,
@@ -39,7 +41,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    pub fn new(env: Env, clock: Arc<SimClock>, dice: Dice, folder: PathBuf) -> Arc<World> {
+    pub fn new(env: Env, clock: Arc<SimClock>, dice: Dice, folder: PathBuf, retention_s: i64) -> Arc<World> {
         let host_env = Env { clock: Arc::new(SimClock::new(Some(env.now()))), ..env.clone() };
         Arc::new(World {
             env,
@@ -47,6 +49,7 @@ impl World {
             host_env,
             dice,
             folder,
+            retention_s,
             control: Mutex::default(),
             risen: Notify::new(),
             board: Mutex::default(),

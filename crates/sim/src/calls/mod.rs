@@ -60,6 +60,8 @@ fn weight(operation: &Operation) -> u64 {
         ("network", "router:delete" | "subnet:delete" | "network:delete" | "security_group:delete") => 5,
         ("image", "images:create" | "images:upload" | "images:stage" | "images:import") => 7,
         ("image", "images:delete") => 4,
+        ("nubo", "nubo:undo") => 12,
+        ("nubo", "nubo:trash" | "nubo:purge" | "nubo:undo:plan") => 3,
         ("identity", "projects:create" | "users:create") => 4,
         _ if operation.method == Method::GET || operation.method == Method::HEAD => 1,
         _ => 2,
@@ -110,6 +112,13 @@ impl Gen<'_> {
     }
 
     fn some(&self, class: &str, harm: bool) -> String {
+        if class == "undo" {
+            // Mostly a deletion: that is what undo is for.
+            let deletions: Vec<_> = self.known.all(class).iter().filter(|it| it.value["deletes"] == true).collect();
+            if let Some(request) = self.dice.pick(&deletions).filter(|_| self.chance(60)) {
+                return request.id.clone();
+            }
+        }
         let found = self.known.pick(self.dice, class, self.actor, harm).filter(|_| !self.chance(3));
         found.map_or_else(|| self.nonsense(), |thing| thing.id.clone())
     }

@@ -1,0 +1,163 @@
+//! Something is deleted, rests unseen, and comes back as it was.
+
+use super::past::{difference, without};
+use super::{DELETED, Done, History, brief};
+use crate::calls::ADMIN;
+use crate::check::{Broken, Held};
+use crate::client::{Answer, Ask, send};
+use crate::dice::Dice;
+use crate::promises;
+use http::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The service of a class, and the path of its collection.
+const CLASSES: [(&str, &str); 12] = [
+    ("servers", "/compute/v2.1/servers"),
+    ("servers", "/compute/v2.1/servers"),
+    ("servers", "/compute/v2.1/servers"),
+    ("ports", "/network/v2.0/ports"),
+    ("ports", "/network/v2.0/ports"),
+    ("networks", "/network/v2.0/networks"),
+    ("subnets", "/network/v2.0/subnets"),
+    ("routers", "/network/v2.0/routers"),
+    ("floatingips", "/network/v2.0/floatingips"),
+    ("security-groups", "/network/v2.0/security-groups"),
+    ("images", "/image/v2/images"),
+    ("images", "/image/v2/images"),
+];
+
+/// What is observed anew, and what says that something happened to a thing.
+const MOVES: &[&str] = &[
+    "updated_at",
+    "updated",
+    "revision_number",
+    "status",
+    "fault",
+    "progress",
+    "OS-EXT-STS:task_state",
+    "OS-EXT-STS:vm_state",
+    "OS-EXT-STS:power_state",
+    "OS-SRV-USG:launched_at",
+    "host_status",
+];
+
+/// The same of documents.
+const DOCUMENT_MOVES: &[&str] =
+    &["revision", "generation", "verb", "verb_generation", "passing_since", "overdue", "stop_reason"];
+
+type Documents = BTreeMap<String, BTreeMap<String, Value>>;
+
+impl History<'_> {
+    /// A call whose answer is waited for.
+    async fn go(
+        &mut self,
+        method: Method,
+        operation: &'static str,
+        path: String,
+        actor: usize,
+    ) -> Result<Option<Answer>, Broken> {
+        let ask = Ask { method, operation, ..Ask::look(actor, path) };
+        let (step, began) = (self.step, Instant::now());
+        self.world.say(format!("#{step} {} {} {}", self.template.actors[actor].name, ask.method, ask.path));
+        let doubt = self.promises.asked(&ask);
+        self.world.up().await;
+        let answer = send(&self.world, &self.tokens, &self.template.actors, &ask).await;
+        self.take(Ok(Done { ask, answer: answer.clone(), again: None, doubt, step, began }))?;
+        Ok(answer)
+    }
+
+    /// What a look says; none where nobody answers.
+    async fn peek(&mut self, path: &str, actor: usize) -> Option<Answer> {
+        self.world.up().await;
+        let answer = send(&self.world, &self.tokens, &self.template.actors, &Ask::look(actor, path)).await;
+        answer.filter(|answer| answer.status < 500)
+    }
+
+    pub(super) async fn delete_and_undo(&mut self, dice: &Dice) -> Held {
+        let ((class, collection), actor) = (dice.of(CLASSES), dice.of([1, 1, 2]));
+        let Some(thing) = self.known.pick(dice, class, actor, true).filter(|thing| thing.actor == Some(actor)) else {
+            return Ok(());
+        };
+        let path = format!("{collection}/{}", thing.id);
+        self.drain().await?;
+        self.tally.operations.entry(DELETED.to_owned()).or_default().0 += 1;
+        let Some(before) = self.peek(&path, actor).await.filter(|answer| answer.status == 200) else { return Ok(()) };
+        self.refresh()?;
+        let documents = self.mirror.everything();
+        let began = Instant::now();
+        let deleted = self.go(Method::DELETE, "sim:delete", path.clone(), actor).await?;
+        let Some(deleted) = deleted.filter(Answer::is_ok) else { return Ok(()) };
+        self.look()?;
+        if self.world.retention_s == 0 {
+            return Ok(());
+        }
+        self.is_unseen(class, &path, actor).await?;
+        let wait = dice.of([0, 0, 200, 4_000]);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let undo = format!("/nubo/v1/undo/{}", deleted.request_id);
+        let Some(undone) = self.go(Method::POST, "nubo:undo", undo, actor).await? else { return Ok(()) };
+        self.look()?;
+        if !undone.is_ok() {
+            let text = String::from_utf8_lossy(&undone.body).into_owned();
+            // A quota that was lowered below what is used refuses rightly.
+            let short = text.contains("quota ") || text.contains("are used");
+            let expired = short || self.world.retention_s < 60 || self.world.was_troubled(began);
+            let what = format!("{path}: {} {}", undone.status, brief(&undone.body));
+            return if expired { Ok(()) } else { Err(Broken::new("what was just deleted can be brought back", what)) };
+        }
+        self.tally.operations.entry(DELETED.to_owned()).or_default().1 += 1;
+        self.are_back(&undone, &documents)?;
+        let Some(after) = self.peek(&path, actor).await else { return Ok(()) };
+        let (before, after) = (without(before.json, MOVES), without(after.json, MOVES));
+        let differs = difference("", &before, &after);
+        differs
+            .map_or(Ok(()), |what| Err(Broken::new("an undo brings back what was deleted", format!("{path}: {what}"))))
+    }
+
+    /// Whoever asks hears that it is not there.
+    async fn is_unseen(&mut self, class: &str, path: &str, actor: usize) -> Held {
+        for asker in [actor, ADMIN] {
+            let Some(answer) = self.peek(path, asker).await else { continue };
+            if answer.status != 404 {
+                let what = format!("{class}: {path}: {} {}", answer.status, brief(&answer.body));
+                return Err(Broken::new("what rests is not seen", what));
+            }
+        }
+        let (list, id) = path.rsplit_once('/').unwrap_or_default();
+        let Some(answer) = self.peek(list, actor).await else { return Ok(()) };
+        if String::from_utf8_lossy(&answer.body).contains(&format!("\"id\":\"{id}\"")) {
+            return Err(Broken::new("what rests is not seen", format!("{class}: {path} is listed")));
+        }
+        Ok(())
+    }
+
+    /// The documents that came back are those that went.
+    fn are_back(&self, undone: &Answer, before: &Documents) -> Held {
+        for change in undone.json["undo"]["changes"].as_array().into_iter().flatten() {
+            let (kind, id) = (change["kind"].as_str().unwrap_or_default(), change["id"].as_str().unwrap_or_default());
+            if change["what"] != "brought back" || kind.ends_with("_observed") {
+                continue;
+            }
+            let earlier = before.get(kind).and_then(|documents| documents.get(id)).cloned().unwrap_or_default();
+            let now = self.mirror.get(kind, id).cloned().unwrap_or_default();
+            let stripped = |value| without(without(value, DOCUMENT_MOVES), MOVES);
+            if let Some(what) = difference("", &stripped(earlier), &stripped(now)) {
+                return Err(Broken::new("an undo brings back what was deleted", format!("{kind} {id}: {what}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What an undo brought back is there for clients again.
+    pub(super) fn hear_of_undo(&mut self, actor: usize, answer: &Answer) {
+        for change in answer.json["undo"]["changes"].as_array().into_iter().flatten() {
+            let class = change["kind"].as_str().and_then(promises::class_of);
+            if let Some(class) = class.filter(|_| change["what"] == "brought back") {
+                self.known.learn(class, &json!({"id": change["id"]}), Some(actor), false);
+            }
+        }
+    }
+}
