@@ -23,6 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What lies between a copy of a disk and the connection that takes it.
+const PIPE: usize = 1 << 20;
+
 /// How an agent is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -367,5 +370,20 @@ impl HostAgent for Agent {
         let ready = socket.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(socket));
         let ready = ready.map_err(|error| error.to_string())?;
         Ok(if serial { Box::pin(guest::pump(ready)) } else { Box::pin(ready) })
+    }
+
+    async fn disk(&self, server: &ServerId) -> Result<BoxStream, String> {
+        let (host, id, guest) = (self.host.clone(), server.clone(), self.guest(server)?);
+        let (mut ours, theirs) = tokio::io::duplex(PIPE);
+        tokio::spawn(async move {
+            let copied = guest::copy(&host, &id, &guest).await.and_then(|copy| {
+                let length = copy.metadata().map_err(|error| error.to_string())?.len();
+                Ok((length, Box::pin(tokio::fs::File::from_std(copy)) as std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>))
+            });
+            if let Err(error) = agent_api::send_disk(&mut ours, copied).await {
+                tracing::debug!(server = %id, %error, "nobody takes the copy of a disk");
+            }
+        });
+        Ok(Box::pin(theirs))
     }
 }

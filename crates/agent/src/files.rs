@@ -55,6 +55,17 @@ impl GuestFiles {
     pub fn monitor(&self) -> PathBuf {
         self.folder.join("qmp.sock")
     }
+    /// A copy of the root disk, for the moment until it has no name any more.
+    pub fn copy(&self) -> PathBuf {
+        self.folder.join("copy.partial")
+    }
+    /// The monitor of the process that copies the disk of a stopped guest.
+    pub fn copy_monitor(&self) -> PathBuf {
+        self.folder.join("copy.sock")
+    }
+    pub fn copy_serial(&self) -> PathBuf {
+        self.folder.join("copy-serial.sock")
+    }
     pub fn serial(&self) -> PathBuf {
         self.folder.join("serial.sock")
     }

@@ -39,8 +39,17 @@ pub fn virtual_size(image: &File, format: Format) -> io::Result<u64> {
 /// Writes an empty overlay of `size` bytes into `file`, which must be empty, and syncs it. `backing` is the name that
 /// tools show: whoever opens the overlay here says what lies below without reading it.
 pub fn write(file: &File, size: u64, backing: &str, backing_format: Format) -> io::Result<()> {
+    write_over(file, size, Some((backing, backing_format)))
+}
+
+/// Writes an empty disk of `size` bytes into `file`, which must be empty, with nothing below it.
+pub fn write_alone(file: &File, size: u64) -> io::Result<()> {
+    write_over(file, size, None)
+}
+
+fn write_over(file: &File, size: u64, below: Option<(&str, Format)>) -> io::Result<()> {
     let size = size.div_ceil(SECTOR) * SECTOR;
-    if size == 0 || size > MOST_BYTES || backing.len() > 1023 {
+    if size == 0 || size > MOST_BYTES || below.is_some_and(|(name, _)| name.len() > 1023) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "a disk has 1 byte to 64 TiB and a short backing name",
@@ -56,22 +65,22 @@ pub fn write(file: &File, size: u64, backing: &str, backing_format: Format) -> i
         refcounts.extend(1u16.to_be_bytes());
     }
     file.set_len(clusters * CLUSTER)?;
-    file.write_all_at(&header(size, backing, backing_format, l1_entries), 0)?;
+    file.write_all_at(&header(size, below, l1_entries), 0)?;
     file.write_all_at(&(2 * CLUSTER).to_be_bytes(), CLUSTER)?;
     file.write_all_at(&refcounts, 2 * CLUSTER)?;
     file.sync_all()
 }
 
-fn header(size: u64, backing: &str, backing_format: Format, l1_entries: u64) -> Vec<u8> {
+fn header(size: u64, below: Option<(&str, Format)>, l1_entries: u64) -> Vec<u8> {
     const LENGTH: u32 = 104;
-    let format = backing_format.driver().as_bytes();
+    let (backing, format) = below.map_or(("", &b""[..]), |(name, format)| (name, format.driver().as_bytes()));
     // The header, the extension naming the backing format (padded to 8), the end of extensions, the backing name.
-    let extension = 8 + format.len().div_ceil(8) * 8;
+    let extension = if below.is_some() { 8 + format.len().div_ceil(8) * 8 } else { 0 };
     let name_at = LENGTH as usize + extension + 8;
     let mut bytes = Vec::new();
     bytes.extend(MAGIC.to_be_bytes());
     bytes.extend(3u32.to_be_bytes());
-    bytes.extend((name_at as u64).to_be_bytes());
+    bytes.extend(if below.is_some() { name_at as u64 } else { 0 }.to_be_bytes());
     bytes.extend((backing.len() as u32).to_be_bytes());
     bytes.extend(CLUSTER_BITS.to_be_bytes());
     bytes.extend(size.to_be_bytes());
@@ -84,9 +93,11 @@ fn header(size: u64, backing: &str, backing_format: Format, l1_entries: u64) -> 
     bytes.extend([0; 8 + 8 + 8 + 8]); // their offset; incompatible, compatible and autoclear features
     bytes.extend(4u32.to_be_bytes()); // refcounts of 16 bits
     bytes.extend(LENGTH.to_be_bytes());
-    bytes.extend(0xe279_2acau32.to_be_bytes());
-    bytes.extend((format.len() as u32).to_be_bytes());
-    bytes.extend(format);
+    if below.is_some() {
+        bytes.extend(0xe279_2acau32.to_be_bytes());
+        bytes.extend((format.len() as u32).to_be_bytes());
+        bytes.extend(format);
+    }
     bytes.resize(LENGTH as usize + extension, 0);
     bytes.extend([0; 8]);
     bytes.extend(backing.as_bytes());

@@ -11,13 +11,15 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// A running process and its monitor.
 pub struct Held {
     pub process: Process,
-    pub monitor: Monitor,
+    /// Shared with who copies a disk, which takes longer than a step.
+    pub monitor: Arc<Monitor>,
     pub changes: watch::Receiver<u64>,
 }
 
@@ -31,13 +33,18 @@ impl Held {
             () = process.ended() => return Err(qemu::Error::Closed),
         };
         let changes = monitor.changes();
-        Ok(Held { process, monitor, changes })
+        Ok(Held { process, monitor: Arc::new(monitor), changes })
     }
 }
 
 /// What stands in the process's command line.
 pub fn process_name(host: &Host, id: &ServerId) -> String {
     format!("{}{id}@{}", process_prefix(host), host.options.host)
+}
+
+/// Of a process that only copies the disk of a stopped guest. It names no guest, so the next agent ends it.
+pub fn copier_name(host: &Host, id: &ServerId) -> String {
+    format!("{}copy.{id}@{}", process_prefix(host), host.options.host)
 }
 
 pub fn process_prefix(host: &Host) -> String {

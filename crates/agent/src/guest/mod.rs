@@ -21,12 +21,14 @@
 
 pub mod check;
 mod console;
+mod copy;
 mod hold;
 pub mod plan;
 mod start;
 mod steps;
 
 pub use console::{pump, tail};
+pub use copy::copy;
 pub use hold::end_orphans;
 
 use crate::agent::Host;
@@ -54,6 +56,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 enum Request {
     /// Show the screen to whoever sits at the other end.
     Viewer { socket: UnixStream, answer: oneshot::Sender<Result<(), String>> },
+    /// Hand out the monitor; none where there is no process.
+    Monitor { answer: oneshot::Sender<Option<Arc<qemu::Monitor>>> },
 }
 
 /// A guest's actor as others see it. Dropping it stops the actor, not the guest.
@@ -313,6 +317,9 @@ impl Actor {
                     None => Err("the server is not running".into()),
                 };
                 let _ = answer.send(shown);
+            }
+            Request::Monitor { answer } => {
+                let _ = answer.send(self.held.as_ref().map(|held| held.monitor.clone()));
             }
         }
     }

@@ -193,7 +193,7 @@ fn feed(files: &GuestFiles) -> io::Result<OwnedFd> {
 }
 
 /// The overlay, made when it is not there, and the image below it.
-fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Result<Disk, AgentFault> {
+pub(super) fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Result<Disk, AgentFault> {
     let disk = |error: io::Error| fault::disk("root disk", &error);
     let format = match root.format {
         DiskFormat::Raw => Format::Raw,

@@ -83,6 +83,7 @@ fn body_of(operation: &str) -> serde_json::Value {
         "interfaces:create" => json!({"interfaceAttachment": {"net_id": NET}}),
         "remote_consoles:create" => json!({"remote_console": {"protocol": "vnc", "type": "novnc"}}),
         "reboot" => json!({"type": "SOFT"}),
+        "createImage" => json!({"name": "x"}),
         "os-resetState" => json!({"state": "error"}),
         "addSecurityGroup" | "removeSecurityGroup" => json!({"name": "x"}),
         "os-getVNCConsole" => json!({"type": "novnc"}),
