@@ -32,6 +32,7 @@ fn options(world: &World) -> CloudOptions {
             demo_password: DEMO_PASSWORD.into(),
         },
         masquerade: None,
+        history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: world.retention_s,
         reclaim_instance_interval_s: 0,
     }

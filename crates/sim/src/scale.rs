@@ -122,6 +122,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         compliance: Default::default(),
         bootstrap,
         masquerade: None,
+        history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: 0,
         reclaim_instance_interval_s: 0,
     };
