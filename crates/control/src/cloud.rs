@@ -3,6 +3,7 @@
 use crate::audit::Audit;
 use crate::dry_run;
 use crate::idempotency;
+use crate::history::History;
 use crate::ledger::Ledger;
 use crate::link::{Link, Observers};
 use crate::own_api::{self, Own};
@@ -49,10 +50,14 @@ pub struct CloudOptions {
     pub masquerade: Option<String>,
     /// How long what was deleted can be brought back; 0: it is gone at once.
     pub trash_retention_s: i64,
+    /// How long the past can be asked for and undone; at least as long as the trash is kept. 0: for ever.
+    pub history_retention_s: i64,
     /// Nova's `reclaim_instance_interval`; 0: no soft delete.
     pub reclaim_instance_interval_s: i64,
 }
 
+/// How long the past is kept unless somebody says otherwise: thirty days.
+pub const HISTORY_RETENTION_S: i64 = 30 * 24 * 3600;
 /// How long the trash is kept unless somebody says otherwise: a day.
 pub const TRASH_RETENTION_S: i64 = 24 * 3600;
 
@@ -170,6 +175,10 @@ impl Cloud {
         reconcilers.push(Arc::new(engine::Jobs::new(store.clone(), env.clone(), sole, works)));
         reconcilers.push(Arc::new(idempotency::Forget(keys)));
         reconcilers.push(Arc::new(Ledger { store: store.clone(), services: recounts.clone() }));
+        // What rests in the trash comes back by its past.
+        let kept = options.history_retention_s;
+        let retention_s = if kept == 0 { 0 } else { kept.max(options.trash_retention_s) };
+        reconcilers.push(Arc::new(History { store: store.clone(), env: env.clone(), retention_s }));
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));
         let observers = Arc::new(Services { image, network, compute });
         let link = Link { sessions: sessions.clone(), store, env, observers };

@@ -8,6 +8,7 @@ mod audit;
 mod cloud;
 mod dry_run;
 mod explain;
+mod history;
 mod hosts;
 mod idempotency;
 mod ledger;
@@ -23,7 +24,7 @@ mod watch;
 mod watch_sight;
 
 pub use audit::{Audit, Finding};
-pub use cloud::{Bootstrap, Cloud, CloudOptions, TRASH_RETENTION_S};
+pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, TRASH_RETENTION_S};
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;
 pub use link::{Link, Observers, host};

@@ -39,6 +39,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         compliance: Default::default(),
         bootstrap,
         masquerade: None,
+        history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: control::TRASH_RETENTION_S,
         reclaim_instance_interval_s: 0,
     };

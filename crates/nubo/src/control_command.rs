@@ -55,6 +55,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         bootstrap,
         masquerade: settings.uplink.clone(),
         trash_retention_s: settings.trash_retention_s.into(),
+        history_retention_s: settings.history_retention_s.into(),
         reclaim_instance_interval_s: settings.reclaim_instance_interval_s.into(),
     }
 }

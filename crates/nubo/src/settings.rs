@@ -46,6 +46,7 @@ struct File {
     netns: Option<String>,
     bcrypt_rounds: Option<u32>,
     trash_retention: Option<u32>,
+    history_retention: Option<u32>,
     reclaim_instance_interval: Option<u32>,
     image_format_enforcement: Option<bool>,
     security_compliance: Option<SecurityCompliance>,
@@ -95,6 +96,7 @@ pub struct Settings {
     pub bcrypt_rounds: u32,
     /// Seconds for which deleted things can be brought back; 0: not at all.
     pub trash_retention_s: u32,
+    pub history_retention_s: u32,
     /// Seconds of Nova's soft delete; 0: off.
     pub reclaim_instance_interval_s: u32,
     pub image_format_enforcement: bool,
@@ -126,6 +128,11 @@ impl Settings {
                 "NUBO_TRASH_RETENTION",
                 file.trash_retention,
                 u32::try_from(control::TRASH_RETENTION_S)?,
+            )?,
+            history_retention_s: number(
+                "NUBO_HISTORY_RETENTION",
+                file.history_retention,
+                u32::try_from(control::HISTORY_RETENTION_S)?,
             )?,
             reclaim_instance_interval_s: number("NUBO_RECLAIM_INSTANCE_INTERVAL", file.reclaim_instance_interval, 0)?,
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),

@@ -56,6 +56,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         compliance: Default::default(),
         bootstrap,
         masquerade: None,
+        history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: control::TRASH_RETENTION_S,
         reclaim_instance_interval_s: 0,
     }

@@ -332,3 +332,46 @@ async fn a_moment_that_history_does_not_reach_is_refused_with_the_range() {
     let answer = cloud.call(&cloud.admin, "DELETE", "/compute/v2.1/flavors/1?as_of=1", &Value::Null, &[]).await;
     assert_eq!(answer.status, 400, "the past is not changed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_beyond_its_retention_is_forgotten_and_what_lives_is_not() {
+    use base::{Env, clock::ManualClock};
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("store.db").display());
+    let clock = std::sync::Arc::new(ManualClock::default());
+    clock.set(base::Timestamp(1_800_000_000_000_000));
+    let env = Env { clock: clock.clone(), ..Env::system() };
+    let networks = "/network/v2.0/networks";
+    let names = |answer: Answer| -> Vec<String> {
+        let all = answer.body["networks"].as_array().unwrap().clone();
+        all.iter().map(|network| network["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let cloud = TestCloud::open(&url, env.clone(), 0).await;
+    for name in ["stays", "goes"] {
+        let body = json!({"network": {"name": name}});
+        let made = cloud.call(&cloud.demo, "POST", networks, &body, &[]).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        if name == "goes" {
+            clock.advance_ms(1_000);
+            let id = made.body["network"]["id"].as_str().unwrap().to_owned();
+            let gone = cloud.call(&cloud.demo, "DELETE", &format!("{networks}/{id}"), &Value::Null, &[]).await;
+            assert_eq!(gone.status, 204);
+        }
+    }
+    let then = format!("{networks}?as_of=2027-01-15T08:00:00Z");
+    assert_eq!(names(cloud.call(&cloud.demo, "GET", &then, &Value::Null, &[]).await), ["stays", "goes"]);
+    drop(cloud);
+    clock.advance_ms(1_000 * (control::HISTORY_RETENTION_S + 10));
+    let cloud = TestCloud::open(&url, env, 0).await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let answer = cloud.call(&cloud.demo, "GET", &then, &Value::Null, &[]).await;
+        if answer.status == 400 {
+            assert!(answer.body.to_string().contains("2027"), "the range is named: {}", answer.body);
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{} {}", answer.status, answer.body);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(names(cloud.call(&cloud.demo, "GET", networks, &Value::Null, &[]).await), ["stays"]);
+}
