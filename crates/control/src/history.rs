@@ -52,7 +52,11 @@ impl Reconciler for History {
     async fn reconcile(&self, _: &str) -> Result<Outcome> {
         if let Some(beyond) = self.beyond().await? {
             let trimmed = self.store.trim_history(beyond).await?;
-            tracing::info!(rows = trimmed.rows, oldest = trimmed.oldest.0, "the past beyond its retention is forgotten");
+            tracing::info!(
+                rows = trimmed.rows,
+                oldest = trimmed.oldest.0,
+                "the past beyond its retention is forgotten"
+            );
         }
         Ok(Outcome::Settled)
     }
