@@ -180,12 +180,14 @@ impl Reader {
             drafts.extend(self.removal(document, &touched, services)?);
         }
         let by_services = !roots.is_empty();
+        let mut given_back = Vec::new();
         for document in touched.into_iter().filter(|_| !by_services) {
             let trashed = trash.remove(&(document.kind.clone(), document.id.clone()));
             if earlier.is_some() && trashed.is_none() {
                 // That part was undone before.
                 continue;
             }
+            given_back.extend(self.given_back(&document)?);
             match self.draft(document, trashed)? {
                 Ok(draft) => drafts.extend(draft),
                 Err(never) => left.push(never),
@@ -206,7 +208,10 @@ impl Reader {
             // Services give back what they take.
             _ if by_services => Vec::new(),
             Some(done) => done.rest,
-            None => back(revisions.into_iter().flat_map(|(_, charged)| charged)),
+            None => {
+                let charged = revisions.into_iter().flat_map(|(_, charged)| charged);
+                back(charged).into_iter().chain(given_back).collect()
+            }
         };
         self.settle(&mut plan, drafts, charged, services)?;
         Ok(Some(plan))
@@ -247,6 +252,17 @@ impl Reader {
             fields: vec![],
         };
         Ok(Some(Draft { shown, act: Step::Remove(turn), kind, result: None, collision }))
+    }
+
+    /// What a document took that the request made and that has gone since: whoever removed it has given that back.
+    fn given_back(&mut self, document: &Touched) -> Result<Vec<Charged>, Error> {
+        let Some(made) = &document.after else { return Ok(Vec::new()) };
+        let Some(kind) = self.kind_named(&document.kind) else { return Ok(Vec::new()) };
+        if self.row(kind.name, &document.id)?.is_some() || self.before(document)?.is_some() {
+            return Ok(Vec::new());
+        }
+        let costs = (kind.reversing.costs)(made)?.0;
+        Ok(costs.into_iter().map(|(scope, resource, delta)| Charged { scope, resource, delta }).collect())
     }
 
     /// A document as it was before the request.

@@ -98,6 +98,7 @@ on_every_engine!(
     undo::what_lacks_its_parent_or_its_quota_stays,
     undo::changes_go_back_field_by_field,
     undo::what_was_made_goes_unless_it_has_changed,
+    undo::what_has_gone_since_is_not_given_back_twice,
     undo::that_a_request_was_undone_is_known_as_long_as_its_history,
     undo::what_skips_the_trash_does_not_rest,
     past::a_random_history_equals_its_replay,

@@ -268,6 +268,24 @@ pub async fn what_was_made_goes_unless_it_has_changed(place: Place) {
     assert_eq!((refused.kind, used(&store).await), (FaultKind::Conflict, 4), "a kind refuses, and nothing was done");
 }
 
+pub async fn what_has_gone_since_is_not_given_back_twice(place: Place) {
+    let store = open(&place).await;
+    write(&store, "both", |tx| {
+        tx.create(&address("one", "b", "10.1.0.1"))?;
+        tx.create(&address("two", "b", "10.1.0.2"))?;
+        Ok(tx.charge("p", "addresses", 2, None).map(drop)?)
+    })
+    .await;
+    write(&store, "gone", |tx| {
+        tx.delete::<Address>("one")?;
+        Ok(tx.charge("p", "addresses", -1, None).map(drop)?)
+    })
+    .await;
+    assert_eq!(used(&store).await, 3);
+    assert_eq!(undo(&store, "both", false).await.unwrap().steps.len(), 1);
+    assert_eq!((store.get::<Address>("two").await.unwrap(), used(&store).await), (None, 2));
+}
+
 pub async fn that_a_request_was_undone_is_known_as_long_as_its_history(place: Place) {
     let store = open(&place).await;
     for name in ["one", "two"] {
