@@ -1,5 +1,6 @@
 """Real clouds in network namespaces of their own: real QEMU, real bridges, killed for real."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -176,3 +177,22 @@ class Real:
         done = self.nubo("fsck", check=False)
         assert done.returncode in (0, 1), done.stderr
         return [] if done.returncode == 0 else done.stdout.splitlines()
+
+
+@contextlib.contextmanager
+def made_and_purged(name="a", **env):
+    """A cloud from `make up` to `make purge`, which leaves the machine as it was."""
+    require_all()
+    before = listing()
+    cloud = Real(name)
+    cloud.env.update(env)
+    try:
+        cloud.make("up")
+        yield cloud
+    finally:
+        marks = (str(cloud.state), cloud.cloud_id())
+        cloud.make("purge")
+        after = listing()
+    assert after == before, "purge left something, or took something that was not its own"
+    assert not cloud.state.exists()
+    assert not [line for line in processes().values() if any(mark in line for mark in marks)]

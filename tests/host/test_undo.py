@@ -13,20 +13,8 @@ DAY = "86400"
 @pytest.fixture(scope="module")
 def resting():
     """A cloud whose trash keeps what is deleted."""
-    real.require_all()
-    before = real.listing()
-    cloud = real.Real("u")
-    cloud.env["NUBO_TRASH_RETENTION"] = DAY
-    try:
-        cloud.make("up")
+    with real.made_and_purged("u", NUBO_TRASH_RETENTION=DAY) as cloud:
         yield cloud
-    finally:
-        marks = (str(cloud.state), cloud.cloud_id())
-        cloud.make("purge")
-        after = real.listing()
-    assert after == before, "purge left a guest that rested, or took something that was not its own"
-    assert not cloud.state.exists()
-    assert not [line for line in real.processes().values() if any(mark in line for mark in marks)]
 
 
 def status_of(api, service, path):
