@@ -108,7 +108,8 @@ LOGINS = {
     "no user": ({"password": {}}, 400),
     "password is a number": ({"password": {"user": {"name": "demo", "domain": {"id": "default"}, "password": 7}}}, 400),
     "no identity": ({}, 400), "unknown method": ({"magic": {}}, 401), "user is a number": ({"password": {"user": 7}}, 400),
-    "wrong token": ({"token": {"id": "nonsense"}}, 401),
+    # As Keystone answers here alone.
+    "wrong token": ({"token": {"id": "nonsense"}}, 404),
 }
 
 

@@ -613,7 +613,8 @@ def a_rule_of_no_group(lab):
 def an_observation_of_nothing(lab):
     body = json.dumps({"id": lab.stray, "host": "h", "up": True, "fault": None})
     lab.sql("INSERT INTO document VALUES('port_observed', ?, '', 1, 1, 1, ?)", lab.stray, body)
-    lab.sql("INSERT INTO history SELECT 65536 * 0 + 1, 'port_observed', ?, '', 1, 'x', 'x', 'x', 1, ?", lab.stray, body)
+    lab.sql("INSERT INTO history(seq, kind, id, project_id, created, actor, request_id, what, at, body)"
+            " VALUES(1, 'port_observed', ?, '', 1, 'x', 'x', 'x', 1, ?)", lab.stray, body)
     return "port_observed", lab.stray
 
 
