@@ -146,6 +146,16 @@ class Lab:
         assert done.returncode in (0, 1), done.stdout + done.stderr
         return done
 
+    def held_still(self):
+        """Stops the agent: every half minute it heals by itself what is planted, and would be faster than the look."""
+        agent = self.cloud.pid("agent")
+        os.kill(agent, signal.SIGSTOP)
+        return agent
+
+    def let_go(self, agent):
+        if real.start_time(agent) is not None:
+            os.kill(agent, signal.SIGCONT)
+
     def close(self):
         for process in self.started:
             if process.poll() is None:
@@ -679,6 +689,7 @@ def ready(lab):
 def test_damage_is_found_by_name_and_repaired(lab, group):
     ready(lab)
     planted, undo = {}, []
+    agent = lab.held_still()
     for function, by_hand in DAMAGE[group]:
         expected = function(lab)
         if by_hand:
@@ -686,6 +697,8 @@ def test_damage_is_found_by_name_and_repaired(lab, group):
             undo.append(back)
         planted[function.__name__] = expected
     listing = lab.fsck().stdout
+    if "the_agent_is_frozen" not in planted:
+        lab.let_go(agent)
     missing = {name: words for name, words in planted.items()
                if not any(all(word in line for word in words) for line in listing.splitlines())}
     assert not missing, f"not found: {missing}\n{listing}"
