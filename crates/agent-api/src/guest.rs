@@ -1,5 +1,6 @@
 //! Guests: what one shall be, and what it is.
 
+use crate::{GuestVolume, GuestVolumeObserved, ImageSource};
 use base::{FlavorId, HostName, ImageId, NetworkId, PortId, ProjectId, ServerId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +19,12 @@ pub struct GuestSpec {
     pub hard_reboots: u64,
     pub vcpus: u32,
     pub memory_mib: u64,
-    pub root: RootDisk,
+    /// None: it boots from a volume.
+    #[serde(default)]
+    pub root: Option<RootDisk>,
+    /// Volumes that shall be in it. A change of a running guest is carried out while it runs.
+    #[serde(default)]
+    pub volumes: Vec<GuestVolume>,
     pub nics: Vec<Nic>,
     pub on_crash: OnCrash,
     /// Attach a config drive (ISO 9660, label `config-2`, as virtio-blk).
@@ -101,6 +107,36 @@ pub struct InstanceMetadata {
     /// A floating address, shown by EC2's `public-ipv4`.
     pub public_ipv4: Option<String>,
     pub admin_pass: Option<String>,
+    /// Tagged devices, by which a guest finds what it was given; [`GuestSpec::told`] fills it.
+    #[serde(default)]
+    pub devices: Vec<MetadataDevice>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetadataDevice {
+    /// `virtio` or `scsi`.
+    pub bus: String,
+    pub serial: String,
+    pub tag: String,
+}
+
+impl GuestSpec {
+    /// The image below its root disk.
+    pub fn image(&self) -> Option<ImageSource> {
+        self.root.as_ref().map(ImageSource::from)
+    }
+
+    /// What the guest is told of itself, its tagged disks included.
+    pub fn told(&self) -> InstanceMetadata {
+        let mut told = self.metadata.clone();
+        let tagged = self.volumes.iter().filter_map(|volume| Some((volume, volume.tag.clone()?)));
+        told.devices.extend(tagged.map(|(volume, tag)| MetadataDevice {
+            bus: volume.bus.name().into(),
+            serial: volume.volume.to_string(),
+            tag,
+        }));
+        told
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -138,6 +174,9 @@ pub struct GuestObserved {
     /// How often the agent has tried in vain; said anew at each doubling only.
     #[serde(default)]
     pub attempts: u32,
+    /// Every volume of the spec, and those that have not left the guest yet.
+    #[serde(default)]
+    pub volumes: Vec<GuestVolumeObserved>,
     /// When the guest was last started.
     pub started_at: Option<Timestamp>,
 }
@@ -188,6 +227,9 @@ pub struct HostInventory {
     pub cpu_model: String,
     /// An address by which other hosts reach it.
     pub address: String,
+    /// Where it keeps volumes; none: nowhere.
+    #[serde(default)]
+    pub volume_pool: Option<crate::VolumePool>,
     /// What the host lacks or warns of, for `nubo status`: short sentences.
     pub warnings: Vec<String>,
 }

@@ -12,9 +12,11 @@ pub mod guest;
 pub mod host;
 pub mod network;
 pub mod view;
+pub mod volume;
 
 pub use disk::{receive_disk, send_disk};
 pub use guest::*;
 pub use host::*;
 pub use network::*;
 pub use view::*;
+pub use volume::*;

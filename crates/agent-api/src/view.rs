@@ -2,7 +2,7 @@
 
 use crate::{
     AddressSet, GuestObserved, GuestSpec, HostInventory, NetworkSpec, PortObserved, PortSpec, RouterObserved,
-    RouterSpec, SecurityGroupSpec,
+    RouterSpec, SecurityGroupSpec, VolumeObserved, VolumeSpec,
 };
 use base::ServerId;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ pub enum ViewObject {
     Router(RouterSpec),
     SecurityGroup(SecurityGroupSpec),
     AddressSet(AddressSet),
+    Volume(VolumeSpec),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +29,7 @@ pub enum ViewKind {
     Router,
     SecurityGroup,
     AddressSet,
+    Volume,
 }
 
 impl ViewObject {
@@ -39,12 +41,13 @@ impl ViewObject {
             ViewObject::Router(it) => (ViewKind::Router, it.id.as_str()),
             ViewObject::SecurityGroup(it) => (ViewKind::SecurityGroup, it.id.as_str()),
             ViewObject::AddressSet(it) => (ViewKind::AddressSet, it.id.as_str()),
+            ViewObject::Volume(it) => (ViewKind::Volume, it.id.as_str()),
         }
     }
 }
 
-/// A step from one version of a view to the next. `whole` replaces everything but guests: a guest that is missing
-/// from a whole view is left as it is and reported, and goes only when a spec asks for [`crate::DesiredPower::Absent`].
+/// A step from one version of a view to the next. `whole` replaces everything but guests and volumes: one that is
+/// missing from a whole view is left as it is and reported, and goes only when a spec asks for its absence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ViewDelta {
     /// Names the version this leads to; handed back at the next poll.
@@ -97,15 +100,21 @@ pub struct Report {
     /// counted.
     #[serde(default)]
     pub sequence: u64,
-    /// True: this names every guest, port and router of the host, and what is missing is absent.
+    /// True: this names every guest, volume, port and router of the host, and what is missing is absent.
     pub whole: bool,
     pub guests: Vec<GuestObserved>,
     pub ports: Vec<PortObserved>,
     pub routers: Vec<RouterObserved>,
+    #[serde(default)]
+    pub volumes: Vec<VolumeObserved>,
 }
 
 impl Report {
     pub fn is_empty(&self) -> bool {
-        !self.whole && self.guests.is_empty() && self.ports.is_empty() && self.routers.is_empty()
+        !self.whole
+            && self.guests.is_empty()
+            && self.ports.is_empty()
+            && self.routers.is_empty()
+            && self.volumes.is_empty()
     }
 }

@@ -190,7 +190,7 @@ impl Agent {
     fn sweep_images(&self) {
         let guests = self.guests();
         let used: BTreeSet<String> =
-            guests.values().map(|guest| images::file_name(&guest.ledger.read().spec.root)).collect();
+            guests.values().filter_map(|guest| Some(images::file_name(&guest.ledger.read().spec.image()?))).collect();
         drop(guests);
         self.host.images.sweep(&used);
     }
@@ -283,6 +283,7 @@ fn blank(id: &ServerId, power: ObservedPower) -> GuestObserved {
         stopped_by_itself: None,
         fault: None,
         attempts: 0,
+        volumes: Vec::new(),
         started_at: None,
     }
 }
@@ -378,7 +379,10 @@ impl HostAgent for Agent {
         tokio::spawn(async move {
             let copied = guest::copy(&host, &id, &guest).await.and_then(|copy| {
                 let length = copy.metadata().map_err(|error| error.to_string())?.len();
-                Ok((length, Box::pin(tokio::fs::File::from_std(copy)) as std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>))
+                Ok((
+                    length,
+                    Box::pin(tokio::fs::File::from_std(copy)) as std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>,
+                ))
             });
             if let Err(error) = agent_api::send_disk(&mut ours, copied).await {
                 tracing::debug!(server = %id, %error, "nobody takes the copy of a disk");

@@ -5,7 +5,7 @@
 use crate::fault;
 use crate::files;
 use crate::ledger::blocking;
-use agent_api::{AgentFault, ControlLink, DiskFormat, RootDisk};
+use agent_api::{AgentFault, ControlLink, DiskFormat, ImageSource};
 use base::HostName;
 use sha2::{Digest, Sha512};
 use std::collections::{BTreeSet, HashMap};
@@ -28,12 +28,12 @@ pub struct Images {
     fetching: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-pub fn file_name(root: &RootDisk) -> String {
-    let format = match root.format {
+pub fn file_name(of: &ImageSource) -> String {
+    let format = match of.format {
         DiskFormat::Raw => "raw",
         DiskFormat::Qcow2 => "qcow2",
     };
-    format!("{}.{format}", root.sha512)
+    format!("{}.{format}", of.sha512)
 }
 
 impl Images {
@@ -42,26 +42,26 @@ impl Images {
     }
 
     /// The image, opened read-only; fetched from control when it is not here yet.
-    pub async fn ensure(&self, root: &RootDisk) -> Result<File, AgentFault> {
-        let path = self.folder.join(file_name(root));
+    pub async fn ensure(&self, of: &ImageSource) -> Result<File, AgentFault> {
+        let path = self.folder.join(file_name(of));
         let lock = {
             let mut fetching = self.fetching.lock().unwrap_or_else(|broken| broken.into_inner());
-            fetching.entry(file_name(root)).or_default().clone()
+            fetching.entry(file_name(of)).or_default().clone()
         };
         let _alone = lock.lock().await;
-        let expected = root.image_bytes;
+        let expected = of.image_bytes;
         let known = path.clone();
         let there =
             blocking(move || open_whole(&known, expected)).await.map_err(|error| fault::disk("image", &error))?;
         if let Some(file) = there {
             return Ok(file);
         }
-        let source = self.link.image(&self.host, &root.image).await.map_err(|error| AgentFault {
+        let source = self.link.image(&self.host, &of.image).await.map_err(|error| AgentFault {
             message: "The image could not be fetched from the control plane; it is tried again.".into(),
             detail: error.to_string(),
             retried: true,
         })?;
-        let (sha512, target) = (root.sha512.clone(), path);
+        let (sha512, target) = (of.sha512.clone(), path);
         let taken = tokio::task::spawn_blocking(move || take(source, &target, expected, &sha512)).await;
         taken.unwrap_or_else(|error| Err(fault::bug(&error)))
     }

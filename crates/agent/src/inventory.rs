@@ -51,6 +51,7 @@ pub async fn take(options: &Options, env: &Env, choice: &Choice) -> HostInventor
         accel: choice.accel.name().into(),
         cpu_model: field(&cpuinfo, "model name"),
         address: options.address.clone(),
+        volume_pool: None,
         warnings,
     }
 }

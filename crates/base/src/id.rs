@@ -33,7 +33,7 @@ id! {
     DomainId, ProjectId, UserId, RoleId, ServiceId, EndpointId, GroupId,
     ImageId, FlavorId, ServerId, KeyPairId,
     NetworkId, SubnetId, PortId, RouterId, FloatingIpId, SecurityGroupId, SecurityGroupRuleId,
-    VolumeId,
+    VolumeId, VolumeSnapshotId, AttachmentId,
     /// A host's name, as `openstack hypervisor list` shows it. At most 63 characters of `[a-z0-9-.]`.
     HostName,
     /// `req-` and a UUID: stands on every answer and log line.

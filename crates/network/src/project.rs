@@ -14,8 +14,8 @@ use crate::security_groups::{Direction, SecurityGroup, SecurityGroupRule};
 use crate::standard::Look;
 use crate::subnets::Subnet;
 use agent_api::{
-    AddressSet, ExternalSpec, FloatingSpec, NetworkSpec, PortSpec, RouterGateway, RouterInterface, RouterSpec, RuleSpec,
-    SecurityGroupSpec, SubnetSpec, ViewKind, ViewObject,
+    AddressSet, ExternalSpec, FloatingSpec, NetworkSpec, PortSpec, RouterGateway, RouterInterface, RouterSpec,
+    RuleSpec, SecurityGroupSpec, SubnetSpec, ViewKind, ViewObject,
 };
 use base::{HostName, Result};
 use contract::{Projector, Touched};
@@ -68,7 +68,10 @@ impl Projector for crate::Network {
         match &*change.kind {
             Touch::KIND => {
                 // Guests are another service's objects: who reads a server's ports asks `servers_touched`.
-                if let Some(touch) = change.document::<Touch>()?.filter(|touch| touch.kind != ViewKind::Guest) {
+                if let Some(touch) = change
+                    .document::<Touch>()?
+                    .filter(|touch| !matches!(touch.kind, ViewKind::Guest | ViewKind::Volume))
+                {
                     name(reader, touched, touch.kind, &touch.object)?;
                 }
             }
@@ -176,7 +179,8 @@ impl View<'_> {
             }
             all.insert((ViewKind::Router, router.id.to_string()));
         }
-        let groups: Vec<String> = all.iter().filter(|key| key.0 == ViewKind::SecurityGroup).map(|key| key.1.clone()).collect();
+        let groups: Vec<String> =
+            all.iter().filter(|key| key.0 == ViewKind::SecurityGroup).map(|key| key.1.clone()).collect();
         for group in groups {
             for remote in remotes(self.reader, &group)? {
                 all.insert((ViewKind::AddressSet, remote));
@@ -192,7 +196,7 @@ impl View<'_> {
             ViewKind::Router => self.router(id)?.map(ViewObject::Router),
             ViewKind::SecurityGroup => self.group(id)?.map(ViewObject::SecurityGroup),
             ViewKind::AddressSet => self.address_set(id)?.map(ViewObject::AddressSet),
-            ViewKind::Guest => None,
+            ViewKind::Guest | ViewKind::Volume => None,
         })
     }
 
@@ -227,7 +231,8 @@ impl View<'_> {
             admin_state_up: network.admin_state_up,
             subnets: subnets.into_iter().map(subnet_spec).collect(),
             service_mac: service.as_ref().map(|port| port.mac.clone()),
-            service_addresses: service.map_or(vec![], |port| port.fixed_ips.iter().map(|fixed| fixed.ip_address).collect()),
+            service_addresses: service
+                .map_or(vec![], |port| port.fixed_ips.iter().map(|fixed| fixed.ip_address).collect()),
         }))
     }
 
@@ -237,8 +242,16 @@ impl View<'_> {
             server: port.attached.as_ref().map(|attached| attached.server.clone()),
             hostname: port.attached.as_ref().map(|attached| attached.hostname.clone()).filter(|name| !name.is_empty()),
             fixed_ips: port.fixed_ips.iter().map(|fixed| (fixed.subnet_id.clone(), fixed.ip_address)).collect(),
-            allowed_address_pairs: port.address_pairs.iter().filter_map(|pair| Some((pair.mac.clone(), net(&pair.ip)?))).collect(),
-            extra_dhcp_opts: port.dhcp_options.iter().map(|option| (option.opt_name.clone(), option.opt_value.clone())).collect(),
+            allowed_address_pairs: port
+                .address_pairs
+                .iter()
+                .filter_map(|pair| Some((pair.mac.clone(), net(&pair.ip)?)))
+                .collect(),
+            extra_dhcp_opts: port
+                .dhcp_options
+                .iter()
+                .map(|option| (option.opt_name.clone(), option.opt_value.clone()))
+                .collect(),
             id: port.id,
             network: port.network_id,
             mac: port.mac,
@@ -254,10 +267,14 @@ impl View<'_> {
         let (mut interfaces, mut gateway) = (Vec::new(), None);
         for port in router.ports(self.reader)? {
             let subnets = self.subnets_of(&port)?;
-            let addresses = port.fixed_ips.iter().filter_map(|fixed| {
-                let subnet = subnets.iter().find(|subnet| subnet.id == fixed.subnet_id)?;
-                IpNet::new(fixed.ip_address, subnet.cidr.prefix_len()).ok()
-            }).collect();
+            let addresses = port
+                .fixed_ips
+                .iter()
+                .filter_map(|fixed| {
+                    let subnet = subnets.iter().find(|subnet| subnet.id == fixed.subnet_id)?;
+                    IpNet::new(fixed.ip_address, subnet.cidr.prefix_len()).ok()
+                })
+                .collect();
             if port.device_owner == ports::INTERFACE {
                 interfaces.push(RouterInterface { port: port.id, network: port.network_id, mac: port.mac, addresses });
                 continue;
@@ -278,11 +295,16 @@ impl View<'_> {
             gateway,
             interfaces,
             routes: router.routes,
-            floating: floating.into_iter().filter_map(|floating| Some(FloatingSpec {
-                fixed: floating.fixed_ip_address?,
-                floating: floating.address,
-                id: floating.id,
-            })).collect(),
+            floating: floating
+                .into_iter()
+                .filter_map(|floating| {
+                    Some(FloatingSpec {
+                        fixed: floating.fixed_ip_address?,
+                        floating: floating.address,
+                        id: floating.id,
+                    })
+                })
+                .collect(),
         }))
     }
 
@@ -300,7 +322,11 @@ impl View<'_> {
             return Ok(None);
         }
         let rules: Vec<SecurityGroupRule> = self.reader.by("group", id)?;
-        Ok(Some(SecurityGroupSpec { id: group.id, stateful: group.stateful, rules: rules.into_iter().map(rule_spec).collect() }))
+        Ok(Some(SecurityGroupSpec {
+            id: group.id,
+            stateful: group.stateful,
+            rules: rules.into_iter().map(rule_spec).collect(),
+        }))
     }
 
     /// The addresses of all ports of a group, whatever host they are on, where a group on this host names it.

@@ -53,6 +53,7 @@ impl Guest {
             stopped_by_itself: self.stopped_by_itself.clone(),
             fault: self.fault.clone(),
             attempts: self.failures.checked_ilog2().map_or(0, |n| 1 << n),
+            volumes: Vec::new(),
             started_at: self.started_at,
         }
     }

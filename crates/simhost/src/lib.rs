@@ -159,6 +159,7 @@ impl HostAgent for SimHost {
             accel: "simulated".to_owned(),
             cpu_model: "simulated".to_owned(),
             address: "127.0.0.1".to_owned(),
+            volume_pool: None,
             warnings: Vec::new(),
         }
     }

@@ -97,7 +97,7 @@ impl State {
     /// The size of a guest's disk; none: there is no such guest.
     pub fn disk_gib(&self, id: &ServerId) -> Option<u64> {
         let guest = self.machine.guests.get(id).filter(|guest| guest.power != ObservedPower::Absent)?;
-        Some(guest.spec.root.size_gib)
+        Some(guest.spec.root.as_ref().map_or(0, |root| root.size_gib))
     }
 
     pub fn boot_id(&self) -> &str {
@@ -272,6 +272,7 @@ fn absent(id: ServerId) -> GuestObserved {
         hard_reboots: 0,
         stopped_by_itself: None,
         fault: None,
+        volumes: Vec::new(),
         attempts: 0,
         started_at: None,
     }

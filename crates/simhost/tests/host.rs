@@ -14,13 +14,14 @@ fn spec(id: &str, generation: u64, power: DesiredPower) -> GuestSpec {
         hard_reboots: 0,
         vcpus: 1,
         memory_mib: 64,
-        root: RootDisk {
+        root: Some(RootDisk {
             image: "image".into(),
             format: DiskFormat::Qcow2,
             sha512: String::new(),
             image_bytes: 1,
             size_gib: 1,
-        },
+        }),
+        volumes: Vec::new(),
         nics: Vec::new(),
         on_crash: OnCrash::Stop,
         config_drive: false,

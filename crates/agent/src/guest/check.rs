@@ -14,7 +14,6 @@ pub fn id(text: &str) -> bool {
 }
 
 pub fn spec(spec: &GuestSpec) -> Result<(), AgentFault> {
-    let root = &spec.root;
     let need = |holds: bool, what: &str| {
         if holds { Ok(()) } else { Err(fault::refused(format!("The host refuses this server: {what}."))) }
     };
@@ -24,9 +23,10 @@ pub fn spec(spec: &GuestSpec) -> Result<(), AgentFault> {
         (8..=MOST_MEMORY_MIB).contains(&spec.memory_mib),
         &format!("it has {} MiB of memory, 8 to {MOST_MEMORY_MIB} go", spec.memory_mib),
     )?;
-    need(root.size_gib <= MOST_DISK_GIB, &format!("its disk has {} GiB, {MOST_DISK_GIB} go", root.size_gib))?;
-    let hex = root.sha512.len() == 128 && root.sha512.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    need(hex, "the image's SHA-512 is not 128 hex digits in lower case")?;
+    if let Some(root) = &spec.root {
+        need(root.size_gib <= MOST_DISK_GIB, &format!("its disk has {} GiB, {MOST_DISK_GIB} go", root.size_gib))?;
+        need(sha512(&root.sha512), "the image's SHA-512 is not 128 hex digits in lower case")?;
+    }
     need(spec.nics.len() <= MOST_NICS, &format!("it has {} ports, {MOST_NICS} go", spec.nics.len()))?;
     for nic in &spec.nics {
         need(id(&nic.port), "a port's id is no UUID")?;
@@ -35,6 +35,11 @@ pub fn spec(spec: &GuestSpec) -> Result<(), AgentFault> {
     }
     let data = spec.metadata.user_data.as_ref().map_or(0, String::len);
     need(data <= 2 * base::limits::USER_DATA_BYTES, "its user data is too long")
+}
+
+/// A digest that may name a file.
+pub fn sha512(text: &str) -> bool {
+    text.len() == 128 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn mac(text: &str) -> bool {

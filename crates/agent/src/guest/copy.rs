@@ -9,6 +9,7 @@ use super::hold::{self, Held};
 use super::start::root_disk;
 use crate::agent::Host;
 use crate::files::{self, GuestFiles};
+use agent_api::ImageSource;
 use base::ServerId;
 use qemu::{Disk, Format, Launch, Machine, Monitor};
 use std::fs::File;
@@ -74,7 +75,10 @@ fn nameless(files: &GuestFiles, size: u64) -> io::Result<File> {
 /// A process that holds the disk of a stopped guest. It holds the guest's lock, too: nobody starts the guest meanwhile.
 async fn start(host: &Host, id: &ServerId, guest: &Guest, files: &GuestFiles) -> Result<Held, String> {
     let spec = guest.ledger.read().spec.clone();
-    let image = host.images.ensure(&spec.root).await.map_err(|fault| fault.message)?;
+    let Some(disk) = spec.root.clone() else {
+        return Err("The server boots from a volume and has no disk of its own.".into());
+    };
+    let image = host.images.ensure(&ImageSource::from(&disk)).await.map_err(|fault| fault.message)?;
     let failed = |error: io::Error| {
         tracing::warn!(server = %id, %error, "no process for a copy");
         "The host cannot start the copying of the disk.".to_owned()
@@ -82,7 +86,7 @@ async fn start(host: &Host, id: &ServerId, guest: &Guest, files: &GuestFiles) ->
     let Some(lock) = hold::lock(&files.lock()).map_err(failed)? else {
         return Err("The server is starting or stopping; it is tried again.".into());
     };
-    let root: Disk = root_disk(files, &spec.root, image).map_err(|fault| fault.message)?;
+    let root: Disk = root_disk(files, &disk, image).map_err(|fault| fault.message)?;
     let machine = Machine {
         name: hold::copier_name(host, id),
         uuid: id.to_string(),

@@ -351,6 +351,7 @@ fn publish(
         stopped_by_itself: stopped.map(|it| it.reason.clone()),
         attempts: fault.as_ref().map_or(0, |_| doubling(failures)),
         fault,
+        volumes: Vec::new(),
         started_at: done.started_at,
     });
 }
@@ -370,13 +371,14 @@ pub(crate) mod tests {
             hard_reboots: 0,
             vcpus: 1,
             memory_mib: 128,
-            root: RootDisk {
+            root: Some(RootDisk {
                 image: "image".into(),
                 format: DiskFormat::Qcow2,
                 sha512: "0".repeat(128),
                 image_bytes: 1,
                 size_gib: 1,
-            },
+            }),
+            volumes: Vec::new(),
             nics: Vec::new(),
             on_crash: OnCrash::Stop,
             config_drive: true,

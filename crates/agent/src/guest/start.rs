@@ -2,6 +2,7 @@
 
 use super::hold::{self, Held};
 use super::{Actor, console};
+use crate::agent::Host;
 use crate::fault;
 use crate::files::{self, GuestFiles};
 use crate::images;
@@ -20,7 +21,7 @@ impl Actor {
     pub(super) async fn start(&mut self, ledger: &Ledger) -> Result<(), AgentFault> {
         let spec = &ledger.spec;
         let image = tokio::select! {
-            image = self.host.images.ensure(&spec.root) => image?,
+            image = image(&self.host, spec) => image?,
             // A new wish, perhaps to be gone: an image may take minutes.
             _ = self.woken.changed() => return Ok(()),
         };
@@ -116,10 +117,13 @@ impl Actor {
         fault::qemu("start the server", &format!("{error}; QEMU said: {}", said.trim_end()))
     }
 
-    async fn disks(&self, spec: &GuestSpec, image: File, resume: bool) -> Result<Vec<Disk>, AgentFault> {
-        let (files, root) = (self.files.clone(), spec.root.clone());
-        let made = tokio::task::spawn_blocking(move || root_disk(&files, &root, image)).await;
-        let mut disks = vec![made.unwrap_or_else(|error| Err(fault::bug(&error)))?];
+    async fn disks(&self, spec: &GuestSpec, image: Option<File>, resume: bool) -> Result<Vec<Disk>, AgentFault> {
+        let mut disks = Vec::new();
+        if let (Some(root), Some(image)) = (spec.root.clone(), image) {
+            let files = self.files.clone();
+            let made = tokio::task::spawn_blocking(move || root_disk(&files, &root, image)).await;
+            disks.push(made.unwrap_or_else(|error| Err(fault::bug(&error)))?);
+        }
         if spec.config_drive {
             let (files, metadata) = (self.files.clone(), spec.metadata.clone());
             let drive = blocking(move || config_drive(&files, &metadata, resume)).await;
@@ -176,6 +180,14 @@ impl Actor {
     }
 }
 
+/// The image below its root disk; none for a guest that boots from a volume.
+async fn image(host: &Host, spec: &GuestSpec) -> Result<Option<File>, AgentFault> {
+    match spec.image() {
+        Some(image) => host.images.ensure(&image).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 fn appended(path: &std::path::Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o600).open(path)
 }
@@ -213,7 +225,7 @@ pub(super) fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Res
         let partial = path.with_extension("partial");
         let made = || -> io::Result<()> {
             let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-            let name = format!("../../images/{}", images::file_name(root));
+            let name = format!("../../images/{}", images::file_name(&root.into()));
             qemu::overlay::write(&file, size, &name, format)?;
             // Its name is made to last with the ledger that is written next to it before the guest runs.
             std::fs::rename(&partial, &path)

@@ -112,8 +112,9 @@ impl World {
             }
             ViewObject::Guest(it) => {
                 dirty.guests = true;
-                self.guests.insert(it.id.clone(), it.metadata.clone());
+                self.guests.insert(it.id.clone(), it.told());
             }
+            ViewObject::Volume(_) => {}
         }
     }
 
@@ -145,6 +146,7 @@ impl World {
             ViewKind::Guest => {
                 dirty.guests |= self.guests.remove(&ServerId::from(id)).is_some();
             }
+            ViewKind::Volume => {}
         }
     }
 
@@ -237,6 +239,6 @@ fn check(object: &ViewObject) -> Result<(), &'static str> {
         }
         ViewObject::SecurityGroup(it) => short(it.rules.len()),
         ViewObject::AddressSet(it) => short(it.addresses.len() / 10),
-        ViewObject::Guest(_) => Ok(()),
+        ViewObject::Guest(_) | ViewObject::Volume(_) => Ok(()),
     }
 }

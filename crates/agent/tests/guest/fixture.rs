@@ -128,7 +128,9 @@ impl Fixture {
 
     pub fn with_image(&self, spec: &GuestSpec) -> GuestSpec {
         let mut spec = spec.clone();
-        spec.root.image_bytes = std::fs::metadata(&self.image).unwrap().len();
+        if let Some(root) = &mut spec.root {
+            root.image_bytes = std::fs::metadata(&self.image).unwrap().len();
+        }
         spec
     }
 
@@ -257,13 +259,14 @@ pub fn spec(number: u32) -> GuestSpec {
         hard_reboots: 0,
         vcpus: 1,
         memory_mib: 128,
-        root: RootDisk {
+        root: Some(RootDisk {
             image: "tiny".into(),
             format: DiskFormat::Qcow2,
             sha512: sha512(),
             image_bytes: 0,
             size_gib: 1,
-        },
+        }),
+        volumes: Vec::new(),
         nics: Vec::new(),
         on_crash: OnCrash::Stop,
         config_drive: true,

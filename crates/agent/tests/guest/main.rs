@@ -262,8 +262,9 @@ async fn what_stands_in_the_way_is_said_and_tried_again() {
     fixture.until(&agent, &wrong, ObservedPower::Running).await;
 
     let mut damaged = spec(3);
-    damaged.root.sha512 = "0".repeat(128);
-    damaged.root.image_bytes += 1;
+    let root = damaged.root.as_mut().unwrap();
+    root.sha512 = "0".repeat(128);
+    root.image_bytes += 1;
     agent.apply(fixture::delta(&damaged)).await.unwrap();
     let fault = fixture.until_fault(&agent, &damaged).await;
     assert!(fault.message.contains("damaged") && !fault.retried, "{fault:?}");

@@ -25,13 +25,14 @@ fn server_of(port: &PortSpec, name: &str) -> ViewObject {
         hard_reboots: 0,
         vcpus: 1,
         memory_mib: 64,
-        root: RootDisk {
+        root: Some(RootDisk {
             image: "i".into(),
             format: DiskFormat::Qcow2,
             sha512: String::new(),
             image_bytes: 0,
             size_gib: 0,
-        },
+        }),
+        volumes: Vec::new(),
         nics: vec![],
         on_crash: OnCrash::Stop,
         config_drive: false,

@@ -3,8 +3,7 @@
 use super::document::{Server, ServerSecret, Tombstone, TrashedGuest};
 use crate::Compute;
 use agent_api::{
-    DesiredPower, DiskFormat, GuestSpec, InstanceMetadata, MetadataAddress, MetadataNetwork, Nic, OnCrash, RootDisk,
-    ViewKind, ViewObject,
+    DesiredPower, GuestSpec, InstanceMetadata, MetadataAddress, MetadataNetwork, Nic, OnCrash, ViewKind, ViewObject,
 };
 use base::{HostName, Result, ServerId};
 use contract::{Projector, ServerPort, Touched};
@@ -92,10 +91,6 @@ fn on_its_host(reader: &mut Reader, server: &str, touched: &mut Touched) -> Resu
     Ok(())
 }
 
-fn no_disk() -> RootDisk {
-    RootDisk { image: "".into(), format: DiskFormat::Raw, sha512: String::new(), image_bytes: 0, size_gib: 0 }
-}
-
 /// A guest that must go is asked for its absence; nothing else of it matters.
 fn absent(tombstone: &Tombstone) -> GuestSpec {
     GuestSpec {
@@ -107,7 +102,8 @@ fn absent(tombstone: &Tombstone) -> GuestSpec {
         hard_reboots: 0,
         vcpus: 1,
         memory_mib: 1,
-        root: no_disk(),
+        root: None,
+        volumes: Vec::new(),
         nics: Vec::new(),
         on_crash: OnCrash::Stop,
         config_drive: false,
@@ -138,7 +134,8 @@ fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPo
         hard_reboots: server.hard_reboots,
         vcpus: server.flavor.vcpus,
         memory_mib: server.flavor.ram_mib,
-        root: server.root.clone().unwrap_or_else(no_disk),
+        root: server.root.clone(),
+        volumes: Vec::new(),
         nics: ports
             .iter()
             .map(|port| Nic {
@@ -188,6 +185,7 @@ fn metadata(server: &Server, secret: Option<ServerSecret>, ports: &[ServerPort],
         networks: ports.iter().map(network).collect(),
         public_ipv4,
         admin_pass,
+        devices: Vec::new(),
     }
 }
 

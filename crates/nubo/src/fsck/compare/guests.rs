@@ -166,6 +166,8 @@ impl One<'_> {
     }
 
     fn overlay(&self, folder: &Folder, found: &mut Vec<Finding>) {
+        // One that boots from a volume has no disk of its own.
+        let Some(root) = &self.guest.root else { return };
         let lost = || Repair::hand("what was on its disk is lost: rebuild or delete it");
         let ran = known(folder).is_some_and(|ledger| ledger.done.started_at.is_some());
         let overlay = match &folder.overlay {
@@ -174,7 +176,7 @@ impl One<'_> {
             Some(Err(why)) => return found.push(self.finding(format!("its disk is damaged: {why}"), lost())),
             Some(Ok(overlay)) => overlay,
         };
-        let name = format!("../../images/{}", file_name(self.guest));
+        let name = format!("../../images/{}", file_name(root));
         if overlay.backing != name {
             let path = folder.path.join("root.qcow2");
             let repair = match self.process {
@@ -186,7 +188,7 @@ impl One<'_> {
             };
             found.push(self.finding("its disk names another image below it", repair));
         }
-        let wanted = self.guest.root.size_gib << 30;
+        let wanted = root.size_gib << 30;
         if wanted > 0 && overlay.size_bytes != wanted {
             let what = format!("its disk has {} bytes instead of {wanted}", overlay.size_bytes);
             found.push(self.finding(what, Repair::hand("somebody has resized it: see to its file system first")));

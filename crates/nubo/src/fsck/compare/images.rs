@@ -71,8 +71,9 @@ fn cache(sides: &Sides<'_>) -> Vec<Finding> {
     for guest in sides.shall.kept() {
         // A guest that was never started has fetched nothing yet.
         let started = |folder: &&crate::fsck::files::Folder| folder.id == guest.id.as_str() && folder.overlay.is_some();
+        let Some(root) = &guest.root else { continue };
         if sides.files.folders.iter().any(|folder| started(&folder)) {
-            needed.entry(file_name(guest)).or_insert((guest.root.sha512.clone(), guest));
+            needed.entry(file_name(root)).or_insert((root.sha512.clone(), guest));
         }
     }
     let good = |sha512: &str| sides.files.images.iter().find(|stored| stored.sha512 == sha512);
@@ -110,10 +111,10 @@ fn cache(sides: &Sides<'_>) -> Vec<Finding> {
 }
 
 /// The name under which a host keeps the image of a guest.
-pub fn file_name(guest: &agent_api::GuestSpec) -> String {
-    let format = match guest.root.format {
+pub fn file_name(root: &agent_api::RootDisk) -> String {
+    let format = match root.format {
         DiskFormat::Raw => "raw",
         DiskFormat::Qcow2 => "qcow2",
     };
-    format!("{}.{format}", guest.root.sha512)
+    format!("{}.{format}", root.sha512)
 }
