@@ -232,6 +232,7 @@ async fn a_host_is_told_what_a_first_server_needs() {
             ViewObject::SecurityGroup(it) => format!("group with {} rules", it.rules.len()),
             ViewObject::AddressSet(it) => format!("addresses {:?}", it.addresses),
             ViewObject::Guest(_) => "guest".into(),
+            ViewObject::Volume(_) => "volume".into(),
         });
     }
     lines.sort();
