@@ -28,7 +28,8 @@ pub(crate) trait Conn: Send {
     fn execute(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<u64, Error>;
 
     /// Writes many rows with few statements, in the order given. Each statement must touch as many rows as it was
-    /// given; otherwise something is not as the buffer believed, and the whole flush fails.
+    /// given; otherwise something is not as the buffer believed, and the whole flush fails: here, or a later call, in a
+    /// job that has a savepoint its end and otherwise the commit at the latest.
     fn flush(&mut self, writes: &[Rows<'_>]) -> Result<(), Error>;
 
     /// Begins the one write transaction: no other holder, in whatever process, until it ends.

@@ -2,14 +2,18 @@
 //!
 //! The connection's task makes progress only while a call waits, on the same thread: a statement costs no switch of
 //! threads. Statements without an answer (BEGIN, SAVEPOINT, RELEASE) wait in `pending` and travel in front of the next
-//! one. Writers exclude each other, in whatever process, by an advisory lock under READ COMMITTED.
+//! one. What a job writes is sent at once and its answer is taken along with that of a later call, of the commit at the
+//! latest: while the server works on it the next job runs. Writers exclude each other, in whatever process, by an
+//! advisory lock under READ COMMITTED.
 
 use crate::Error;
 use crate::conn::{Conn, Connect};
 use crate::sql::{Cell, Column, Row, Rows, Sql, Value, Write};
-use futures::TryStreamExt;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all, ready};
+use futures::{FutureExt, TryStreamExt};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_postgres::types::{ToSql, Type};
@@ -50,9 +54,11 @@ impl Postgres {
         let runtime = Some(runtime);
         Ok(Box::new(PostgresConn {
             runtime,
-            client,
+            client: Arc::new(client),
             statements: HashMap::new(),
             pending: String::new(),
+            owed: Vec::new(),
+            torn: None,
             begun: false,
             dead: false,
         }))
@@ -80,12 +86,40 @@ impl Connect for Postgres {
 struct PostgresConn {
     /// Always there until drop.
     runtime: Option<Runtime>,
-    client: Client,
+    client: Arc<Client>,
     statements: HashMap<&'static str, Statement>,
     /// What has to be said before the next statement.
     pending: String,
+    /// What was sent and not heard of yet.
+    owed: Vec<Owed>,
+    /// Why the transaction must not be committed.
+    torn: Option<Error>,
     begun: bool,
     dead: bool,
+}
+
+/// A statement that was sent; it must touch `wanted` rows.
+struct Owed {
+    answer: BoxFuture<'static, Result<u64, tokio_postgres::Error>>,
+    wanted: u64,
+    missed: &'static str,
+}
+
+impl Owed {
+    /// Sends it. Requests go out in the order in which they are first polled.
+    async fn send(&mut self) {
+        if let Poll::Ready(answer) = futures::poll!(&mut self.answer) {
+            self.answer = ready(answer).boxed();
+        }
+    }
+
+    async fn heard(self) -> Result<(), Error> {
+        let touched = self.answer.await.map_err(failed)?;
+        if touched == self.wanted {
+            return Ok(());
+        }
+        Err(Error::Corrupt(format!("{}: {touched} rows instead of {}", self.missed, self.wanted)))
+    }
 }
 
 impl Drop for PostgresConn {
@@ -98,22 +132,31 @@ impl Drop for PostgresConn {
 }
 
 impl PostgresConn {
-    /// Waits for an answer, with whatever is pending said first in the same round trip.
+    /// Waits for an answer, with whatever is pending said first in the same round trip, and for what is owed.
     fn wait<T>(&mut self, call: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>) -> Result<T, Error> {
-        let pending = std::mem::take(&mut self.pending);
+        self.words();
+        let mut owed = std::mem::take(&mut self.owed);
         let Some(runtime) = &self.runtime else { return Err(Error::Unavailable("the connection is closed".into())) };
         let client = &self.client;
-        let both = async {
-            if pending.is_empty() {
-                return call(client).await;
+        let all = async {
+            for owed in &mut owed {
+                owed.send().await;
             }
-            // Requests are sent in the order in which they are first polled.
-            let (said, answer) = futures::join!(client.batch_execute(&pending), call(client));
-            said.and(answer)
+            let answer = call(client).await;
+            let mut first = Ok(());
+            for owed in owed {
+                first = first.and(owed.heard().await);
+            }
+            (first, answer)
         };
-        let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, both).await });
+        let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, all).await });
         let answer = match answer {
-            Ok(answer) => answer.map_err(failed),
+            // After a statement that failed every other one fails: the first error tells.
+            Ok((Err(error), _)) => {
+                self.torn.get_or_insert(error.clone());
+                Err(error)
+            }
+            Ok((Ok(()), answer)) => answer.map_err(failed),
             Err(_) => {
                 self.dead = true;
                 Err(Error::Unavailable("PostgreSQL does not answer".into()))
@@ -123,6 +166,36 @@ impl PostgresConn {
             self.dead = true;
         }
         answer
+    }
+
+    /// Puts what is pending among what is owed.
+    fn words(&mut self) {
+        if !self.pending.is_empty() {
+            let (client, words) = (self.client.clone(), std::mem::take(&mut self.pending));
+            let answer = async move { client.batch_execute(&words).await.map(|()| 0) }.boxed();
+            self.owed.push(Owed { answer, wanted: 0, missed: "" });
+        }
+    }
+
+    /// Sends what is owed without waiting for an answer.
+    fn send(&mut self) {
+        let Some(runtime) = &self.runtime else { return };
+        let owed = &mut self.owed;
+        runtime.block_on(async {
+            for owed in owed {
+                owed.send().await;
+            }
+            // The connection's own task writes it out.
+            tokio::task::yield_now().await;
+        });
+    }
+
+    /// Hears of everything that was sent.
+    fn settle(&mut self) -> Result<(), Error> {
+        if !self.owed.is_empty() {
+            self.said()?;
+        }
+        self.torn.clone().map_or(Ok(()), Err)
     }
 
     fn statement(&mut self, text: &'static str) -> Result<Statement, Error> {
@@ -140,7 +213,7 @@ impl PostgresConn {
 
     /// Sends what is pending now.
     fn said(&mut self) -> Result<(), Error> {
-        if self.pending.is_empty() { Ok(()) } else { self.wait(async |_| Ok(())) }
+        if self.pending.is_empty() && self.owed.is_empty() { Ok(()) } else { self.wait(async |_| Ok(())) }
     }
 }
 
@@ -195,47 +268,49 @@ impl Conn for PostgresConn {
     }
 
     fn flush(&mut self, writes: &[Rows<'_>]) -> Result<(), Error> {
-        let mut ready = Vec::with_capacity(writes.len());
         for Rows { write, rows } in writes.iter().filter(|write| !write.rows.is_empty()) {
-            ready.push((self.statement(write.postgres)?, arrays(write, rows), *write, rows.len() as u64));
-        }
-        let touched = self.wait(async |client| {
-            let calls = ready.iter().map(|(statement, arrays, ..)| {
+            let statement = self.statement(write.postgres)?;
+            let (client, arrays) = (self.client.clone(), arrays(write, rows));
+            let answer = async move {
                 let arrays: Vec<_> = arrays.iter().map(Array::parameter).collect();
-                async move { client.execute(statement, &arrays).await }
-            });
-            join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()
-        })?;
-        for (touched, (_, _, write, wanted)) in touched.into_iter().zip(ready) {
-            if touched != wanted {
-                return Err(Error::Corrupt(format!("{}: {touched} rows instead of {wanted}", write.missed)));
-            }
+                client.execute(&statement, &arrays).await
+            };
+            self.words();
+            self.owed.push(Owed { answer: answer.boxed(), wanted: rows.len() as u64, missed: write.missed });
         }
+        self.send();
         Ok(())
     }
 
     fn begin_write(&mut self) -> Result<(), Error> {
         self.begun = true;
+        self.torn = None;
         self.say(BEGIN_WRITE);
         Ok(())
     }
 
     fn savepoint(&mut self) -> Result<(), Error> {
+        self.settle()?;
         self.say("SAVEPOINT job;");
         Ok(())
     }
 
     fn release(&mut self) -> Result<(), Error> {
+        self.settle()?;
         self.say("RELEASE SAVEPOINT job;");
         Ok(())
     }
 
     fn undo(&mut self) -> Result<(), Error> {
+        // What was sent since the savepoint is undone, however it went; before it everything was heard of.
+        self.said().or_else(|error| if self.dead { Err(error) } else { Ok(()) })?;
+        self.torn = None;
         self.say("ROLLBACK TO SAVEPOINT job; RELEASE SAVEPOINT job;");
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), Error> {
+        self.settle()?;
         self.say("COMMIT;");
         self.said()?;
         self.begun = false;
@@ -243,6 +318,7 @@ impl Conn for PostgresConn {
     }
 
     fn commit_with(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<(), Error> {
+        self.settle()?;
         let statement = self.statement(sql.postgres())?;
         let values = parameters(values);
         // After a statement that failed, COMMIT undoes: the first error tells.
@@ -256,6 +332,7 @@ impl Conn for PostgresConn {
 
     fn rollback(&mut self) {
         self.pending.clear();
+        self.owed.clear();
         if !std::mem::take(&mut self.begun) || self.dead {
             return;
         }
@@ -264,6 +341,7 @@ impl Conn for PostgresConn {
             tracing::warn!(%error, "rolling back failed");
             self.dead = true;
         }
+        self.torn = None;
     }
 
     fn begin_read(&mut self) -> Result<(), Error> {
@@ -309,12 +387,12 @@ fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<Parameter<'a>> {
 }
 
 /// A column of a multi-row statement.
-enum Array<'a> {
-    Text(Vec<Option<&'a str>>),
+enum Array {
+    Text(Vec<Option<String>>),
     Int(Vec<Option<i64>>),
 }
 
-impl Array<'_> {
+impl Array {
     fn parameter(&self) -> Parameter<'_> {
         match self {
             Array::Text(texts) => texts,
@@ -323,10 +401,12 @@ impl Array<'_> {
     }
 }
 
-fn arrays<'a>(write: &Write, rows: &[Vec<Value<'a>>]) -> Vec<Array<'a>> {
+fn arrays(write: &Write, rows: &[Vec<Value<'_>>]) -> Vec<Array> {
     let column = |(n, column): (usize, &Column)| match column {
         Column::Text => Array::Text(
-            rows.iter().map(|row| if let Some(Value::Text(text)) = row.get(n) { Some(*text) } else { None }).collect(),
+            rows.iter()
+                .map(|row| if let Some(Value::Text(text)) = row.get(n) { Some((*text).to_owned()) } else { None })
+                .collect(),
         ),
         Column::Int => Array::Int(
             rows.iter()
@@ -361,5 +441,68 @@ fn failed(error: tokio_postgres::Error) -> Error {
     match error.code().map(|code| &code.code()[..2]) {
         Some("22" | "23" | "42" | "54") => Error::Corrupt(text),
         _ => Error::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{self, given, values};
+
+    fn write(conn: &mut dyn Conn, write: &'static Write, rev: i64) -> Result<(), Error> {
+        let mut row = values!["thing", "a", "", rev, 0, 0, "{}"];
+        if std::ptr::eq(write, &sql::DOCUMENT_UPDATE) {
+            row.push(Value::Int(rev - 1));
+        }
+        conn.flush(&[Rows { write, rows: vec![row] }])
+    }
+
+    fn there(conn: &mut dyn Conn) -> i64 {
+        conn.begin_read().unwrap();
+        let found = conn.query(&sql::COUNT_ALL, &given!["thing"]).unwrap();
+        conn.end_read();
+        found[0].int(0).unwrap()
+    }
+
+    /// What a flush did is heard of later. It must be heard of before the commit, and nothing of it may stay.
+    #[test]
+    fn a_write_that_missed_is_never_committed() {
+        let Some(server) = testkit::Postgres::start() else { return };
+        let connect = Postgres::new(&server.url()).unwrap();
+        let mut conn = connect.writer().unwrap();
+        conn.batch(&connect.schema()).unwrap();
+        let missed = |outcome: Result<(), Error>| {
+            let error = outcome.expect_err("a row was missed").to_string();
+            assert!(error.contains("a document changed meanwhile: 0 rows instead of 1"), "{error}");
+        };
+        for raise in [false, true] {
+            conn.begin_write().unwrap();
+            write(&mut *conn, &sql::DOCUMENT_UPDATE, 7).unwrap();
+            missed(if raise { conn.commit_with(&sql::REV_RAISE, &given![1, 0]) } else { conn.commit() });
+            conn.rollback();
+        }
+        // Another job of the batch hears of it; the batch is doomed although that job goes on.
+        conn.begin_write().unwrap();
+        write(&mut *conn, &sql::DOCUMENT_INSERT, 1).unwrap();
+        write(&mut *conn, &sql::DOCUMENT_UPDATE, 7).unwrap();
+        missed(conn.query(&sql::COUNT_ALL, &given!["thing"]).map(drop));
+        missed(conn.commit());
+        conn.rollback();
+        assert_eq!(there(&mut *conn), 0);
+        // A savepoint ends it: what was written before stays good.
+        conn.begin_write().unwrap();
+        write(&mut *conn, &sql::DOCUMENT_INSERT, 1).unwrap();
+        conn.savepoint().unwrap();
+        write(&mut *conn, &sql::DOCUMENT_UPDATE, 7).unwrap();
+        conn.undo().unwrap();
+        conn.commit_with(&sql::REV_RAISE, &given![1, 0]).unwrap();
+        assert_eq!(there(&mut *conn), 1);
+        // And what the server itself refuses.
+        conn.begin_write().unwrap();
+        write(&mut *conn, &sql::DOCUMENT_INSERT, 2).unwrap();
+        let error = conn.commit_with(&sql::REV_RAISE, &given![2, 1]).unwrap_err().to_string();
+        assert!(error.contains("duplicate key"), "{error}");
+        conn.rollback();
+        assert!(conn.is_alive() && there(&mut *conn) == 1);
     }
 }
