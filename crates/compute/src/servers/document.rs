@@ -361,8 +361,7 @@ impl Document for TrashedGuest {
     }
 }
 
-/// A guest that must go from a host: one that the host reported and the store does not know, or one whose server is
-/// another host's now, or nobody's, be it that the trash was emptied.
+/// A guest that must go from a host: its server is another host's now, or nobody's, be it that the trash was emptied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// `SERVER/HOST`: a server may have left several hosts.

@@ -61,7 +61,9 @@ fn guest_seen(state: &Compute, tx: &mut Tx, host: &HostName, guest: &GuestObserv
     }
 }
 
-/// A guest that nobody wants on that host: it is asked to go, and forgotten when it has gone.
+/// A guest that the store does not want on that host. It is asked to go where the store has a word about its server at
+/// least as late as the guest's own: it was deleted, or is another host's. Of one that the store has never heard of, or
+/// that is further than the store knows, the store may be the older copy: it stays as it is, and a person decides.
 fn stray_seen(tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()> {
     if trash::is_on(tx, &guest.id, host)? {
         return Ok(());
@@ -71,12 +73,25 @@ fn stray_seen(tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()>
         (Some(tombstone), ObservedPower::Absent) => trash::bury(tx, &tombstone)?,
         (None, ObservedPower::Absent) | (Some(_), _) => {}
         (None, _) => {
-            tracing::warn!(host = %host, server = %guest.id, "a guest that the store does not know is removed");
+            if last_word(tx, &guest.id)?.is_none_or(|known| known < guest.generation) {
+                tracing::warn!(host = %host, server = %guest.id, "a guest that the store does not know is left alone: \
+                    nubo fsck names it on its host");
+                return Ok(());
+            }
+            tracing::warn!(host = %host, server = %guest.id, "a guest that has no place here any more is removed");
             let generation = guest.generation + 1;
             tx.create(&Tombstone::new(guest.id.clone(), host.clone(), generation))?;
         }
     }
     Ok(())
+}
+
+/// The last generation that the store knows of a server, deleted ones included.
+fn last_word(tx: &mut Tx, id: &ServerId) -> Result<Option<u64>> {
+    if let Some(server) = tx.get::<Server>(id)? {
+        return Ok(Some(server.generation));
+    }
+    Ok(tx.get::<DeletedServer>(id)?.map(|deleted| deleted.server.generation))
 }
 
 fn server_seen(state: &Compute, tx: &mut Tx, server: Stored<Server>, guest: &GuestObserved) -> Result<()> {

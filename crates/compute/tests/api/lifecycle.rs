@@ -140,29 +140,61 @@ async fn a_guest_that_stops_by_itself_is_shutoff_or_back() {
 }
 
 #[tokio::test]
-async fn a_lost_guest_is_made_again_and_a_stray_one_removed() {
+async fn a_lost_guest_is_made_again() {
     let cloud = Cloud::new(1).await;
     let id = cloud.active("web").await;
     cloud.host(0).lose_guest(&id.as_str().into());
     cloud.settle().await;
     assert_eq!(cloud.status(&id).await, "ACTIVE");
     assert_eq!(cloud.host(0).guests().len(), 1);
+}
 
-    let stray = agent_api::GuestSpec { id: "stray".into(), generation: 7, ..first_spec(&cloud).await };
-    cloud
-        .host(0)
-        .apply_now(agent_api::ViewDelta { put: vec![agent_api::ViewObject::Guest(stray)], ..Default::default() });
+/// An older copy of the store must not destroy what it has not heard of yet.
+#[tokio::test]
+async fn a_guest_goes_from_where_it_has_no_place_only_if_the_store_knows_better() {
+    use agent_api::{GuestSpec, ObservedPower, ViewDelta, ViewObject};
+    let cloud = Cloud::new(2).await;
+    let living = cloud.active("web").await;
+    let home = cloud.server(&living).await["OS-EXT-SRV-ATTR:host"].as_str().unwrap().to_owned();
+    let other = usize::from(home == "sim-1");
+    let deleted = cloud.active("gone").await;
+    cloud.delete(ALICE, &format!("/servers/{deleted}")).await.ok(204);
     cloud.settle().await;
-    let guests = cloud.host(0).guests();
-    let stray = guests.iter().find(|guest| guest.id.as_str() == "stray").unwrap();
-    assert_eq!(stray.power, agent_api::ObservedPower::Absent);
-    assert_eq!(cloud.status(&id).await, "ACTIVE");
+    let spec = spec_on(&cloud, &home).await;
+    let unknown = "77777777-7777-4777-8777-777777777777".to_owned();
+    for (id, generation, stays) in [
+        (&unknown, 1, true),
+        (&unknown, 7, true),
+        (&living, 1, false),
+        (&living, 99, true),
+        (&deleted, 1, false),
+        (&deleted, 99, true),
+    ] {
+        let stray = GuestSpec { id: id.as_str().into(), generation, ..spec.clone() };
+        cloud.host(other).apply_now(ViewDelta { put: vec![ViewObject::Guest(stray)], ..Default::default() });
+        // A whole report is no more believed than another.
+        cloud.report(true).await;
+        cloud.settle().await;
+        let guests = cloud.host(other).guests();
+        let power = guests.iter().find(|guest| guest.id.as_str() == id).map(|guest| guest.power);
+        let is_there = power.is_some_and(|power| power != ObservedPower::Absent);
+        assert_eq!(is_there, stays, "{id} of generation {generation}: {power:?}");
+        assert_eq!(cloud.status(&living).await, "ACTIVE");
+        cloud.host(other).lose_guest(&id.as_str().into());
+        cloud.report(true).await;
+        cloud.settle().await;
+    }
+    assert!(cloud.store.list::<compute::Tombstone>(store::Query::all()).await.unwrap().is_empty());
 }
 
 async fn first_spec(cloud: &Cloud) -> agent_api::GuestSpec {
+    spec_on(cloud, "sim-1").await
+}
+
+async fn spec_on(cloud: &Cloud, host: &str) -> agent_api::GuestSpec {
     use contract::Projector;
-    let compute = cloud.compute.clone();
-    let objects = cloud.store.read(move |reader| compute.whole(reader, &"sim-1".into())).await.unwrap();
+    let (compute, host) = (cloud.compute.clone(), base::HostName::new(host));
+    let objects = cloud.store.read(move |reader| compute.whole(reader, &host)).await.unwrap();
     objects
         .into_iter()
         .find_map(|object| match object {
