@@ -4,6 +4,7 @@
 //! them. Mending happens in transactions of its own; nothing is mended that was not asked for by kind and id, and
 //! nothing that is not found wrong again inside the transaction.
 
+use crate::claims::{self, Loose};
 use crate::references::{self, Dangling, Documents, Remedy, World};
 use agent_api::ViewObject;
 use base::{Env, HostName, Result};
@@ -99,7 +100,8 @@ impl Audit {
 
     /// The documents that this module looks into. One that cannot be read is left out here; the tables' check names it.
     fn world(&self, reader: &mut Reader) -> Result<World> {
-        let wanted: BTreeSet<&str> = references::kinds().into_iter().chain(NAMED.iter().copied()).collect();
+        let wanted: BTreeSet<&str> =
+            references::kinds().into_iter().chain(NAMED.iter().chain(claims::KINDS).copied()).collect();
         let mut world = World::new();
         for kind in self.kinds.iter().filter(|kind| wanted.contains(kind.name())) {
             let bodies = reader.bodies(kind)?.into_iter();
@@ -121,6 +123,13 @@ impl Audit {
         let loose = references::dangling(&world);
         let loose = loose.into_iter().filter(|it| !is_damaged(&it.target));
         all.extend(loose.map(|it| dangling(&world, &it)));
+        let claims = claims::loose(&world, reader.clock()).into_iter().filter(|it| {
+            // What a damaged document says of itself is nothing to go by.
+            let itself = (it.kind.to_owned(), it.id.clone());
+            !damaged.contains(&itself)
+                && it.misses.as_ref().is_none_or(|(kind, id)| !is_damaged(&format!("{kind} {id}")))
+        });
+        all.extend(claims.map(|it| claim(&world, it)));
         if !damaged.iter().any(|(kind, _)| kind == "port") {
             for (subnet, held) in references::addresses(&world) {
                 let count = held.len();
@@ -156,7 +165,7 @@ impl Audit {
         let request = format!("req-{}", Env::uuid(store.env()));
         let mut done = Vec::new();
         type Stage = fn(&Audit, &mut Tx, &BTreeSet<Object>) -> Result<Vec<String>>;
-        let stages: [Stage; 3] = [Audit::mend_rows, Audit::mend_references, Audit::mend_ledger];
+        let stages: [Stage; 4] = [Audit::mend_rows, Audit::mend_references, Audit::mend_claims, Audit::mend_ledger];
         for stage in stages {
             let (audit, wanted) = (self.clone(), wanted.clone());
             let cause = Cause::new(actor, request.clone(), "fsck.repair");
@@ -209,6 +218,21 @@ impl Audit {
         Ok(done)
     }
 
+    fn mend_claims(&self, tx: &mut Tx, wanted: &BTreeSet<Object>) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        let (world, now) = (self.world(tx)?, tx.now());
+        for it in claims::loose(&world, now) {
+            let kind = self.kinds.iter().find(|known| known.name() == it.kind);
+            let Some(kind) = kind.filter(|_| wanted.contains(&(it.kind.to_owned(), it.id.clone()))) else { continue };
+            match &it.mended {
+                Some(body) => tx.put_body(kind, &body.to_string())?,
+                None => tx.delete_body(kind, &it.id)?,
+            }
+            done.push(format!("{} {}: {}", it.kind, it.id, it.cure));
+        }
+        Ok(done)
+    }
+
     fn mend_ledger(&self, tx: &mut Tx, wanted: &BTreeSet<Object>) -> Result<Vec<String>> {
         let mut done = Vec::new();
         for row in contract::recount::miscounts(&self.recounts, tx)? {
@@ -243,6 +267,12 @@ fn dangling(world: &World, loose: &Dangling) -> Finding {
         cure: Some(cure(loose)),
         stuck: None,
     }
+}
+
+fn claim(world: &World, loose: Loose) -> Finding {
+    let name = name_of(world, loose.kind, &loose.id);
+    let (kind, cure) = (loose.kind.to_owned(), Some(loose.cure.to_owned()));
+    Finding { kind, id: loose.id, name, what: loose.what, cure, stuck: None }
 }
 
 fn name_of(world: &World, kind: &str, id: &str) -> Option<String> {

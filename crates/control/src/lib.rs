@@ -5,6 +5,7 @@
 //! comes back as a report.
 
 mod audit;
+mod claims;
 mod cloud;
 mod dry_run;
 mod explain;
@@ -25,6 +26,7 @@ mod watch_sight;
 
 pub use audit::{Audit, Finding};
 pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, TRASH_RETENTION_S};
+pub use model::deadline::{Deadlines, Operation};
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;
 pub use link::{Link, Observers, host};

@@ -53,6 +53,11 @@ impl Offline {
         Ok(Offline { store, audit })
     }
 
+    /// What is looked at: for maintenance, and for tests that plant damage.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// As `GET /nubo/v1/audit`.
     pub async fn answer(&self) -> Result<Value> {
         let audit = self.audit.clone();

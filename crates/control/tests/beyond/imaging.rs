@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use simhost::SimHost;
 use std::sync::Arc;
 use std::time::Duration;
-use store::Query;
+use store::{Document, Query};
 
 const NULL: Value = Value::Null;
 /// Longer than any test: what a host does then never comes.
@@ -169,6 +169,75 @@ async fn an_image_of_a_server_is_queued_at_once_and_bootable_in_the_end() {
     assert_eq!((actions.len(), &actions[0]["message"]), (1, &NULL), "{actions:?}");
     life.boot(&image).await;
     life.is_clean().await;
+}
+
+/// A control that is down, with a job in the middle of its work.
+async fn broken_off(lab: &Lab) -> (String, String) {
+    let life = lab.open().await;
+    let server = life.boot(&life.cloud.image().await).await;
+    lab.host.set_delay_ms(NEVER_MS);
+    let image = life.create_image(&server).await.body["image_id"].as_str().unwrap().to_owned();
+    for _ in 0..2000 {
+        if life.jobs().await.first().is_some_and(|job| job.lease.epoch > 0) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    life.die().await;
+    (server, image)
+}
+
+type Plant = fn(&mut store::Tx) -> Result<(), store::Error>;
+
+fn job_id(tx: &mut store::Tx) -> Result<String, store::Error> {
+    Ok(tx.list::<Job>(Query::all())?.remove(0).doc.id().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fsck_finds_and_mends_jobs_without_objects_and_objects_without_jobs() {
+    let lose_job: Plant = |tx| {
+        let id = job_id(tx)?;
+        tx.delete::<Job>(&id).map(drop)
+    };
+    let lose_image: Plant = |tx| {
+        let id = tx.list::<image::Image>(Query::all())?.into_iter().find(|it| it.doc.awaits.is_some()).unwrap();
+        tx.skip_trash();
+        tx.delete::<image::Image>(&id.doc.id).map(drop)
+    };
+    let age_lease: Plant = |tx| {
+        let (id, until) = (job_id(tx)?, tx.now().plus_s(-3600));
+        tx.modify::<Job>(&id, |job| job.lease.until = until).map(drop)
+    };
+    for (plant, expected) in
+        [(lose_job, vec!["image", "instance_action", "server"]), (lose_image, vec!["job"]), (age_lease, vec!["job"])]
+    {
+        let lab = Lab::new();
+        broken_off(&lab).await;
+        let url = format!("sqlite:{}", lab.folder.path().join("nubo.db").display());
+        let offline =
+            control::Offline::open(options(&url, &lab.folder.path().join("images")), Env::system()).await.unwrap();
+        assert_eq!(offline.findings().await.unwrap(), [], "a job that waits for the next control is no damage");
+        let cause = store::Cause::new("test", "", "plant");
+        offline.store().write(cause, move |tx| Ok(plant(tx)?)).await.unwrap();
+        let found = offline.findings().await.unwrap();
+        let kinds: Vec<&str> = found.iter().map(|it| it.kind.as_str()).filter(|kind| *kind != "quota").collect();
+        assert_eq!(kinds, expected, "{found:?}");
+        // What comes to light by a repair is repaired in the next round.
+        for _ in 0..3 {
+            let found = offline.findings().await.unwrap();
+            let objects =
+                found.into_iter().inspect(|it| assert!(it.cure.is_some(), "{it:?}")).map(|it| (it.kind, it.id));
+            offline.repair(objects.collect()).await.unwrap();
+        }
+        assert_eq!(offline.findings().await.unwrap(), []);
+        drop(offline);
+        // And control goes on from there.
+        lab.host.set_delay_ms(0);
+        let life = lab.open().await;
+        life.no_jobs().await;
+        life.is_clean().await;
+        life.die().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
