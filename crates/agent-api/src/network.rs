@@ -143,4 +143,7 @@ pub struct RouterObserved {
     /// The floating addresses that are in place.
     pub floating: Vec<FloatingIpId>,
     pub fault: Option<String>,
+    /// Fruitless attempts in a row, as of their last doubling.
+    #[serde(default)]
+    pub attempts: u32,
 }

@@ -1,6 +1,7 @@
 //! Why something is as it is: what each service says of its own objects.
 
 use base::{Result, Timestamp};
+use model::deadline::Passing;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use store::Reader;
@@ -34,6 +35,12 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Of something that has a deadline.
+    pub fn of(passing: &Passing, waiting_on: impl Into<String>, attempts: u32, last_error: Option<String>) -> Waiting {
+        let (since, deadline) = (passing.since, Some(passing.deadline));
+        Waiting { waiting_on: waiting_on.into(), since, deadline, attempts, last_error }
+    }
+
     /// In one sentence.
     pub fn sentence(&self) -> String {
         let mut text = format!("It waits for {} since {}", self.waiting_on, self.since.iso_seconds());

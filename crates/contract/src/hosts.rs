@@ -12,6 +12,12 @@ pub trait Hosts: Send + Sync {
     }
 }
 
+/// What is said after the name of a host that others wait for: none while it answers.
+pub fn silence(hosts: &dyn Hosts, host: &HostName) -> Option<String> {
+    let since = || hosts.last_seen(host).map(|at| format!(" since {}", at.iso_seconds())).unwrap_or_default();
+    (!hosts.is_alive(host)).then(|| format!(", which has not answered{}", since()))
+}
+
 /// Asks a host for something that must be answered at once. Filled in by `control`.
 #[async_trait::async_trait]
 pub trait Consoles: Send + Sync {

@@ -5,6 +5,7 @@
 //! take `&mut Reader` only look. None of them may wait for anything, and none may do anything outside the store.
 
 pub mod explain;
+pub mod guests;
 pub mod hosts;
 pub mod images;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod recount;
 pub mod snapshots;
 
 pub use explain::{Asking, Explain, Explanation, Waiting};
+pub use guests::{Guests, Running};
 pub use hosts::*;
 pub use images::*;
 pub use limits::*;

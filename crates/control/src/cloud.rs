@@ -13,9 +13,10 @@ use agent_api::{HostInventory, Report};
 use axum::body::Body;
 use base::{CloudId, Env, Fault, ImageId, Result};
 use compute::Compute;
-use contract::{Hosts, Miscount, Projector, Recount};
+use contract::{Guests, Hosts, Miscount, Projector, Recount};
 use http::{Request, Response};
 use identity::Identity;
+use model::deadline::Deadlines;
 use network::Network;
 use policy::Policy;
 use rest::{Gateway, GatewayOptions};
@@ -54,6 +55,8 @@ pub struct CloudOptions {
     pub history_retention_s: i64,
     /// Nova's `reclaim_instance_interval`; 0: no soft delete.
     pub reclaim_instance_interval_s: i64,
+    /// Until when what is on its way may be so.
+    pub deadlines: Deadlines,
 }
 
 /// How long the past is kept unless somebody says otherwise: thirty days.
@@ -123,15 +126,21 @@ impl Cloud {
         let hosts: Arc<dyn Hosts> = Arc::new(sessions.clone());
         let mut image_options = image::Options::new(&options.images);
         image_options.format_enforcement = options.image_format_enforcement;
+        image_options.deadlines = options.deadlines;
         image_options.quota.limits = Some(identity.clone());
         let image = image::Service::new(store.clone(), env.clone(), image_options)?;
-        let network_options = network::Options { uplink: options.masquerade.clone(), ..network::Options::default() };
+        let network_options = network::Options {
+            uplink: options.masquerade.clone(),
+            deadlines: options.deadlines,
+            ..network::Options::default()
+        };
         let network = Network::new(store.clone(), env.clone(), network_options, policy.clone());
         let compute = Compute::new(
             store.clone(),
             env.clone(),
             compute::Options {
                 reclaim_interval_s: options.reclaim_instance_interval_s,
+                deadlines: options.deadlines,
                 ..compute::Options::default()
             },
             image.clone(),
@@ -140,6 +149,8 @@ impl Cloud {
             Arc::new(sessions.clone()),
             policy.clone(),
         );
+        let guests: Arc<dyn Guests> = compute.clone();
+        network.meet(Arc::downgrade(&hosts), Arc::downgrade(&guests));
         let projectors: Vec<Arc<dyn Projector>> = vec![network.clone(), compute.clone()];
         sessions.set_projectors(projectors.clone());
         let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), compute.clone()];

@@ -3,6 +3,8 @@
 
 #[path = "beyond/cloud.rs"]
 mod cloud;
+#[path = "beyond/deadlines.rs"]
+mod deadlines;
 #[path = "beyond/dry_run.rs"]
 mod dry_run;
 #[path = "beyond/idempotency.rs"]
@@ -42,6 +44,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: control::TRASH_RETENTION_S,
         reclaim_instance_interval_s: 0,
+        deadlines: Default::default(),
     };
     Cloud::open(options, Env::system()).await.unwrap()
 }

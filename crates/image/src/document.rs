@@ -1,6 +1,6 @@
 //! What the store keeps of images and of their members.
 
-use base::{ImageId, ProjectId, ServerId};
+use base::{ImageId, ProjectId, ServerId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Document, Keys};
@@ -38,10 +38,27 @@ pub struct Image {
     /// The transfer that runs, by its nonce. Its process holds a lock on the transfer's file; a transfer whose file is
     /// not locked is dead, and the sweeper puts the image back to `queued`.
     pub transfer: Option<String>,
+    /// When the transfer that runs began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer_since: Option<Timestamp>,
+    /// How the last transfers ended that brought nothing; none once bytes have come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
     /// The server whose disk a job brings; none: its bytes come from clients, or have come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaits: Option<ServerId>,
 }
+
+/// Transfers in a row that came to nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failed {
+    pub attempts: u32,
+    /// Why the last one ended, for the owner.
+    pub message: String,
+}
+
+/// The most bytes of a message that are kept.
+const MESSAGE_BYTES: usize = 1_000;
 
 /// Bytes at rest, and what was found out about them while they came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +130,29 @@ impl Visibility {
 }
 
 impl Image {
+    /// A transfer begins now.
+    pub fn begin_transfer(&mut self, nonce: &str, now: Timestamp) {
+        self.transfer = Some(nonce.to_owned());
+        self.transfer_since = Some(now);
+    }
+
+    /// The transfer that ran brought what was awaited.
+    pub fn end_transfer(&mut self) {
+        (self.transfer, self.transfer_since, self.failed) = (None, None, None);
+    }
+
+    /// The transfer that ran came to nothing, and others may bring the bytes.
+    pub fn fail_transfer(&mut self, why: &str) {
+        let attempts = self.failed.take().map_or(0, |failed| failed.attempts).saturating_add(1);
+        self.end_transfer();
+        let mut end = why.len().min(MESSAGE_BYTES);
+        while !why.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.failed = Some(Failed { attempts, message: why[..end].replace('\0', " ") });
+        self.status = Status::Queued;
+    }
+
     /// Mebibytes that the image counts towards `image_size_total`.
     pub fn quota_mib(&self) -> i64 {
         let bytes = self.contents.as_ref().map_or(0, |contents| contents.size_bytes);

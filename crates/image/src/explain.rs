@@ -1,6 +1,7 @@
 //! Why an image is as it is.
 
 use crate::Service;
+use crate::data::SENDER;
 use crate::document::{Image, Member, Status, Visibility};
 use base::Result;
 use contract::{Asking, Explain, Explanation, Waiting};
@@ -13,7 +14,7 @@ impl Explain for Service {
     }
 
     fn explain(&self, reader: &mut Reader, asking: &Asking, _: &str, id: &str) -> Result<Option<Explanation>> {
-        let Some(image) = reader.get::<Image>(id)? else { return Ok(None) };
+        let Some(image) = reader.get::<Image>(id)?.map(|stored| stored.doc) else { return Ok(None) };
         if !may_see(reader, asking, &image)? {
             return Ok(None);
         }
@@ -23,7 +24,10 @@ impl Explain for Service {
             (Status::Queued | Status::Saving, _) if job.is_some() => {
                 "It is made from the disk of a server, which its host copies and sends.".to_owned()
             }
-            (Status::Queued, _) => "It has no bytes: upload them, or stage and import them.".to_owned(),
+            (Status::Queued, _) => match &image.failed {
+                Some(failed) => format!("It has no bytes, and the last transfer ended: {}", failed.message),
+                None => "It has no bytes: upload them, or stage and import them.".to_owned(),
+            },
             (Status::Saving, _) => "An upload of its bytes runs.".to_owned(),
             (Status::Uploading, _) if running => "Its bytes are being staged.".to_owned(),
             (Status::Uploading, _) => "Its bytes are staged and wait for an import.".to_owned(),
@@ -34,15 +38,14 @@ impl Explain for Service {
             },
             (Status::Active, None) => "It is active without bytes.".to_owned(),
         };
-        // An upload lives while its process holds its file; one that died is put back to queued within seconds.
+        // An upload lives while its process holds its file; one that died, or is late, is put back to queued.
         let of_job = job.map(|job| job.waiting("the host of its server to hand over the disk"));
-        let waiting = of_job.or_else(|| running.then(|| Waiting {
-            waiting_on: "the client that sends its bytes".to_owned(),
-            since: image.updated,
-            deadline: None,
-            attempts: 0,
-            last_error: None,
-        }));
+        let since = image.transfer_since.filter(|_| running);
+        let waiting = of_job.or_else(|| {
+            let failed = image.failed.clone();
+            let (attempts, error) = failed.map_or((0, None), |failed| (failed.attempts, Some(failed.message)));
+            since.map(|since| Waiting::of(&self.passing(since), SENDER, attempts, error))
+        });
         let mut found = Explanation {
             kind: "image",
             id: id.to_owned(),

@@ -22,8 +22,9 @@ pub use data::{SnapshotIntake, Sweeper};
 pub use document::{Image, Member};
 pub use policy_rules::RULES;
 
-use base::{Env, ImageId, Result};
+use base::{Env, ImageId, Result, Timestamp};
 use data::Files;
+use model::deadline::{Deadlines, Operation, Passing};
 use policy::Policy;
 use rest::{Access, DryRun, Envelope, Method, Route, Undo};
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ pub struct Options {
     pub size_limit_bytes: u64,
     pub format_limits: format::Limits,
     pub quota: quota::Quota,
+    pub deadlines: Deadlines,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             size_limit_bytes: 1 << 40,
             format_limits: format::Limits::default(),
             quota: quota::Quota::default(),
+            deadlines: Deadlines::default(),
         }
     }
 }
@@ -130,6 +133,11 @@ impl Service {
             quota::COUNT | quota::SIZE => self.options.quota.limit(reader, &project.into(), resource),
             _ => Ok(None),
         }
+    }
+
+    /// A transfer that has run since then.
+    pub(crate) fn passing(&self, since: Timestamp) -> Passing {
+        self.options.deadlines.passing(Operation::Image, since)
     }
 
     /// The service as the gateway takes it.

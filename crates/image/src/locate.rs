@@ -38,6 +38,8 @@ impl Images for Service {
             contents: None,
             staged: None,
             transfer: None,
+            transfer_since: None,
+            failed: None,
             awaits: Some(new.server.clone()),
         };
         crate::images::within_limits(&image)?;

@@ -75,6 +75,7 @@ impl Ports for crate::Network {
             }
             // Where a port is wired is no change of its own: the revision stays.
             port.host = host.clone();
+            port.wanted_at = (!host.is_empty()).then(|| tx.now());
             tx.update(&port)?;
         }
         Ok(())
@@ -171,7 +172,10 @@ impl Ports for crate::Network {
         for one in reported {
             let known = tx.doc::<Port>(&one.id)?.is_some_and(|port| port.host == *host);
             if known {
-                tx.put(&Observed { id: one.id.clone(), host: host.clone(), up: one.up, fault: cut(&one.fault) })?;
+                let before = tx.doc::<Observed>(&one.id)?.filter(|before| before.host == *host);
+                let down_at = before.and_then(|before| if before.up { Some(tx.now()) } else { before.down_at });
+                let (down_at, fault) = (down_at.filter(|_| !one.up), cut(&one.fault));
+                tx.put(&Observed { id: one.id.clone(), host: host.clone(), up: one.up, fault, down_at })?;
             }
         }
         Ok(())
@@ -181,10 +185,15 @@ impl Ports for crate::Network {
         for one in reported {
             let known = tx.doc::<Router>(&one.id)?.is_some_and(|router| router.host == *host);
             if known {
-                let mut floating = one.floating.clone();
-                floating.sort();
-                floating.truncate(10_000);
-                tx.put(&routers::Observed { id: one.id.clone(), host: host.clone(), up: one.up, floating, fault: cut(&one.fault) })?;
+                let before = tx.doc::<routers::Observed>(&one.id)?.filter(|before| before.host == *host);
+                let mut now = routers::Observed::of(one, before, tx.now());
+                // What was taken away on purpose is not missed.
+                for id in now.missing.keys().cloned().collect::<Vec<_>>() {
+                    if tx.doc::<FloatingIp>(&id)?.is_none_or(|floating| floating.router_id.as_ref() != Some(&one.id)) {
+                        now.missing.remove(&id);
+                    }
+                }
+                tx.put(&routers::Observed { host: host.clone(), fault: cut(&one.fault), ..now })?;
             }
         }
         Ok(())
@@ -328,6 +337,7 @@ fn give_back(tx: &mut Tx, mut port: Port) -> Result<()> {
     port.device_id.clear();
     port.device_owner.clear();
     port.host = HostName::default();
+    port.wanted_at = None;
     port.attached = None;
     ports::put(tx, &old, &mut port)
 }

@@ -1,11 +1,12 @@
 //! Why networks, ports, routers and floating addresses are as they are.
 
 use crate::floatingips::FloatingIp;
-use crate::ports::{self, Port};
-use crate::routers::{self, Router};
+use crate::pending::{self, Seen};
+use crate::ports::Port;
+use crate::routers::Router;
 use crate::standard::Look;
-use crate::{Network, networks, status};
-use base::{HostName, Result, Timestamp};
+use crate::{Network, networks};
+use base::{HostName, Result};
 use contract::{Asking, Explain, Explanation, Waiting};
 use serde_json::json;
 use store::Reader;
@@ -18,9 +19,9 @@ impl Explain for Network {
     fn explain(&self, reader: &mut Reader, asking: &Asking, kind: &str, id: &str) -> Result<Option<Explanation>> {
         match kind {
             "network" => network(reader, asking, id),
-            "port" => port(reader, asking, id),
-            "router" => router(reader, asking, id),
-            "floatingip" => floating(reader, asking, id),
+            "port" => port(self, reader, asking, id),
+            "router" => router(self, reader, asking, id),
+            "floatingip" => floating(self, reader, asking, id),
             _ => Ok(None),
         }
     }
@@ -30,14 +31,39 @@ fn explanation(kind: &'static str, id: &str, state: &str, why: impl Into<String>
     Explanation { kind, id: id.to_owned(), state: state.to_owned(), why: why.into(), ..Explanation::default() }
 }
 
-/// Something that a host is still to do. Nothing of the network has a deadline of its own: hosts go on trying, and a
-/// server that waits for its ports has one.
-fn waits(on: String, since: Timestamp, error: Option<String>) -> Option<Waiting> {
-    Some(Waiting { waiting_on: on, since, deadline: None, attempts: 0, last_error: error })
+/// Adds what it waits for, and once the deadline has passed the fault with cause and cure.
+fn add_waiting<S>(found: &mut Explanation, reader: &Reader, seen: &Seen<S>, on: String, cure: &str) {
+    let Some(passing) = &seen.passing else { return };
+    let error = seen.last_error();
+    if passing.is_overdue(reader.clock()) {
+        found.why = passing.fault(&on, error.as_deref(), cure);
+        found.details.insert("fault".into(), json!({"message": found.why, "created": passing.deadline.iso_seconds()}));
+    }
+    found.waiting = Some(Waiting::of(passing, on, seen.attempts, error));
 }
 
 fn named(asking: &Asking, host: &HostName) -> String {
     if asking.admin { format!("host {host}") } else { "its host".to_owned() }
+}
+
+impl Network {
+    /// The host as the asker may know it, with what is to be done there.
+    fn awaited(&self, asking: &Asking, host: &HostName, what: &str) -> String {
+        let name = named(asking, host);
+        match self.silence(host) {
+            _ if host.is_empty() => "any host that answers".to_owned(),
+            Some(silence) => format!("{name}{silence}"),
+            None => format!("{name} {what}"),
+        }
+    }
+
+    fn cure(&self, host: &HostName, else_: &'static str) -> &'static str {
+        match self.silence(host) {
+            _ if host.is_empty() => "It goes on by itself when a host answers.",
+            Some(_) => "It goes on by itself when its host answers again.",
+            None => else_,
+        }
+    }
 }
 
 fn network(reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {
@@ -59,26 +85,31 @@ fn network(reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Expl
     Ok(Some(found))
 }
 
-fn port(reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {
-    let Some(stored) = reader.get::<Port>(id)?.filter(|port| asking.may_see(&port.project_id)) else {
+fn port(net: &Network, reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {
+    let Some(port) = reader.doc::<Port>(id)?.filter(|port| asking.may_see(&port.project_id)) else {
         return Ok(None);
     };
-    let port = &stored.doc;
-    let seen = reader.doc::<ports::Observed>(id)?.filter(|seen| seen.host == port.host);
-    let of_router = if port.is_router_owned() { reader.doc::<routers::Observed>(&port.device_id)? } else { None };
-    let state = status::port(port, seen.as_ref(), of_router.is_some_and(|router| router.up)).as_str();
-    let fault = seen.as_ref().and_then(|seen| seen.fault.clone());
-    let why = match &fault {
+    let seen = pending::port(net, reader, &port)?;
+    let state = seen.state.as_str();
+    let why = match &seen.fault {
         Some(fault) => format!("The host could not wire it: {fault}"),
         None if !port.admin_state_up => "Its owner has switched it off.".to_owned(),
         None if port.is_router_owned() => "It stands and falls with its router.".to_owned(),
         None if port.host.is_empty() => "Nothing that runs on a host uses it.".to_owned(),
         None if state == "ACTIVE" => "It is wired.".to_owned(),
+        None if port.attached.is_none() => "It is bound to a host, and no server uses it there.".to_owned(),
+        None if seen.passing.is_none() => "Its server does not run.".to_owned(),
         None => "It is not wired yet.".to_owned(),
     };
     let mut found = explanation("port", id, state, why);
-    let wanted = port.admin_state_up && !port.host.is_empty() && state != "ACTIVE";
-    found.waiting = waits(format!("{} to wire it", named(asking, &port.host)), stored.updated, fault).filter(|_| wanted);
+    if port.is_router_owned() {
+        let cure = net.cure(&seen.host, "It is still tried and leaves ERROR with its router.");
+        add_waiting(&mut found, reader, &seen, format!("router {} to come up", port.device_id), cure);
+    } else {
+        let on = net.awaited(asking, &seen.host, "to wire it");
+        let cure = "It is still tried and leaves ERROR when it is wired; a hard reboot of its server wires it anew.";
+        add_waiting(&mut found, reader, &seen, on, net.cure(&seen.host, cure));
+    }
     found.details.insert("device_id".into(), json!(port.device_id));
     if asking.admin {
         found.details.insert("host".into(), json!(port.host));
@@ -86,54 +117,48 @@ fn port(reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explana
     Ok(Some(found))
 }
 
-fn router(reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {
-    let Some(stored) = reader.get::<Router>(id)?.filter(|router| asking.may_see(&router.project_id)) else {
+fn router(net: &Network, reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {
+    let Some(router) = reader.doc::<Router>(id)?.filter(|router| asking.may_see(&router.project_id)) else {
         return Ok(None);
     };
-    let idle = stored.is_idle(reader)?;
-    let seen = reader.doc::<routers::Observed>(id)?.filter(|seen| seen.host == stored.host);
-    let state = status::router(idle, seen.as_ref());
-    let fault = seen.as_ref().and_then(|seen| seen.fault.clone());
-    let why = match &fault {
+    let seen = pending::router(net, reader, &router)?;
+    let why = match &seen.fault {
         Some(fault) => format!("The host could not bring it up: {fault}"),
-        None if idle => "It joins nothing, so no host needs it.".to_owned(),
-        None if stored.host.is_empty() => "No host has been found for it yet.".to_owned(),
-        None if state == "ACTIVE" => "It is up on the first host, by name, that answered.".to_owned(),
+        None if !router.admin_state_up => "Its owner has switched it off.".to_owned(),
+        None if router.is_idle(reader)? => "It joins nothing, so no host needs it.".to_owned(),
+        None if router.host.is_empty() => "No host has been found for it yet.".to_owned(),
+        None if seen.state == "ACTIVE" => "It is up on the first host, by name, that answered.".to_owned(),
         None => "Its host has not said yet that it is up. It is not moved: only a host that is proven stopped may be \
                  replaced."
             .to_owned(),
     };
-    let mut found = explanation("router", id, state, why);
-    let on = match stored.host.is_empty() {
-        true => "any host that answers".to_owned(),
-        false => format!("{} to bring it up", named(asking, &stored.host)),
-    };
-    found.waiting = waits(on, stored.updated, fault).filter(|_| state != "ACTIVE");
+    let mut found = explanation("router", id, seen.state, why);
+    let on = net.awaited(asking, &router.host, "to bring it up");
+    let cure = "It is still tried and leaves ERROR when it is up; switching it off and on again gives it the whole time.";
+    add_waiting(&mut found, reader, &seen, on, net.cure(&router.host, cure));
     if asking.admin {
-        found.details.insert("host".into(), json!(stored.host));
+        found.details.insert("host".into(), json!(router.host));
     }
     Ok(Some(found))
 }
 
-fn floating(reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {
-    let Some(stored) = reader.get::<FloatingIp>(id)?.filter(|floating| asking.may_see(&floating.project_id)) else {
+fn floating(net: &Network, reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {
+    let Some(floating) = reader.doc::<FloatingIp>(id)?.filter(|floating| asking.may_see(&floating.project_id)) else {
         return Ok(None);
     };
-    let router = stored.router_id.clone();
-    let seen = match &router {
-        Some(router) => reader.doc::<routers::Observed>(router)?,
-        None => None,
-    };
-    let state = status::floating(&stored, seen.as_ref());
-    let why = match state {
+    let seen = pending::floating(net, reader, &floating)?;
+    let why = match seen.state {
         "ACTIVE" => "Its router translates it.",
-        _ if stored.port_id.is_none() => "It is not associated with a port.",
+        _ if floating.port_id.is_none() => "It is not associated with a port.",
+        _ if seen.passing.is_none() => "Its router is switched off.",
         _ => "Its router has not said yet that it translates it.",
     };
-    let mut found = explanation("floatingip", id, state, why);
-    let on = format!("router {}", router.as_ref().map(|id| id.to_string()).unwrap_or_default());
-    let error = seen.and_then(|seen| seen.fault);
-    found.waiting = waits(on, stored.updated, error).filter(|_| stored.port_id.is_some() && state != "ACTIVE");
-    found.details.insert("port_id".into(), json!(stored.port_id));
+    let mut found = explanation("floatingip", id, seen.state, why);
+    let router = floating.router_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let silence = net.silence(&seen.host).map(|silence| format!(" on {}{silence}", named(asking, &seen.host)));
+    let on = format!("router {router}{} to translate it", silence.map(|it| it + ",").unwrap_or_default());
+    let cure = "It is still tried and leaves ERROR when its router translates it; or associate it anew.";
+    add_waiting(&mut found, reader, &seen, on, net.cure(&seen.host, cure));
+    found.details.insert("port_id".into(), json!(floating.port_id));
     Ok(Some(found))
 }

@@ -31,18 +31,19 @@ pub mod versions;
 
 mod attach;
 mod explain;
+mod pending;
 mod reconcile;
 mod recount;
 mod rules;
 mod undo;
 
 use base::{Env, Result};
-use contract::Hosts;
+use contract::{Guests, Hosts};
 use engine::Reconciler;
 use policy::Policy;
 use rest::{Call, Envelope, Service};
 use standard::Ctx;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use store::{Cause, Reader, Store, Tx};
 
 pub use rules::RULES;
@@ -60,11 +61,13 @@ pub struct Options {
     pub physical_networks: Vec<String>,
     /// Masquerade outward through this interface; none: not at all.
     pub uplink: Option<String>,
+    pub deadlines: model::deadline::Deadlines,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { mtu: 1500, physical_networks: vec!["public".into()], uplink: None }
+        let physical_networks = vec!["public".into()];
+        Options { mtu: 1500, physical_networks, uplink: None, deadlines: Default::default() }
     }
 }
 
@@ -74,12 +77,26 @@ pub struct Network {
     pub(crate) env: Env,
     pub(crate) options: Options,
     policy: Arc<Policy>,
+    around: OnceLock<Around>,
+}
+
+/// Who stands around this service, and is made after it. Not held: they hold this service.
+struct Around {
+    hosts: Weak<dyn Hosts>,
+    guests: Weak<dyn Guests>,
 }
 
 impl Network {
     /// `policy` knows [`RULES`].
     pub fn new(store: Store, env: Env, options: Options, policy: Arc<Policy>) -> Arc<Network> {
-        Arc::new(Network { store, env, options, policy })
+        Arc::new(Network { store, env, options, policy, around: OnceLock::new() })
+    }
+
+    /// Set once, after the others stand. Without them every host counts as alive, and every server as running.
+    pub fn meet(&self, hosts: Weak<dyn Hosts>, guests: Weak<dyn Guests>) {
+        if self.around.set(Around { hosts, guests }).is_err() {
+            tracing::error!("the network service met the others twice");
+        }
     }
 
     /// Prefix, envelope, policy and all routes.

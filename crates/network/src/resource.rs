@@ -33,7 +33,7 @@ pub trait Resource: Document + PartialEq {
     fn not_found(id: &str) -> Fault;
 
     /// The object as an administrator sees it, without the standard attributes.
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>>;
+    fn show(&self, reader: &mut Reader, net: &Network) -> Result<Map<String, Value>>;
 
     /// What policies look at.
     fn target(&self, _reader: &mut Reader) -> Result<Target<'static>> {
@@ -119,7 +119,7 @@ pub fn shown<R: Resource>(reader: &mut Reader, ctx: &Ctx, doc: &R) -> Result<Map
 }
 
 fn shown_to<R: Resource>(reader: &mut Reader, ctx: &Ctx, doc: &R, target: &Target) -> Result<Map<String, Value>> {
-    let mut object = doc.show(reader)?;
+    let mut object = doc.show(reader, &ctx.net)?;
     object.insert("id".into(), doc.id().into());
     object.insert("project_id".into(), doc.project_id().into());
     object.insert("tenant_id".into(), doc.project_id().into());

@@ -4,6 +4,15 @@ use crate::floatingips::FloatingIp;
 use crate::ports::{FLOATING, Observed as PortObserved, Port, SERVICE};
 use crate::routers::Observed as RouterObserved;
 
+/// Whether something has to come about, and whether its deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It rests: nothing has to.
+    No,
+    On,
+    Over,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortState {
     Active,
@@ -28,10 +37,11 @@ impl PortState {
 
 /// `observed` is what the host reports to which the port is bound now; `router_up` whether the router of a router's
 /// port stands.
-pub fn port(port: &Port, observed: Option<&PortObserved>, router_up: bool) -> PortState {
+pub fn port(port: &Port, observed: Option<&PortObserved>, router_up: bool, wait: Wait) -> PortState {
     let wired = |up: bool| match (port.admin_state_up, up) {
         (false, _) => PortState::Down,
         (true, true) => PortState::Active,
+        (true, false) if wait == Wait::Over => PortState::Error,
         (true, false) => PortState::Down,
     };
     match port.device_owner.as_str() {
@@ -41,32 +51,33 @@ pub fn port(port: &Port, observed: Option<&PortObserved>, router_up: bool) -> Po
         _ if port.is_router_owned() => wired(router_up),
         _ if port.host.is_empty() || !port.admin_state_up => PortState::Down,
         _ => match observed {
-            None => PortState::Build,
+            None if wait == Wait::On => PortState::Build,
             Some(observed) if observed.fault.is_some() => PortState::Error,
-            Some(observed) => wired(observed.up),
+            other => wired(other.is_some_and(|observed| observed.up)),
         },
     }
 }
 
 /// A router that joins nothing, or is switched off (`idle`), has nothing to wait for.
-pub fn router(idle: bool, observed: Option<&RouterObserved>) -> &'static str {
+pub fn router(idle: bool, observed: Option<&RouterObserved>, wait: Wait) -> &'static str {
     match observed {
         _ if idle => "ACTIVE",
-        None => "ALLOCATING",
         Some(observed) if observed.fault.is_some() => "ERROR",
         Some(observed) if observed.up => "ACTIVE",
-        Some(_) => "ALLOCATING",
+        _ if wait == Wait::Over => "ERROR",
+        _ => "ALLOCATING",
     }
 }
 
 /// `observed` is what is reported of the floating address's router.
-pub fn floating(floating: &FloatingIp, observed: Option<&RouterObserved>) -> &'static str {
+pub fn floating(floating: &FloatingIp, observed: Option<&RouterObserved>, wait: Wait) -> &'static str {
     if floating.port_id.is_none() {
         return "DOWN";
     }
     match observed {
         Some(observed) if observed.floating.contains(&floating.id) => "ACTIVE",
         Some(observed) if observed.fault.is_some() => "ERROR",
+        _ if wait == Wait::Over => "ERROR",
         _ => "DOWN",
     }
 }
@@ -91,25 +102,31 @@ mod tests {
     #[test]
     fn ports() {
         use PortState::*;
-        let seen = |up, fault: Option<&str>| Some(PortObserved { id: PortId::new("p"), host: HostName::new("h"), up, fault: fault.map(str::to_owned) });
-        for (owner, host, admin_up, observed, router_up, expected) in [
-            ("", "", true, None, false, Down),
-            ("compute:nova", "", true, None, false, Down),
-            ("compute:nova", "h", true, None, false, Build),
-            ("compute:nova", "h", true, seen(true, None), false, Active),
-            ("compute:nova", "h", true, seen(false, None), false, Down),
-            ("compute:nova", "h", true, seen(false, Some("no tap")), false, Error),
-            ("compute:nova", "h", false, seen(true, None), false, Down),
-            ("compute:nova", "h", false, None, false, Down),
-            (INTERFACE, "", true, None, true, Active),
-            (INTERFACE, "", true, None, false, Down),
-            (GATEWAY, "", true, None, true, Active),
-            (GATEWAY, "", false, None, true, Down),
-            (FLOATING, "", true, None, true, NotApplicable),
-            (SERVICE, "", true, None, true, Down),
+        let seen = |up, fault: Option<&str>| Some(PortObserved { id: PortId::new("p"), host: HostName::new("h"), up, fault: fault.map(str::to_owned), down_at: None });
+        use Wait::*;
+        for (owner, host, admin_up, observed, router_up, wait, expected) in [
+            ("", "", true, None, false, No, Down),
+            ("compute:nova", "", true, None, false, No, Down),
+            ("compute:nova", "h", true, None, false, On, Build),
+            ("compute:nova", "h", true, None, false, Over, Error),
+            ("compute:nova", "h", true, None, false, No, Down),
+            ("compute:nova", "h", true, seen(true, None), false, No, Active),
+            ("compute:nova", "h", true, seen(false, None), false, No, Down),
+            ("compute:nova", "h", true, seen(false, None), false, On, Down),
+            ("compute:nova", "h", true, seen(false, None), false, Over, Error),
+            ("compute:nova", "h", true, seen(false, Some("no tap")), false, On, Error),
+            ("compute:nova", "h", false, seen(true, None), false, No, Down),
+            ("compute:nova", "h", false, None, false, No, Down),
+            (INTERFACE, "", true, None, true, No, Active),
+            (INTERFACE, "", true, None, false, On, Down),
+            (INTERFACE, "", true, None, false, Over, Error),
+            (GATEWAY, "", true, None, true, No, Active),
+            (GATEWAY, "", false, None, true, No, Down),
+            (FLOATING, "", true, None, true, No, NotApplicable),
+            (SERVICE, "", true, None, true, No, Down),
         ] {
-            let state = port(&a_port(owner, host, admin_up), observed.as_ref(), router_up);
-            assert_eq!(state, expected, "{owner} on {host:?}, up {admin_up}, {observed:?}, router {router_up}");
+            let state = port(&a_port(owner, host, admin_up), observed.as_ref(), router_up, wait);
+            assert_eq!(state, expected, "{owner} on {host:?}, up {admin_up}, {observed:?}, router {router_up}, {wait:?}");
         }
     }
 
@@ -117,32 +134,39 @@ mod tests {
     fn routers_and_floating_addresses() {
         let seen = |up, fault: Option<&str>, floating: &[&str]| {
             let floating = floating.iter().map(|id| (*id).into()).collect();
-            Some(RouterObserved { id: "r".into(), host: "h".into(), up, floating, fault: fault.map(str::to_owned) })
+            let fault = fault.map(str::to_owned);
+            let (host, missing) = ("h".into(), Default::default());
+            Some(RouterObserved { id: "r".into(), host, up, floating, fault, down_at: None, missing, attempts: 0 })
         };
-        for (idle, observed, expected) in [
-            (true, None, "ACTIVE"),
-            (false, None, "ALLOCATING"),
-            (false, seen(false, None, &[]), "ALLOCATING"),
-            (false, seen(true, None, &[]), "ACTIVE"),
-            (false, seen(true, Some("x"), &[]), "ERROR"),
-            (true, seen(false, Some("x"), &[]), "ACTIVE"),
+        for (idle, observed, wait, expected) in [
+            (true, None, Wait::No, "ACTIVE"),
+            (false, None, Wait::On, "ALLOCATING"),
+            (false, None, Wait::Over, "ERROR"),
+            (false, seen(false, None, &[]), Wait::On, "ALLOCATING"),
+            (false, seen(false, None, &[]), Wait::Over, "ERROR"),
+            (false, seen(true, None, &[]), Wait::No, "ACTIVE"),
+            (false, seen(true, Some("x"), &[]), Wait::No, "ERROR"),
+            (true, seen(false, Some("x"), &[]), Wait::No, "ACTIVE"),
         ] {
-            assert_eq!(router(idle, observed.as_ref()), expected, "{idle} {observed:?}");
+            assert_eq!(router(idle, observed.as_ref(), wait), expected, "{idle} {observed:?} {wait:?}");
         }
-        for (port, observed, expected) in [
-            (None, None, "DOWN"),
-            (None, seen(true, None, &["f"]), "DOWN"),
-            (Some("p"), None, "DOWN"),
-            (Some("p"), seen(true, None, &["g"]), "DOWN"),
-            (Some("p"), seen(true, None, &["f"]), "ACTIVE"),
-            (Some("p"), seen(false, Some("x"), &[]), "ERROR"),
+        for (port, observed, wait, expected) in [
+            (None, None, Wait::No, "DOWN"),
+            (None, seen(true, None, &["f"]), Wait::No, "DOWN"),
+            (Some("p"), None, Wait::On, "DOWN"),
+            (Some("p"), None, Wait::Over, "ERROR"),
+            (Some("p"), seen(true, None, &["g"]), Wait::On, "DOWN"),
+            (Some("p"), seen(true, None, &["g"]), Wait::Over, "ERROR"),
+            (Some("p"), seen(true, None, &["f"]), Wait::No, "ACTIVE"),
+            (Some("p"), seen(false, Some("x"), &[]), Wait::On, "ERROR"),
         ] {
             let one = json!({
                 "id": "f", "project_id": "", "network_id": "n", "address": "1.2.3.4", "holder": "h", "port_id": port,
                 "fixed_ip_address": null, "router_id": null,
                 "standard": {"description": "", "tags": [], "revision": 1, "created_at": 0, "updated_at": 0}
             });
-            assert_eq!(floating(&serde_json::from_value(one).unwrap(), observed.as_ref()), expected, "{port:?} {observed:?}");
+            let state = floating(&serde_json::from_value(one).unwrap(), observed.as_ref(), wait);
+            assert_eq!(state, expected, "{port:?} {observed:?} {wait:?}");
         }
     }
 }

@@ -14,8 +14,8 @@ use agent_api::ViewKind;
 use base::{Result, Timestamp};
 use store::{Document, Held, Needs, Reader, Tx};
 
-/// Neutron's counter and the time beside it: they go back only with everything else.
-pub const COUNTERS: &[&str] = &["revision", "updated_at"];
+/// Neutron's counter and the times beside it: they go back only with everything else.
+pub const COUNTERS: &[&str] = &["revision", "updated_at", "wanted_at"];
 
 /// An undo of some fields is one more change of the object.
 pub fn touch_standard(standard: &mut Standard, now: Timestamp, replaced: Option<&Standard>) {

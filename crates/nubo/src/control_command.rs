@@ -57,6 +57,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         trash_retention_s: settings.trash_retention_s.into(),
         history_retention_s: settings.history_retention_s.into(),
         reclaim_instance_interval_s: settings.reclaim_instance_interval_s.into(),
+        deadlines: settings.deadlines,
     }
 }
 

@@ -1,7 +1,9 @@
 //! Settings: flag, then environment, then `$NUBO_STATE/nubo.toml`, then default.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use model::deadline::Deadlines;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +34,9 @@ pub struct Flags {
     /// Network namespace in which the cloud lives (NUBO_NETNS)
     #[arg(long, global = true)]
     pub netns: Option<String>,
+    /// Seconds until what is on its way is in ERROR, as in build=1800,port=600 (NUBO_DEADLINES; README.md has all names)
+    #[arg(long, global = true)]
+    pub deadlines: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -49,6 +54,8 @@ struct File {
     history_retention: Option<u32>,
     reclaim_instance_interval: Option<u32>,
     image_format_enforcement: Option<bool>,
+    #[serde(default)]
+    deadlines: BTreeMap<String, u32>,
     security_compliance: Option<SecurityCompliance>,
 }
 
@@ -100,6 +107,7 @@ pub struct Settings {
     /// Seconds of Nova's soft delete; 0: off.
     pub reclaim_instance_interval_s: u32,
     pub image_format_enforcement: bool,
+    pub deadlines: Deadlines,
     pub compliance: control::Compliance,
 }
 
@@ -136,6 +144,7 @@ impl Settings {
             )?,
             reclaim_instance_interval_s: number("NUBO_RECLAIM_INSTANCE_INTERVAL", file.reclaim_instance_interval, 0)?,
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
+            deadlines: deadlines(&flags.deadlines, &file.deadlines)?,
             compliance: file.security_compliance.unwrap_or_default().read(),
         };
         settings.check()?;
@@ -185,6 +194,7 @@ impl Settings {
             ("NUBO_STORE", self.store.clone()),
             ("NUBO_EXTERNAL_CIDR", self.external_cidr.to_string()),
             ("NUBO_BCRYPT_ROUNDS", self.bcrypt_rounds.to_string()),
+            ("NUBO_DEADLINES", self.deadlines.to_string()),
         ];
         let optional =
             [("NUBO_PUBLIC_URL", &self.public_url), ("NUBO_UPLINK", &self.uplink), ("NUBO_NETNS", &self.netns)];
@@ -211,6 +221,16 @@ impl File {
 fn pick(flag: &Option<String>, variable: &str, file: &Option<String>) -> Option<String> {
     let variable = || std::env::var(variable).ok().filter(|text| !text.is_empty());
     flag.clone().or_else(variable).or_else(|| file.clone())
+}
+
+/// Each deadline by itself: flag, then environment, then file, then default.
+fn deadlines(flag: &Option<String>, file: &BTreeMap<String, u32>) -> Result<Deadlines> {
+    let mut deadlines = Deadlines::default();
+    deadlines.set_all(file).map_err(|why| anyhow!("nubo.toml, [deadlines]: {why}"))?;
+    let variable = std::env::var("NUBO_DEADLINES").unwrap_or_default();
+    deadlines.read(&variable).map_err(|why| anyhow!("NUBO_DEADLINES: {why}"))?;
+    deadlines.read(flag.as_deref().unwrap_or_default()).map_err(|why| anyhow!("--deadlines: {why}"))?;
+    Ok(deadlines)
 }
 
 fn number(variable: &str, file: Option<u32>, default: u32) -> Result<u32> {

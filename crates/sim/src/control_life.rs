@@ -35,6 +35,7 @@ fn options(world: &World) -> CloudOptions {
         history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: world.retention_s,
         reclaim_instance_interval_s: 0,
+        deadlines: crate::run::late::deadlines(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One history, from its seed to its verdict.
 
 mod keyed;
+pub(crate) mod late;
 mod past;
 mod undone;
 
@@ -41,10 +42,6 @@ const IN_FLIGHT: usize = 4;
 const ANSWER: Duration = Duration::from_secs(300);
 /// After the last fault all is as it shall be within this.
 const SETTLE: Duration = Duration::from_secs(900);
-/// What is past its deadline is in ERROR within this, while control runs.
-const LATE: Duration = Duration::from_secs(180);
-/// The widest deadline of a server.
-const DEADLINE_S: i64 = 30 * 60;
 
 /// For how long what is deleted may rest in the trash. Some of it is purged while the history goes on.
 const RETENTIONS_S: [i64; 6] = [0, 0, 20, 90, 1_800, 14_400];
@@ -188,6 +185,7 @@ impl<'a> History<'a> {
             self.look()?;
             if step % RECOUNT_EVERY == 0 {
                 self.recount().await?;
+                self.ask_the_late().await?;
             }
             self.tally.steps += 1;
         }
@@ -396,31 +394,6 @@ impl<'a> History<'a> {
             // A process that died under the question is no answer.
             _ => Ok(()),
         }
-    }
-
-    /// Nothing is on its way for longer than its deadline: then it is in ERROR.
-    fn deadlines(&mut self) -> Held {
-        let now = Instant::now();
-        if self.world.process().is_none() {
-            self.late.clear();
-            return Ok(());
-        }
-        let wall = self.world.env.now().micros();
-        let mut late = std::mem::take(&mut self.late);
-        let passing = self.mirror.all("server").filter(|(_, server)| {
-            let since = server["passing_since"].as_i64();
-            let over = server["overdue"].as_u64() == server["verb_generation"].as_u64();
-            !over && since.is_some_and(|since| (wall - since) / 1_000_000 > DEADLINE_S)
-        });
-        for (id, _) in passing {
-            let since = late.remove(id).unwrap_or(now);
-            if now - since > LATE {
-                let what = format!("server {id} has been past its deadline for {:?}", now - since);
-                return Err(Broken::new("nothing is on its way for longer than its deadline", what));
-            }
-            self.late.insert(id.clone(), since);
-        }
-        Ok(())
     }
 
     /// Waits until all is as it shall be.

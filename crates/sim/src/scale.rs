@@ -125,6 +125,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: 0,
         reclaim_instance_interval_s: 0,
+        deadlines: Default::default(),
     };
     Cloud::open(options, Env::system()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))
 }

@@ -237,7 +237,7 @@ impl State {
         let observed = specs.map(|router| {
             let floating = router.floating.iter().map(|floating| floating.id.clone()).collect();
             let up = router.admin_state_up;
-            (router.id.clone(), RouterObserved { id: router.id.clone(), up, floating, fault: None })
+            (router.id.clone(), RouterObserved { id: router.id.clone(), up, floating, fault: None, attempts: 0 })
         });
         observed.collect()
     }

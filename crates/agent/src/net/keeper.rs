@@ -328,7 +328,9 @@ impl Keeper {
         }
         if let Thing::Router(id) = &thing {
             let fault = Some(error.to_string());
-            self.seen.router(RouterObserved { id: id.clone(), up: false, floating: Vec::new(), fault });
+            // As of the last doubling: not every attempt is worth a report.
+            let attempts = 1 << attempts.ilog2();
+            self.seen.router(RouterObserved { id: id.clone(), up: false, floating: Vec::new(), fault, attempts });
         }
         self.failing.insert(thing, Failure { attempts, at: Instant::now() + wait });
     }

@@ -175,7 +175,13 @@ impl Keeper {
         let has_gateway = router::usable_gateway(&self.world, &spec).is_some();
         let floating = spec.floating.iter().filter(|f| has_gateway && carried.contains(&f.floating));
         let floating = floating.map(|f| f.id.clone()).collect();
-        self.seen.router(RouterObserved { id: id.clone(), up: spec.admin_state_up, floating, fault: None });
+        self.seen.router(RouterObserved {
+            id: id.clone(),
+            up: spec.admin_state_up,
+            floating,
+            fault: None,
+            attempts: 0,
+        });
         Ok(())
     }
 

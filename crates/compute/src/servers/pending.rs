@@ -8,10 +8,10 @@ use super::document::{Server, ServerFault, ServerObserved, Tombstone, facts, res
 use super::history;
 use crate::Compute;
 use async_trait::async_trait;
-use base::{Result, Timestamp};
-use contract::Waiting;
+use base::{Result, ServerId, Timestamp};
+use contract::{Guests, Running, Waiting};
 use engine::{Outcome, Reconciler};
-use model::deadline::{Operation, span};
+use model::deadline::{Operation, Passing, waits};
 use model::server::{Power, Verb, settled};
 use std::sync::Arc;
 use store::{Cause, Change, Query, Reader, Tx};
@@ -38,8 +38,8 @@ pub fn operation(server: &Server) -> Operation {
     Operation::of(server.verb)
 }
 
-pub fn deadline(state: &Compute, server: &Server) -> Option<Timestamp> {
-    server.passing_since.map(|since| since.plus_s(state.options.deadlines.seconds(operation(server))))
+pub fn passing(state: &Compute, server: &Server) -> Option<Passing> {
+    server.passing_since.map(|since| state.options.deadlines.passing(operation(server), since))
 }
 
 /// What a server waits for. `admin`: hosts are named.
@@ -50,7 +50,7 @@ pub fn waiting(
     seen: Option<&ServerObserved>,
     admin: bool,
 ) -> Result<Option<Waiting>> {
-    let Some(since) = server.passing_since else { return super::snapshot::waiting(reader, server, admin) };
+    let Some(passing) = passing(state, server) else { return super::snapshot::waiting(reader, server, admin) };
     let mut attempts = 0;
     let mut last_error = None;
     if let Some(fault) = seen.and_then(|seen| seen.fault.as_ref()) {
@@ -66,15 +66,13 @@ pub fn waiting(
         },
         Some(host) => {
             let name = if admin { format!("host {host}") } else { "its host".to_owned() };
-            if !state.hosts.is_alive(host) {
-                let since = state.hosts.last_seen(host).map(|at| format!(" since {}", at.iso_seconds()));
-                format!("{name}, which has not answered{}", since.unwrap_or_default())
-            } else {
-                on_host(state, reader, server, seen, name)?
+            match contract::silence(&*state.hosts, host) {
+                Some(silence) => format!("{name}{silence}"),
+                None => on_host(state, reader, server, seen, name)?,
             }
         }
     };
-    Ok(Some(Waiting { waiting_on, since, deadline: deadline(state, server), attempts, last_error }))
+    Ok(Some(Waiting::of(&passing, waiting_on, attempts, last_error)))
 }
 
 /// What is still to be done on a host that answers.
@@ -102,9 +100,13 @@ fn on_host(
 }
 
 /// What is said once the deadline has passed: cause and cure.
-fn late(state: &Compute, tx: &mut Tx, server: &Server, seen: Option<&ServerObserved>) -> Result<ServerFault> {
-    let operation = operation(server);
-    let limit = span(state.options.deadlines.seconds(operation));
+fn late(
+    state: &Compute,
+    tx: &mut Tx,
+    server: &Server,
+    seen: Option<&ServerObserved>,
+    passing: &Passing,
+) -> Result<ServerFault> {
     let answers = server.host.as_ref().is_none_or(|host| state.hosts.is_alive(host));
     let cure = match (server.verb, answers) {
         (Verb::Delete, false) => {
@@ -116,20 +118,33 @@ fn late(state: &Compute, tx: &mut Tx, server: &Server, seen: Option<&ServerObser
         (Verb::Create, true) => "It is still tried and leaves ERROR when it succeeds; or delete it.",
         (_, true) => "It is still tried and leaves ERROR when it succeeds; a hard reboot starts it anew.",
     };
-    let said = |waiting: Option<Waiting>| {
-        waiting.map_or_else(String::new, |waiting| {
-            let error = waiting.last_error.map(|error| format!(" The last error was: {error}"));
-            format!("it waits for {}.{}", waiting.waiting_on, error.unwrap_or_default())
-        })
-    };
-    let public = said(waiting(state, tx, server, seen, false)?);
-    let admin = said(waiting(state, tx, server, seen, true)?);
+    let public = waiting(state, tx, server, seen, false)?;
+    let public = public.map(|it| passing.fault(&it.waiting_on, it.last_error.as_deref(), cure));
+    let admin = waiting(state, tx, server, seen, true)?;
     Ok(ServerFault {
         code: 500,
-        message: format!("{} took longer than {limit}: {public} {cure}", operation.name()),
-        details: admin,
+        message: public.unwrap_or_default(),
+        details: admin.map(|it| waits(&it.waiting_on, it.last_error.as_deref())).unwrap_or_default(),
         created: tx.now(),
     })
+}
+
+impl Guests for Compute {
+    fn running(&self, reader: &mut Reader, server: &ServerId) -> Result<Option<Running>> {
+        let Some(server) = reader.get::<Server>(server)? else { return Ok(None) };
+        if !matches!(server.power, Power::Running | Power::Paused) {
+            return Ok(None);
+        }
+        let seen = reader.get::<ServerObserved>(&server.id)?.map(|seen| seen.doc);
+        let started = seen.as_ref().and_then(|seen| seen.started_at);
+        let since = server.passing_since.max(started).unwrap_or(server.created);
+        let fault = seen.as_ref().and_then(|seen| seen.fault.as_ref());
+        Ok(Some(Running {
+            since,
+            attempts: seen.as_ref().map_or(0, |seen| seen.attempts),
+            last_error: fault.map(|fault| fault.message.clone()),
+        }))
+    }
 }
 
 /// Ends what is past its deadline.
@@ -148,8 +163,8 @@ impl Reconciler for Deadlines {
 
     async fn pending(&self) -> Result<Vec<String>> {
         let now = self.0.env.now();
-        let passing = self.0.store.list::<Server>(Query::index("todo", "passing").limit(ROUND)).await?;
-        let late = passing.iter().filter(|server| deadline(&self.0, server).is_some_and(|deadline| deadline <= now));
+        let all = self.0.store.list::<Server>(Query::index("todo", "passing").limit(ROUND)).await?;
+        let late = all.iter().filter(|server| passing(&self.0, server).is_some_and(|passing| passing.is_overdue(now)));
         Ok(late.map(|server| server.id.to_string()).collect())
     }
 
@@ -171,11 +186,9 @@ fn end(state: &Compute, tx: &mut Tx, id: &str) -> Result<()> {
     if mark(tx.now(), &mut server.doc, seen.as_ref()) {
         tx.update(&server.doc)?;
     }
-    let late_now = deadline(state, &server).is_some_and(|deadline| deadline <= tx.now());
-    if !late_now || server.is_overdue() {
-        return Ok(());
-    }
-    let fault = late(state, tx, &server, seen.as_ref())?;
+    let late_now = passing(state, &server).filter(|passing| passing.is_overdue(tx.now()));
+    let Some(passing) = late_now.filter(|_| !server.is_overdue()) else { return Ok(()) };
+    let fault = late(state, tx, &server, seen.as_ref(), &passing)?;
     tracing::warn!(server = id, "{} {}", fault.message, fault.details);
     server.doc.fault = Some(fault);
     server.doc.overdue = server.verb_generation;

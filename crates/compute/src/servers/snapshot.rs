@@ -98,7 +98,7 @@ fn begin(
     // Open until the job closes it: no generation of the server ends it.
     let action = history::begin_for(tx, ask, &server, "createImage")?;
     let input = Input { server: server.id.clone(), image: image.clone(), action };
-    let limit = state.options.deadlines.seconds(Operation::ImageTransfer);
+    let limit = state.options.deadlines.seconds(Operation::Image);
     let new = NewJob {
         kind: KIND,
         project_id: server.project_id.to_string(),

@@ -59,6 +59,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         history_retention_s: control::HISTORY_RETENTION_S,
         trash_retention_s: control::TRASH_RETENTION_S,
         reclaim_instance_interval_s: 0,
+        deadlines: Default::default(),
     }
 }
 

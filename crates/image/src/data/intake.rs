@@ -27,8 +27,8 @@ impl Intake for SnapshotIntake {
         let transfer = begin(service, image, size_bytes, begun, done).await?;
         let body = Body::from_stream(ReaderStream::new(bytes.take(size_bytes)));
         let carried = carry(service, &transfer, body).await;
-        if carried.is_err() {
-            abandon(service, &transfer).await;
+        if let Err(fault) = &carried {
+            abandon(service, &transfer, fault).await;
         }
         carried.map_err(|fault| match fault.kind {
             // No client is to blame: the stream broke off, and another attempt may bring it whole.
@@ -54,7 +54,7 @@ async fn begin(service: &Arc<Service>, id: &ImageId, size_bytes: u64, begun: InT
             return Err(Fault::conflict(format!("The bytes of image {image} are on their way already.")));
         }
         found.status = Status::Saving;
-        found.transfer = Some(wanted.clone());
+        found.begin_transfer(&wanted, tx.now());
         begun(tx)?;
         tx.update(&found)?;
         Ok(found)

@@ -16,4 +16,4 @@ pub use download::download;
 pub use files::Files;
 pub use intake::SnapshotIntake;
 pub use sweep::Sweeper;
-pub use transfer::{import, stage, upload};
+pub use transfer::{SENDER, import, stage, upload};

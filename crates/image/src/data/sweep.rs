@@ -1,6 +1,6 @@
 //! Ending transfers whose process died, and removing bytes that belong to nobody.
 
-use super::transfer::requeue;
+use super::transfer::{late, requeue};
 use crate::Service;
 use crate::document::Image;
 use async_trait::async_trait;
@@ -53,11 +53,16 @@ impl Service {
         let files = self.list_files().await?;
         let mut image = self.store.get::<Image>(id).await?;
         if let Some(nonce) = image.as_ref().and_then(|image| image.transfer.clone()) {
-            if self.files.is_held(id, &nonce) {
-                return Ok(false);
-            }
-            tracing::info!(image = %id, "a transfer died with its process; the image is queued again");
-            requeue(self, Cause::new("nubo", "", "images:sweep"), id.clone(), nonce).await?;
+            let since = image.as_ref().and_then(|image| image.transfer_since);
+            let passing = since.map(|since| self.passing(since)).filter(|passing| passing.is_overdue(self.env.now()));
+            let why = match (self.files.is_held(id, &nonce), passing) {
+                (true, None) => return Ok(false),
+                // Whoever still holds the file finds at its end that nobody waits for it.
+                (true, Some(passing)) => late(&passing),
+                (false, _) => "The process that took in its bytes ended. Upload them again.".to_owned(),
+            };
+            tracing::info!(image = %id, "a transfer ends, and the image is queued again: {why}");
+            requeue(self, Cause::new("nubo", "", "images:sweep"), id.clone(), nonce, why).await?;
             image = self.store.get::<Image>(id).await?;
         }
         let resting = self.resting(id).await?;

@@ -12,13 +12,18 @@ use super::receive::{self, Expected, Received};
 use crate::document::{Contents, Image, Staged, Status};
 use crate::images::find;
 use crate::{Options, Service, quota, versions};
-use base::{Fault, ImageId, Result, is_uuid};
+use base::{Fault, FaultKind, ImageId, Result, is_uuid};
 use format::{Decision, Findings, decide};
+use model::deadline::Passing;
 use rest::{Body, Call, Reply};
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 use store::{Cause, Tx};
+
+/// What a transfer waits for.
+pub const SENDER: &str = "the client that sends its bytes";
 
 /// A transfer that has been announced.
 pub(super) struct Transfer {
@@ -93,8 +98,8 @@ async fn run(service: Arc<Service>, mut call: Call, status: Status) -> Result<Re
             }
         };
         let done = carry(&service, &transfer, body).await;
-        if done.is_err() {
-            abandon(&service, &transfer).await;
+        if let Err(fault) = &done {
+            abandon(&service, &transfer, fault).await;
         }
         done
     });
@@ -126,7 +131,7 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
         may_begin(&image, status)?;
         quota::precheck(tx, &quota, &image, size_bytes.unwrap_or(0))?;
         image.status = status;
-        image.transfer = Some(wanted.clone());
+        image.begin_transfer(&wanted, tx.now());
         tx.update(&image)?;
         Ok(image)
     });
@@ -170,7 +175,7 @@ fn formats_are_set(image: &Image) -> Result<()> {
 
 /// Stream, rename, commit.
 pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Body) -> Result<()> {
-    let received = receive::receive(body, &transfer.file, &transfer.expected).await?;
+    let received = in_time(service, receive::receive(body, &transfer.file, &transfer.expected)).await?;
     transfer.digests.check(&received)?;
     let mut contents = Contents {
         file: Files::whole(&transfer.image, &transfer.nonce),
@@ -191,7 +196,7 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
     let done = transfer.done.clone();
     let committing = service.store.write(transfer.cause.clone(), move |tx| {
         let mut image = awaited(tx, &id, &nonce)?;
-        image.transfer = None;
+        image.end_transfer();
         image.awaits = None;
         if let Some(done) = &done {
             done(tx)?;
@@ -209,6 +214,19 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
     committing.await.map(|_| ())
 }
 
+/// Bytes that have not come by the deadline are waited for no longer.
+async fn in_time(service: &Service, received: impl Future<Output = Result<Received>>) -> Result<Received> {
+    let passing = service.passing(service.env.now());
+    let left_ms = passing.deadline.ms_since(passing.since).max(0) as u64;
+    let late = || Fault::new(FaultKind::Invalid, late(&passing)).with_status(408);
+    tokio::time::timeout(Duration::from_millis(left_ms), received).await.map_err(|_| late())?
+}
+
+/// What is said of a transfer that was not done in time.
+pub(super) fn late(passing: &Passing) -> String {
+    passing.fault(SENDER, None, "Upload its bytes again.")
+}
+
 /// The image, if it still waits for this transfer. Gone where it was deleted or taken back meanwhile.
 fn awaited(tx: &mut Tx, id: &ImageId, nonce: &str) -> Result<Image> {
     let image = tx.get::<Image>(id)?.filter(|image| image.transfer.as_deref() == Some(nonce));
@@ -222,9 +240,9 @@ fn awaited(tx: &mut Tx, id: &ImageId, nonce: &str) -> Result<Image> {
 
 /// Back to `queued`, and no bytes left. The document first: should this process die in between, the sweeper finds a
 /// file that nobody names.
-pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer) {
+pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer, why: &Fault) {
     let (id, nonce) = (transfer.image.clone(), transfer.nonce.clone());
-    if let Err(fault) = requeue(service, transfer.cause.clone(), id, nonce).await {
+    if let Err(fault) = requeue(service, transfer.cause.clone(), id, nonce, why.message.to_string()).await {
         tracing::warn!(image = %transfer.image, "a broken upload is left to the sweeper: {}", fault.chain());
         return;
     }
@@ -237,12 +255,11 @@ pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer) {
 }
 
 /// Ends a transfer that came to nothing. Does nothing to an image that no longer waits for it.
-pub(super) async fn requeue(service: &Service, cause: Cause, id: ImageId, nonce: String) -> Result<()> {
+pub(super) async fn requeue(service: &Service, cause: Cause, id: ImageId, nonce: String, why: String) -> Result<()> {
     let written = service.store.write(cause, move |tx| {
         let image = tx.get::<Image>(&id)?.filter(|image| image.transfer.as_ref() == Some(&nonce));
         let Some(mut image) = image.map(|image| image.doc) else { return Ok(()) };
-        image.transfer = None;
-        image.status = Status::Queued;
+        image.fail_transfer(&why);
         tx.update(&image)?;
         Ok(())
     });

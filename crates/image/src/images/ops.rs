@@ -132,6 +132,8 @@ fn new_image(call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<Imag
         contents: None,
         staged: None,
         transfer: None,
+        transfer_since: None,
+        failed: None,
         awaits: None,
     };
     for (name, value) in body {

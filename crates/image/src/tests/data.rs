@@ -288,6 +288,67 @@ fn after_the_death_of_the_process_nothing_is_stuck_and_nothing_is_left() {
     });
 }
 
+/// The bytes that never end, and the request that waits for them.
+fn endless() -> Body {
+    let first = futures::stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"half")) });
+    Body::from_stream(first.chain(futures::stream::pending()))
+}
+
+async fn explained(world: &World, id: &str) -> serde_json::Value {
+    use contract::{Asking, Explain};
+    let (service, id) = (world.service.clone(), id.to_owned());
+    let asking = Asking { project_id: Some("red".into()), admin: false };
+    let found = world.store.read(move |reader| service.explain(reader, &asking, "image", &id)).await.unwrap();
+    serde_json::to_value(found.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_that_never_ends_is_ended_at_its_deadline_and_says_why() {
+    let world = World::with(|options| options.deadlines.set("image", 1).unwrap()).await;
+    let id = world.raw_image(OWNER).await;
+    world.upload(OWNER, &id, endless()).await.refuses(408, "Taking in the image took longer than 1 second");
+    assert_eq!(world.show(&id).await["status"], "queued");
+    let told = explained(&world, &id).await;
+    let why = told["why"].as_str().unwrap();
+    assert!(why.contains("it waits for the client that sends its bytes. Upload its bytes again."), "{why}");
+    assert_eq!(world.files().len(), 0);
+    world.upload(OWNER, &id, "again").await.expect(204);
+    assert_eq!(explained(&world, &id).await["why"], "Its bytes are there and were accepted.");
+}
+
+/// The time of a transfer is counted by whoever comes after a crash, and also where its process hangs.
+#[tokio::test]
+async fn a_transfer_past_its_deadline_is_waited_for_no_longer_though_its_process_lives() {
+    let world = Arc::new(World::new().await);
+    let id = world.raw_image(OWNER).await;
+    let (uploading, image) = (world.clone(), id.clone());
+    let upload = tokio::spawn(async move { uploading.upload(OWNER, &image, endless()).await });
+    wait_for("the upload to begin", async || world.show(&id).await["status"] == "saving").await;
+    let told = explained(&world, &id).await;
+    assert_eq!((&told["waiting_on"], &told["attempts"]), (&json!("the client that sends its bytes"), &json!(0)));
+    assert!(told["since"].is_string() && told["deadline"].is_string(), "{told}");
+    let late = id.clone();
+    let cause = store::Cause::new("test", "", "test");
+    let aged = world.store.write(cause, move |tx| {
+        let since = tx.now().plus_s(-24 * 3600);
+        Ok(tx.modify::<Image>(&late, |image| image.transfer_since = Some(since))?)
+    });
+    aged.await.unwrap();
+    world.sweep().await;
+    assert_eq!(world.show(&id).await["status"], "queued");
+    let told = explained(&world, &id).await;
+    assert!(told["why"].as_str().unwrap().contains("took longer than 24 hours"), "{told}");
+    // Another upload brings the bytes, and explains that it is the second.
+    let (uploading, image) = (world.clone(), id.clone());
+    let second = tokio::spawn(async move { uploading.upload(OWNER, &image, endless()).await });
+    wait_for("the second upload to begin", async || world.show(&id).await["status"] == "saving").await;
+    let told = explained(&world, &id).await;
+    assert_eq!(told["attempts"], 1);
+    assert!(told["last_error"].as_str().unwrap().contains("took longer than 24 hours"), "{told}");
+    upload.abort();
+    second.abort();
+}
+
 #[tokio::test]
 async fn compute_sees_what_it_may_boot() {
     let world = World::new().await;

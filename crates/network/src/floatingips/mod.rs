@@ -10,11 +10,9 @@ use crate::crud_routes;
 use crate::ports::Port;
 use crate::query::ListRequest;
 use crate::resource::{Info, Resource};
-use crate::routers::Router;
 use crate::standard::{Ctx, Look, Standard, object};
-use crate::status;
-use crate::{Network as Service, error};
-use base::{Fault, FloatingIpId, NetworkId, PortId, ProjectId, Result, RouterId};
+use crate::{Network as Service, error, pending};
+use base::{Fault, FloatingIpId, NetworkId, PortId, ProjectId, Result, RouterId, Timestamp};
 use rest::Route;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -35,6 +33,9 @@ pub struct FloatingIp {
     pub port_id: Option<PortId>,
     pub fixed_ip_address: Option<IpAddr>,
     pub router_id: Option<RouterId>,
+    /// Since when its router shall translate it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_at: Option<Timestamp>,
     pub standard: Standard,
 }
 
@@ -107,17 +108,9 @@ impl Resource for FloatingIp {
         error::floating_ip_not_found(id)
     }
 
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>> {
-        let router = match &self.router_id {
-            Some(id) => reader.doc::<Router>(id)?,
-            None => None,
-        };
-        let observed = match &router {
-            Some(router) => router.observed(reader)?,
-            None => None,
-        };
+    fn show(&self, reader: &mut Reader, net: &Service) -> Result<Map<String, Value>> {
         let details = match &self.port_id {
-            Some(id) => reader.doc::<Port>(id)?.map(|port| details(reader, &port)).transpose()?,
+            Some(id) => reader.doc::<Port>(id)?.map(|port| details(reader, net, &port)).transpose()?,
             None => None,
         };
         Ok(object(json!({
@@ -126,7 +119,7 @@ impl Resource for FloatingIp {
             "port_id": self.port_id,
             "fixed_ip_address": self.fixed_ip_address,
             "router_id": self.router_id,
-            "status": status::floating(self, observed.as_ref()),
+            "status": pending::floating(net, reader, self)?.state,
             "port_details": details,
         })))
     }
@@ -148,13 +141,13 @@ impl Resource for FloatingIp {
     }
 }
 
-fn details(reader: &mut Reader, port: &Port) -> Result<Value> {
+fn details(reader: &mut Reader, net: &Service, port: &Port) -> Result<Value> {
     Ok(json!({
         "name": port.name,
         "network_id": port.network_id,
         "mac_address": port.mac,
         "admin_state_up": port.admin_state_up,
-        "status": port.state(reader)?.as_str(),
+        "status": pending::port(net, reader, port)?.state.as_str(),
         "device_id": port.device_id,
         "device_owner": port.device_owner,
     }))

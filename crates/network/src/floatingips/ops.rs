@@ -41,6 +41,7 @@ pub fn create(tx: &mut Tx, ctx: &Ctx, project: &str, input: &Input) -> Result<Fl
         port_id: None,
         fixed_ip_address: None,
         router_id: None,
+        wanted_at: None,
         standard: Standard::new(tx, input),
     };
     associate(&mut floating, tx, ctx, input)?;
@@ -123,6 +124,7 @@ fn associate(floating: &mut FloatingIp, tx: &mut Tx, ctx: &Ctx, input: &Input) -
     floating.port_id = Some(port.id);
     floating.fixed_ip_address = Some(fixed.1);
     floating.router_id = Some(router);
+    floating.wanted_at = Some(tx.now());
     Ok(())
 }
 
@@ -134,6 +136,7 @@ fn release(floating: &mut FloatingIp, tx: &mut Tx) -> Result<()> {
         port_touched(tx, &port)?;
     }
     floating.fixed_ip_address = None;
+    floating.wanted_at = None;
     Ok(())
 }
 

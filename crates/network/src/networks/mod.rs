@@ -129,7 +129,7 @@ impl Resource for Network {
         error::network_not_found(id)
     }
 
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>> {
+    fn show(&self, reader: &mut Reader, _net: &Service) -> Result<Map<String, Value>> {
         let subnets: Vec<Subnet> = reader.by("network", &self.id)?;
         let (kind, physical, segment) = match &self.provider {
             Provider::Vxlan { vni } => ("vxlan", Value::Null, json!(vni)),

@@ -16,9 +16,8 @@ use crate::networks::{Network, with_network};
 use crate::query::ListRequest;
 use crate::resource::{Info, Resource};
 use crate::standard::{Ctx, Look, Standard, object};
-use crate::status::{self, PortState};
-use crate::{Network as Service, error};
-use base::{Fault, HostName, NetworkId, PortId, ProjectId, Result, SecurityGroupId, ServerId, SubnetId};
+use crate::{Network as Service, error, pending};
+use base::{Fault, HostName, NetworkId, PortId, ProjectId, Result, SecurityGroupId, ServerId, SubnetId, Timestamp};
 use policy::Target;
 use rest::Route;
 use serde::{Deserialize, Serialize};
@@ -56,6 +55,9 @@ pub struct Port {
     pub dhcp_options: Vec<DhcpOption>,
     /// Empty: not bound.
     pub host: HostName,
+    /// Since when a host shall have it wired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_at: Option<Timestamp>,
     pub vnic_type: String,
     pub profile: Map<String, Value>,
     /// Counts against its project's quota.
@@ -163,6 +165,9 @@ pub struct Observed {
     pub host: HostName,
     pub up: bool,
     pub fault: Option<String>,
+    /// When it went down, after it had been up there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_at: Option<Timestamp>,
 }
 
 impl Document for Observed {
@@ -212,16 +217,12 @@ impl Port {
         found.ok_or_else(|| Fault::bug(format!("port {} lies on the missing network {}", self.id, self.network_id)))
     }
 
-    pub fn state(&self, reader: &mut Reader) -> Result<PortState> {
-        let observed = match self.host.is_empty() {
-            true => None,
-            false => reader.doc::<Observed>(&self.id)?.filter(|observed| observed.host == self.host),
-        };
-        let router_up = match self.is_router_owned() {
-            true => crate::routers::is_up(reader, &self.device_id)?,
-            false => false,
-        };
-        Ok(status::port(self, observed.as_ref(), router_up))
+    /// What its host says.
+    pub fn observed(&self, reader: &mut Reader) -> Result<Option<Observed>> {
+        if self.host.is_empty() {
+            return Ok(None);
+        }
+        Ok(reader.doc::<Observed>(&self.id)?.filter(|observed| observed.host == self.host))
     }
 }
 
@@ -250,7 +251,7 @@ impl Resource for Port {
         error::port_not_found(id)
     }
 
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>> {
+    fn show(&self, reader: &mut Reader, net: &Service) -> Result<Map<String, Value>> {
         let bound = !self.host.is_empty();
         let pairs = self.address_pairs.iter().map(|pair| {
             json!({"mac_address": pair.mac.as_ref().unwrap_or(&self.mac), "ip_address": pair.ip})
@@ -259,7 +260,7 @@ impl Resource for Port {
             "name": self.name,
             "network_id": self.network_id,
             "admin_state_up": self.admin_state_up,
-            "status": self.state(reader)?.as_str(),
+            "status": pending::port(net, reader, self)?.state.as_str(),
             "mac_address": self.mac,
             "fixed_ips": self.fixed_ips,
             "device_id": self.device_id,

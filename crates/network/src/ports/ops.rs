@@ -67,6 +67,7 @@ pub fn insert(tx: &mut Tx, network: &Network, new: NewPort, standard: Standard) 
         address_pairs: new.pairs,
         dhcp_options: vec![],
         host: HostName::default(),
+        wanted_at: None,
         vnic_type: "normal".into(),
         profile: serde_json::Map::new(),
         charged,
@@ -214,6 +215,7 @@ pub fn create(tx: &mut Tx, ctx: &Ctx, project: &str, input: &Input) -> Result<Po
     let mut port = insert(tx, &network, new, standard)?;
     read::merge_options(&mut port.dhcp_options, input);
     port.host = HostName::new(input.text("binding:host_id").unwrap_or(""));
+    port.wanted_at = (!port.host.is_empty()).then(|| tx.now());
     if let Some(profile) = input.get("binding:profile").and_then(|value| value.as_object()) {
         port.profile = profile.clone();
     }
@@ -227,6 +229,7 @@ pub fn update(port: &mut Port, tx: &mut Tx, ctx: &Ctx, input: &Input) -> Result<
         port.name = name.to_owned();
     }
     if let Some(up) = input.boolean("admin_state_up") {
+        port.wanted_at = if up && !port.admin_state_up { Some(tx.now()) } else { port.wanted_at };
         port.admin_state_up = up;
     }
     update_device(port, tx, input)?;
@@ -265,6 +268,7 @@ fn update_device(port: &mut Port, tx: &mut Tx, input: &Input) -> Result<()> {
         if host != port.host && !port.host.is_empty() {
             touch(tx, ViewKind::Network, &port.network_id)?;
         }
+        port.wanted_at = if host != port.host { Some(tx.now()) } else { port.wanted_at };
         port.host = host;
     }
     Ok(())

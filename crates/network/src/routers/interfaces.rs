@@ -1,11 +1,11 @@
 //! `add_router_interface` and `remove_router_interface`.
 
-use super::Router;
+use super::{Router, interface_changed};
 use crate::attr::Input;
 use crate::floatingips::FloatingIp;
 use crate::networks::Network;
 use crate::ports::{self, INTERFACE, NewPort, Port, Wanted};
-use crate::resource::{bump, find, find_for};
+use crate::resource::{find, find_for};
 use crate::standard::{Ctx, Look, Standard};
 use crate::subnets::Subnet;
 use crate::{Network as Service, error};
@@ -48,11 +48,12 @@ pub async fn add(net: Arc<Service>, mut call: Call) -> Result<Reply> {
     let answer = net.write(call.cause(), move |tx| {
         let (router, target) = find::<Router>(tx, &ctx, &id)?;
         ctx.require("add_router_interface", &target)?;
+        let rested = router.rests(tx)?;
         let port = match (&asked.port, &asked.subnet) {
             (Some(port), _) => add_port(tx, &ctx, &router, port)?,
             (None, subnet) => add_subnet(tx, &ctx, &router, subnet.as_deref().unwrap_or(""))?,
         };
-        bump::<Router>(tx, &router.id)?;
+        interface_changed(tx, &router.id, rested)?;
         Ok(answer(&router, &port))
     }).await?;
     Reply::json(200, &answer)
@@ -150,7 +151,7 @@ pub async fn remove(net: Arc<Service>, mut call: Call) -> Result<Reply> {
         check_unused(tx, &router, &port)?;
         let answer = answer(&router, &port);
         ports::remove(tx, port)?;
-        bump::<Router>(tx, &router.id)?;
+        interface_changed(tx, &router.id, false)?;
         Ok(answer)
     }).await?;
     Reply::json(200, &answer)

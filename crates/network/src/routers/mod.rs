@@ -13,14 +13,14 @@ use crate::ports::{self, Port};
 use crate::project::touch;
 use crate::resource::{Info, Resource, plain};
 use crate::standard::{Ctx, Look, Standard, charge, object};
-use crate::status;
-use crate::{Network as Service, error};
-use agent_api::ViewKind;
-use base::{FloatingIpId, Fault, HostName, NetworkId, PortId, ProjectId, Result, RouterId};
+use crate::{Network as Service, error, pending};
+use agent_api::{RouterObserved, ViewKind};
+use base::{FloatingIpId, Fault, HostName, NetworkId, PortId, ProjectId, Result, RouterId, Timestamp};
 use ipnet::IpNet;
 use rest::{Method, Route};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Document, Keys, Reader, Tx};
@@ -35,6 +35,9 @@ pub struct Router {
     pub routes: Vec<(IpNet, IpAddr)>,
     /// Where it is realised; empty: nowhere yet.
     pub host: HostName,
+    /// Since when a host shall have it up: the change after which it was no longer idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_at: Option<Timestamp>,
     pub standard: Standard,
 }
 
@@ -89,6 +92,40 @@ pub struct Observed {
     pub up: bool,
     pub floating: Vec<FloatingIpId>,
     pub fault: Option<String>,
+    /// When it went down, after it had been up there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_at: Option<Timestamp>,
+    /// When floating addresses went that had been in place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<FloatingIpId, Timestamp>,
+    /// Fruitless attempts of the host, as of their last doubling.
+    #[serde(default)]
+    pub attempts: u32,
+}
+
+/// The most floating addresses that are kept of a report.
+const FLOATING: usize = 10_000;
+
+impl Observed {
+    /// What a report says, after what was known before.
+    pub(crate) fn of(said: &RouterObserved, before: Option<Observed>, now: Timestamp) -> Observed {
+        let mut floating = said.floating.clone();
+        floating.sort();
+        floating.truncate(FLOATING);
+        let (mut down_at, mut missing) = (None, BTreeMap::new());
+        if let Some(before) = before {
+            down_at = if before.up { Some(now) } else { before.down_at };
+            missing = before.missing;
+            missing.extend(before.floating.into_iter().map(|id| (id, now)));
+            missing.retain(|id, _| floating.binary_search(id).is_err());
+            while missing.len() > FLOATING {
+                missing.pop_first();
+            }
+        }
+        let down_at = down_at.filter(|_| !said.up);
+        let (id, host, fault) = (said.id.clone(), HostName::default(), said.fault.clone());
+        Observed { id, host, up: said.up, floating, fault, down_at, missing, attempts: said.attempts }
+    }
 }
 
 impl Document for Observed {
@@ -131,13 +168,29 @@ impl Router {
     pub fn is_idle(&self, reader: &mut Reader) -> Result<bool> {
         Ok(self.gateway.is_none() && self.interfaces(reader)?.is_empty())
     }
+
+    /// Switched off, or idle: it has nothing to wait for.
+    pub fn rests(&self, reader: &mut Reader) -> Result<bool> {
+        Ok(!self.admin_state_up || self.is_idle(reader)?)
+    }
+
+    /// Notes when it stops resting. `rested` is what [`Router::rests`] said before the change.
+    pub(crate) fn note_wanted(&mut self, tx: &mut Tx, rested: bool) -> Result<()> {
+        if rested && !self.rests(tx)? {
+            self.wanted_at = Some(tx.now());
+        }
+        Ok(())
+    }
 }
 
-/// True where the router's host says that it stands. One that is switched off has nothing to wait for: its ports are
-/// where they shall be, as in Neutron.
-pub fn is_up(reader: &mut Reader, router: &str) -> Result<bool> {
-    let Some(router) = reader.doc::<Router>(router)? else { return Ok(false) };
-    Ok(!router.admin_state_up || router.observed(reader)?.is_some_and(|observed| observed.up))
+/// Counts a revision because an interface came or went.
+pub(crate) fn interface_changed(tx: &mut Tx, id: &str, rested: bool) -> Result<()> {
+    if let Some(mut router) = tx.doc::<Router>(id)? {
+        router.note_wanted(tx, rested)?;
+        router.standard.touch(tx.now());
+        tx.update(&router)?;
+    }
+    Ok(())
 }
 
 impl Resource for Router {
@@ -155,7 +208,7 @@ impl Resource for Router {
         error::router_not_found(id)
     }
 
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>> {
+    fn show(&self, reader: &mut Reader, net: &Service) -> Result<Map<String, Value>> {
         let gateway = match &self.gateway {
             None => Value::Null,
             Some(gateway) => json!({
@@ -164,12 +217,11 @@ impl Resource for Router {
                 "external_fixed_ips": reader.doc::<Port>(&gateway.port_id)?.map(|port| port.fixed_ips).unwrap_or_default(),
             }),
         };
-        let (idle, observed) = (!self.admin_state_up || self.is_idle(reader)?, self.observed(reader)?);
         let routes = self.routes.iter().map(|(to, via)| json!({"destination": to, "nexthop": via}));
         Ok(object(json!({
             "name": self.name,
             "admin_state_up": self.admin_state_up,
-            "status": status::router(idle, observed.as_ref()),
+            "status": pending::router(net, reader, self)?.state,
             "external_gateway_info": gateway,
             "routes": routes.collect::<Vec<_>>(),
             "availability_zone_hints": [],
@@ -202,17 +254,20 @@ impl Resource for Router {
             gateway: None,
             routes: vec![],
             host: HostName::default(),
+            wanted_at: None,
             standard: Standard::new(tx, input),
         };
         tx.create(&router)?;
         if input.has("external_gateway_info") {
             gateway::set(&mut router, tx, ctx, input.get("external_gateway_info"))?;
+            router.note_wanted(tx, true)?;
             tx.update(&router)?;
         }
         Ok(router)
     }
 
     fn update(&mut self, tx: &mut Tx, ctx: &Ctx, input: &Input) -> Result<()> {
+        let rested = self.rests(tx)?;
         if let Some(name) = input.text("name") {
             self.name = name.to_owned();
         }
@@ -228,7 +283,7 @@ impl Resource for Router {
         } else if input.is_null("routes") {
             self.routes.clear();
         }
-        Ok(())
+        self.note_wanted(tx, rested)
     }
 
     fn delete(self, tx: &mut Tx, _ctx: &Ctx) -> Result<()> {

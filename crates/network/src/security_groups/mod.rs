@@ -101,7 +101,7 @@ impl Resource for SecurityGroup {
         error::security_group_not_found(id)
     }
 
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>> {
+    fn show(&self, reader: &mut Reader, _net: &crate::Network) -> Result<Map<String, Value>> {
         let rules: Vec<SecurityGroupRule> = reader.by("group", &self.id)?;
         let rules = rules.iter().map(|rule| rule.whole(self)).collect::<Vec<_>>();
         Ok(object(json!({

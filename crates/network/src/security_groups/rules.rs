@@ -218,7 +218,7 @@ impl Resource for SecurityGroupRule {
         error::security_group_rule_not_found(id)
     }
 
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>> {
+    fn show(&self, reader: &mut Reader, _net: &crate::Network) -> Result<Map<String, Value>> {
         let in_default = reader.doc::<SecurityGroup>(&self.group_id)?.is_some_and(|group| group.is_default);
         Ok(self.body(in_default))
     }

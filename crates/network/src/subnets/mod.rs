@@ -166,7 +166,7 @@ impl Resource for Subnet {
         error::subnet_not_found(id)
     }
 
-    fn show(&self, reader: &mut Reader) -> Result<Map<String, Value>> {
+    fn show(&self, reader: &mut Reader, _net: &Service) -> Result<Map<String, Value>> {
         let external = reader.doc::<Network>(&self.network_id)?.is_some_and(|network| network.external);
         let routes = self.host_routes.iter().map(|(to, via)| json!({"destination": to, "nexthop": via}));
         Ok(object(json!({

@@ -1,6 +1,7 @@
 //! A cloud in a test.
 
 use agent_api::{PortObserved, RouterObserved};
+use base::clock::ManualClock;
 use base::{Env, Fault, HostName, ProjectId, Result, ServerId};
 use contract::{Caller, Hosts, NetworkRequest, Ports, RequestedNetwork, ServerPort, Tokens};
 use network::{Network, Options};
@@ -53,17 +54,22 @@ pub struct Cloud {
     pub gateway: Gateway,
     pub net: Arc<Network>,
     pub store: Store,
+    pub clock: Arc<ManualClock>,
 }
 
 impl Cloud {
     pub async fn new() -> Cloud {
-        let (env, _) = Env::seeded(7);
+        let (env, clock) = Env::seeded(7);
         let store = Store::open(Network::register(store::Options::memory()), env.clone()).await.unwrap();
         let policy = Arc::new(policy::Policy::new(network::RULES, None).unwrap());
         let net = Network::new(store.clone(), env.clone(), Options::default(), policy);
         let options = GatewayOptions { public_url: "http://cloud".into(), env, identity_path: "/identity/v3" };
         let gateway = Gateway::new(options, Arc::new(SpokenTokens), vec![net.service()]).unwrap();
-        Cloud { gateway, net, store }
+        Cloud { gateway, net, store, clock }
+    }
+
+    pub fn clock_now(&self) -> base::Timestamp {
+        base::Clock::now(&*self.clock)
     }
 
     /// Status and JSON of a request below `/network`.

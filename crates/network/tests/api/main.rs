@@ -3,6 +3,7 @@
 mod basics;
 mod bad_input;
 mod cloud;
+mod deadlines;
 mod lists;
 mod quota;
 mod routing;

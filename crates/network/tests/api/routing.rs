@@ -102,7 +102,7 @@ async fn floating_addresses_follow_ports_behind_a_router() {
     // What a host says becomes what is shown.
     cloud.settle().await;
     let id = text(&router["id"]);
-    let seen = |up, fault: Option<&str>| vec![RouterObserved { id: id.into(), up, floating: vec![text(&floating["id"]).into()], fault: fault.map(str::to_owned) }];
+    let seen = |up, fault: Option<&str>| vec![RouterObserved { id: id.into(), up, floating: vec![text(&floating["id"]).into()], fault: fault.map(str::to_owned), attempts: 0 }];
     cloud.routers_seen("host-a", seen(true, None)).await;
     assert_eq!(cloud.show(DEMO, "routers", &router["id"]).await["status"], "ACTIVE");
     assert_eq!(cloud.show(DEMO, "floatingips", &floating["id"]).await["status"], "ACTIVE");

@@ -53,6 +53,29 @@ pub(super) fn without(mut value: Value, keys: &[&str]) -> Value {
     value
 }
 
+/// What is not up: a deadline that passes changes no document, so that a revision knows the state before it.
+const NOT_UP: &[&str] = &["DOWN", "BUILD", "ALLOCATING", "ERROR"];
+
+/// Takes apart only what is up and what is not, of what has its state from the time.
+fn same_states(path: &str, mut value: Value) -> Value {
+    fn level(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                if let Some(status) = map.get_mut("status").filter(|it| NOT_UP.iter().any(|state| *it == state)) {
+                    *status = NOT_UP.join(" or ").into();
+                }
+                map.values_mut().for_each(level);
+            }
+            Value::Array(items) => items.iter_mut().for_each(level),
+            _ => {}
+        }
+    }
+    if path.starts_with("/network/") {
+        level(&mut value);
+    }
+    value
+}
+
 /// Where two values differ first.
 pub(super) fn difference(at: &str, one: &Value, other: &Value) -> Option<String> {
     match (one, other) {
@@ -112,7 +135,8 @@ impl History<'_> {
         match answer.status {
             200 => {
                 self.tally.operations.entry(PAST.to_owned()).or_default().1 += 1;
-                let (then, now) = (without(json, NOT_KEPT), without(answer.json, NOT_KEPT));
+                let kept = |value| same_states(path, without(value, NOT_KEPT));
+                let (then, now) = (kept(json), kept(answer.json));
                 difference("", &then, &now).map_or(Ok(()), broken)
             }
             500.. => Ok(()),
