@@ -116,6 +116,9 @@ pub struct InstanceMetadata {
 pub struct MetadataDevice {
     /// `virtio` or `scsi`.
     pub bus: String,
+    /// The name under which it was attached: `vdb`.
+    #[serde(default)]
+    pub device: String,
     pub serial: String,
     pub tag: String,
 }
@@ -132,6 +135,7 @@ impl GuestSpec {
         let tagged = self.volumes.iter().filter_map(|volume| Some((volume, volume.tag.clone()?)));
         told.devices.extend(tagged.map(|(volume, tag)| MetadataDevice {
             bus: volume.bus.name().into(),
+            device: volume.device.clone(),
             serial: volume.volume.to_string(),
             tag,
         }));

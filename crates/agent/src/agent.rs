@@ -8,14 +8,17 @@ use crate::guest::{self, Guest, check};
 use crate::images::{self, Images};
 use crate::inventory;
 use crate::ledger::LedgerFile;
+use crate::sandbox::Sandbox;
 use crate::scope::Scopes;
+use crate::volumes::Volumes;
+use crate::volumes::file::FileDriver;
 use crate::wiring::Wiring;
 use agent_api::{
     BoxStream, ControlLink, DesiredPower, GuestObserved, GuestSpec, HostAgent, HostInventory, ObservedPower, Report,
     ViewDelta, ViewKind, ViewObject,
 };
 use async_trait::async_trait;
-use base::{CloudId, Env, HostName, ServerId};
+use base::{CloudId, Env, HostName, ServerId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +28,8 @@ use std::time::Duration;
 
 /// What lies between a copy of a disk and the connection that takes it.
 const PIPE: usize = 1 << 20;
+/// The bytes of a copy.
+type Bytes = std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>;
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -75,11 +80,15 @@ pub struct Host {
     /// Groups that guests need besides their own: that of /dev/kvm.
     pub guest_groups: Vec<u32>,
     pub wiring: Arc<dyn Wiring>,
-    pub images: Images,
+    pub images: Arc<Images>,
+    pub volumes: Arc<Volumes>,
+    pub sandbox: Sandbox,
+    /// Copies of disks that may be made at the same time.
+    pub copies: tokio::sync::Semaphore,
     pub cgroups: Cgroups,
     /// Instead of control groups of our own, where systemd owns them.
     pub scopes: Option<Scopes>,
-    pub board: Board,
+    pub board: Board<GuestObserved>,
 }
 
 /// The real [`HostAgent`].
@@ -91,6 +100,12 @@ pub struct Agent {
     applying: tokio::sync::Mutex<()>,
     /// Reports made in this session.
     reports: AtomicU64,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.host.volumes.stop();
+    }
 }
 
 impl Agent {
@@ -114,8 +129,15 @@ impl Agent {
         for warning in &inventory.warnings {
             tracing::warn!("{warning}");
         }
+        let sandbox = Sandbox::new(&options);
+        let images = Arc::new(Images::new(layout.images.clone(), options.host.clone(), link));
+        let driver = Arc::new(FileDriver::new(layout.clone(), sandbox.clone()));
+        let volumes = Volumes::new(driver, layout.clone(), images.clone(), env.clone());
         let host = Arc::new(Host {
-            images: Images::new(layout.images.clone(), options.host.clone(), link),
+            images,
+            volumes,
+            sandbox,
+            copies: tokio::sync::Semaphore::new(guest::AT_A_TIME),
             cgroups: Cgroups::detect(&options.cloud),
             scopes: Scopes::detect(&options.cloud),
             guest_groups: inventory::kvm_group(choice.accel),
@@ -133,7 +155,9 @@ impl Agent {
             applying: tokio::sync::Mutex::default(),
             reports: AtomicU64::new(0),
         };
-        agent.load().map_err(|error| format!("the ledgers of guests cannot be read: {error}"))?;
+        let unreadable = |error| format!("the ledgers of guests and volumes cannot be read: {error}");
+        agent.load().map_err(unreadable)?;
+        agent.host.volumes.load().await.map_err(unreadable)?;
         Ok(agent)
     }
 
@@ -155,6 +179,11 @@ impl Agent {
             let files = self.host.layout.guest(&id);
             match LedgerFile::load(files.clone()) {
                 Ok(ledger) => {
+                    guest::sweep(&files)?;
+                    for volume in ledger.read().done.plugged {
+                        // Until its process has been looked at, nobody else touches what it may have open.
+                        let _ = self.host.volumes.claim(&volume.volume, &id);
+                    }
                     self.host.board.expect(id.clone());
                     let guest = Guest::run(self.host.clone(), id.clone(), ledger);
                     self.guests().insert(id, Arc::new(guest));
@@ -179,6 +208,7 @@ impl Agent {
     pub async fn look_again(&self) {
         let guests: Vec<(ServerId, Arc<Guest>)> =
             self.guests().iter().map(|(id, guest)| (id.clone(), guest.clone())).collect();
+        self.host.volumes.look_again().await;
         for (id, guest) in guests {
             if let Err(error) = guest.ledger.ensure_written().await {
                 tracing::warn!(%error, server = %id, "a guest's ledger could not be written anew");
@@ -300,7 +330,8 @@ fn unreadable(id: &ServerId, error: &io::Error) -> GuestObserved {
 #[async_trait]
 impl HostAgent for Agent {
     fn inventory(&self) -> HostInventory {
-        self.inventory.clone()
+        // Asked for at each poll: room comes and goes.
+        HostInventory { volume_pool: self.host.volumes.pool(), ..self.inventory.clone() }
     }
 
     async fn apply(&self, delta: ViewDelta) -> Result<(), String> {
@@ -310,16 +341,21 @@ impl HostAgent for Agent {
         self.host.wiring.apply(&delta).await;
         let mut failed = None;
         for object in delta.put {
-            if let ViewObject::Guest(spec) = object
-                && let Err(error) = self.put(spec).await
-            {
+            let put = match object {
+                ViewObject::Guest(spec) => self.put(spec).await,
+                ViewObject::Volume(spec) => self.host.volumes.put(spec).await,
+                _ => Ok(()),
+            };
+            if let Err(error) = put {
                 // The others need not wait for a disk that is full for this one.
                 failed = Some(error);
             }
         }
         for (kind, id) in delta.remove {
-            if kind == ViewKind::Guest {
-                self.dropped(&ServerId::new(id));
+            match kind {
+                ViewKind::Guest => self.dropped(&ServerId::new(id)),
+                ViewKind::Volume => self.host.volumes.dropped(&VolumeId::new(id)),
+                _ => {}
             }
         }
         failed.map_or(Ok(()), Err)
@@ -336,13 +372,19 @@ impl HostAgent for Agent {
         let wiring = &self.host.wiring;
         if whole {
             let patience = Duration::from_secs(15);
-            let guests = tokio::time::timeout(patience, self.host.board.whole()).await;
-            report.guests = guests.unwrap_or_else(|_| self.host.board.all());
+            let (board, volumes) = (&self.host.board, &self.host.volumes.board);
+            let (guests, seen) = tokio::join!(
+                tokio::time::timeout(patience, board.whole()),
+                tokio::time::timeout(patience, volumes.whole())
+            );
+            report.guests = guests.unwrap_or_else(|_| board.all());
+            report.volumes = seen.unwrap_or_else(|_| volumes.all());
             (report.ports, report.routers) = wiring.observe(true).await;
             return report;
         }
         tokio::select! {
             guests = self.host.board.fresh() => report.guests = guests,
+            volumes = self.host.volumes.board.fresh() => report.volumes = volumes,
             (ports, routers) = wiring.observe(false) => {
                 (report.ports, report.routers) = (ports, routers);
                 report.guests = self.host.board.take();
@@ -379,10 +421,8 @@ impl HostAgent for Agent {
         tokio::spawn(async move {
             let copied = guest::copy(&host, &id, &guest).await.and_then(|copy| {
                 let length = copy.metadata().map_err(|error| error.to_string())?.len();
-                Ok((
-                    length,
-                    Box::pin(tokio::fs::File::from_std(copy)) as std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>,
-                ))
+                let bytes: Bytes = Box::pin(tokio::fs::File::from_std(copy));
+                Ok((length, bytes))
             });
             if let Err(error) = agent_api::send_disk(&mut ours, copied).await {
                 tracing::debug!(server = %id, %error, "nobody takes the copy of a disk");

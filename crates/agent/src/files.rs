@@ -7,21 +7,24 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The folders of one agent: `hosts/guests/<server>/…` and `hosts/images/<sha512>.<format>`.
+/// The folders of one agent: `hosts/guests/<server>/…`, `hosts/images/<sha512>.<format>` and `hosts/volumes/<id>/…`.
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub guests: PathBuf,
     pub images: PathBuf,
+    pub volumes: PathBuf,
 }
 
 impl Layout {
     pub fn new(state: &Path) -> Layout {
-        Layout { guests: state.join("hosts/guests"), images: state.join("hosts/images") }
+        let below = |name: &str| state.join("hosts").join(name);
+        Layout { guests: below("guests"), images: below("images"), volumes: below("volumes") }
     }
 
     pub fn make(&self) -> io::Result<()> {
         make_folder(&self.guests)?;
-        make_folder(&self.images)
+        make_folder(&self.images)?;
+        make_folder(&self.volumes)
     }
 
     pub fn guest(&self, id: &ServerId) -> GuestFiles {

@@ -4,7 +4,7 @@
 //! doing it twice would be wrong, afterwards where it would not.
 
 use crate::files::{self, GuestFiles};
-use agent_api::GuestSpec;
+use agent_api::{GuestSpec, GuestVolume};
 use base::{PortId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -41,6 +41,8 @@ pub struct Done {
     pub power_pressed_at: Option<Timestamp>,
     /// Ports that the spec no longer names and whose taps may exist.
     pub ports: Vec<PortId>,
+    /// Volumes that its process, or the one that reads its saved memory, may have open.
+    pub plugged: Vec<GuestVolume>,
     /// How often it crashed and was started again since it last ran for long.
     pub crashes: u32,
 }
@@ -100,6 +102,11 @@ impl LedgerFile {
 
     pub fn read(&self) -> Ledger {
         self.ledger.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    /// What has been done by now, for a spec that was read before.
+    pub fn read_with(&self, spec: GuestSpec) -> Ledger {
+        Ledger { spec, ..self.read() }
     }
 
     pub fn is_gone(&self) -> bool {

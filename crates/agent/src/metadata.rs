@@ -3,7 +3,7 @@
 //! Pure: both the metadata service and the config drive are made from these functions. Shapes and names are Nova's
 //! (`nova/api/metadata/base.py` describes them by example); a path that Nova would answer with 404 is `None`.
 
-use agent_api::{InstanceMetadata, MetadataAddress, MetadataNetwork};
+use agent_api::{InstanceMetadata, MetadataAddress, MetadataDevice, MetadataNetwork};
 use base64::Engine;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -118,7 +118,7 @@ fn meta_data(of: &InstanceMetadata) -> Value {
         "project_id": of.project_id,
         "availability_zone": of.availability_zone,
         "launch_index": of.launch_index,
-        "devices": [],
+        "devices": of.devices.iter().map(device).collect::<Vec<_>>(),
         "dedicated_cpus": [],
     });
     if !of.meta.is_empty() {
@@ -132,6 +132,19 @@ fn meta_data(of: &InstanceMetadata) -> Value {
         value["admin_pass"] = json!(password);
     }
     value
+}
+
+/// A tagged disk, by the address at which the guest finds it: the slots are the first buses behind the first one.
+fn device(of: &MetadataDevice) -> Value {
+    let address = crate::guest::slot(&of.device).map(|slot| format!("0000:{:02x}:00.0", slot + 1));
+    json!({
+        "type": "disk",
+        "bus": "pci",
+        "address": address,
+        "path": format!("/dev/{}", of.device),
+        "serial": of.serial,
+        "tags": [of.tag],
+    })
 }
 
 fn network_data(networks: &[MetadataNetwork]) -> Value {
@@ -342,6 +355,23 @@ mod tests {
             openstack("/openstack/latest/network_data.json", &of),
             expect![[
                 r#"application/json: {"links":[{"ethernet_mac_address":"fa:16:3e:00:00:01","id":"tap0123456789a","mtu":1450,"type":"bridge","vif_id":"0123456789abcdef"}],"networks":[{"id":"network0","link":"tap0123456789a","network_id":"net","type":"ipv4_dhcp"},{"id":"network1","ip_address":"fd00::5","link":"tap0123456789a","netmask":"ffff:ffff:ffff:ffff::","network_id":"net","routes":[{"gateway":"fd00::1","netmask":"::","network":"::"}],"services":[{"address":"fd00::53","type":"dns"}],"type":"ipv6"}],"services":[{"address":"fd00::53","type":"dns"}]}"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn tagged_volumes_are_found_by_their_address() {
+        let device = MetadataDevice {
+            bus: "virtio".into(),
+            device: "vdc".into(),
+            serial: "5f2b0a6e-0001-4000-8000-000000000002".into(),
+            tag: "data".into(),
+        };
+        let of = InstanceMetadata { devices: vec![device], ..InstanceMetadata::default() };
+        check(
+            Some((JSON, meta_data(&of)["devices"].to_string().into_bytes())),
+            expect![[
+                r#"application/json: [{"address":"0000:03:00.0","bus":"pci","path":"/dev/vdc","serial":"5f2b0a6e-0001-4000-8000-000000000002","tags":["data"],"type":"disk"}]"#
             ]],
         );
     }

@@ -71,6 +71,7 @@ async fn report(agent: Arc<dyn HostAgent>, link: Arc<dyn ControlLink>, env: Env)
             if let Some(more) = futures::FutureExt::now_or_never(agent.observe(false)) {
                 merge(&mut report.guests, more.guests, |it| it.id.clone());
                 merge(&mut report.ports, more.ports, |it| it.id.clone());
+                merge(&mut report.volumes, more.volumes, |it| it.id.clone());
                 merge(&mut report.routers, more.routers, |it| it.id.clone());
             }
             if report.is_empty() {

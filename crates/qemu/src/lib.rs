@@ -6,6 +6,8 @@
 //! whoever started it; it is found again by its name ([`process::find`]).
 
 pub mod accel;
+pub mod block;
+pub mod disk;
 pub mod machine;
 pub mod monitor;
 pub mod overlay;
@@ -13,7 +15,8 @@ pub mod process;
 pub mod qmp;
 
 pub use accel::Accel;
-pub use machine::{Disk, DiskSource, Format, Machine, NicDevice};
+pub use disk::{Disk, DiskSource, Format};
+pub use machine::{Machine, NicDevice};
 pub use monitor::{Monitor, RunState};
 pub use process::{Launch, Process};
 pub use qmp::Qmp;

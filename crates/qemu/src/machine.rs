@@ -6,39 +6,8 @@
 //! asked, also by an agent that was not there when it happened.
 
 use crate::Accel;
-use serde_json::{Value, json};
-use std::fmt::Write;
+use crate::disk::{self, Disk};
 use std::os::fd::{AsRawFd, OwnedFd};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Raw,
-    Qcow2,
-}
-
-impl Format {
-    pub fn driver(self) -> &'static str {
-        match self {
-            Format::Raw => "raw",
-            Format::Qcow2 => "qcow2",
-        }
-    }
-}
-
-/// One layer of a disk: a format over an open file, and what lies below.
-pub struct DiskSource {
-    pub format: Format,
-    pub file: OwnedFd,
-    pub read_only: bool,
-    pub backing: Option<Box<DiskSource>>,
-}
-
-pub struct Disk {
-    /// Names the block node and the device, and is the serial number the guest sees: letters, digits and dashes.
-    pub name: String,
-    pub source: DiskSource,
-    pub bootable: bool,
-}
 
 pub struct NicDevice {
     /// Names the device: letters, digits and dashes.
@@ -99,27 +68,6 @@ impl Builder {
         self.arg("-add-fd", format!("fd={number},set={set}"));
         format!("/dev/fdset/{set}")
     }
-
-    fn source(&mut self, source: DiskSource) -> Value {
-        let path = self.set(source.file);
-        let mut node = json!({
-            "driver": source.format.driver(),
-            "read-only": source.read_only,
-            "file": {"driver": "file", "filename": path, "read-only": source.read_only, "auto-read-only": false},
-        });
-        if !source.read_only {
-            node["discard"] = json!("unmap");
-            node["file"]["discard"] = json!("unmap");
-        }
-        if source.format == Format::Qcow2 {
-            // Always said, so that no name inside the file is ever followed.
-            node["backing"] = match source.backing {
-                Some(below) => self.source(*below),
-                None => Value::Null,
-            };
-        }
-        node
-    }
 }
 
 impl Machine {
@@ -152,8 +100,11 @@ impl Machine {
         let serial = line.inherit(self.serial);
         line.arg("-chardev", format!("socket,id=serial,fd={serial},server=on,wait=off,logfile={log},logappend=on"));
         line.arg("-device", "isa-serial,chardev=serial");
-        for (at, disk) in self.disks.into_iter().enumerate() {
-            line.disk(at, disk);
+        for port in disk::ports() {
+            line.arg("-device", port);
+        }
+        for disk in self.disks {
+            line.disk(disk);
         }
         for nic in self.nics {
             line.nic(nic);
@@ -167,14 +118,10 @@ impl Machine {
 }
 
 impl Builder {
-    fn disk(&mut self, at: usize, disk: Disk) {
-        let mut node = self.source(disk.source);
-        node["node-name"] = json!(disk.name);
+    fn disk(&mut self, disk: Disk) {
+        let device = disk.device().words();
+        let node = disk.describe(&mut |file| self.set(file));
         self.arg("-blockdev", node.to_string());
-        let mut device = format!("virtio-blk-pci,id=disk-{0},drive={0},serial={0}", disk.name);
-        if disk.bootable {
-            let _ = write!(device, ",bootindex={}", at + 1);
-        }
         self.arg("-device", device);
     }
 
@@ -193,6 +140,7 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{DiskSource, Format};
     use expect_test::expect;
 
     fn file() -> OwnedFd {
@@ -219,12 +167,16 @@ mod tests {
             memory_mib: 128,
             disks: vec![Disk {
                 name: "root".into(),
-                bootable: true,
+                serial: "root".into(),
+                boot_index: Some(0),
+                slot: None,
                 source: DiskSource {
+                    node: None,
                     format: Format::Qcow2,
                     file: file(),
                     read_only: false,
                     backing: Some(Box::new(DiskSource {
+                        node: None,
                         format: Format::Qcow2,
                         file: file(),
                         read_only: true,
@@ -267,10 +219,26 @@ mod tests {
             -add-fd fd=<2>,set=1
             -chardev socket,id=serial,fd=<3>,server=on,wait=off,logfile=/dev/fdset/1,logappend=on
             -device isa-serial,chardev=serial
+            -device pcie-root-port,id=slot0,chassis=1,slot=1,addr=0x1d.0,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot1,chassis=2,slot=2,addr=0x1d.1,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot2,chassis=3,slot=3,addr=0x1d.2,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot3,chassis=4,slot=4,addr=0x1d.3,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot4,chassis=5,slot=5,addr=0x1d.4,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot5,chassis=6,slot=6,addr=0x1d.5,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot6,chassis=7,slot=7,addr=0x1d.6,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot7,chassis=8,slot=8,addr=0x1d.7,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot8,chassis=9,slot=9,addr=0x1e.0,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot9,chassis=10,slot=10,addr=0x1e.1,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot10,chassis=11,slot=11,addr=0x1e.2,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot11,chassis=12,slot=12,addr=0x1e.3,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot12,chassis=13,slot=13,addr=0x1e.4,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot13,chassis=14,slot=14,addr=0x1e.5,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot14,chassis=15,slot=15,addr=0x1e.6,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=slot15,chassis=16,slot=16,addr=0x1e.7,multifunction=on,io-reserve=0
             -add-fd fd=<4>,set=2
             -add-fd fd=<5>,set=3
             -blockdev {"backing":{"backing":null,"driver":"qcow2","file":{"auto-read-only":false,"driver":"file","filename":"/dev/fdset/3","read-only":true},"read-only":true},"discard":"unmap","driver":"qcow2","file":{"auto-read-only":false,"discard":"unmap","driver":"file","filename":"/dev/fdset/2","read-only":false},"node-name":"root","read-only":false}
-            -device virtio-blk-pci,id=disk-root,drive=root,serial=root,bootindex=1
+            -device virtio-blk-pci,id=disk-root,drive=root,serial=root,werror=enospc,rerror=report,bootindex=1
             -netdev tap,id=nic0,fd=<6>,vhost=off
             -device virtio-net-pci,id=nic-nic0,netdev=nic0,mac=fa:16:3e:00:00:01,host_mtu=1450,romfile=
             -incoming fd:<7>"#]].assert_eq(&shown(&line));

@@ -29,7 +29,7 @@ const COPY: &str = "copy";
 
 /// A connection to one guest's QEMU.
 pub struct Monitor {
-    qmp: Qmp,
+    pub(crate) qmp: Qmp,
 }
 
 impl Monitor {
@@ -115,7 +115,8 @@ impl Monitor {
             "discard": "unmap", "detect-zeroes": "unmap"});
         let copied = async {
             self.qmp.call("blockdev-add", node).await?;
-            let backup = json!({"job-id": COPY, "device": source, "target": COPY, "sync": "full", "auto-dismiss": false});
+            let backup =
+                json!({"job-id": COPY, "device": source, "target": COPY, "sync": "full", "auto-dismiss": false});
             self.qmp.call("blockdev-backup", backup).await?;
             loop {
                 if let Some(job) = self.copy_job().await?.filter(|job| job["status"] == "concluded") {
@@ -144,16 +145,7 @@ impl Monitor {
 
     /// Ends a copy, also one that an agent left which died over it.
     async fn end_copy(&self) -> Result<()> {
-        while let Some(job) = self.copy_job().await? {
-            match job["status"].as_str() {
-                Some("concluded") => drop(self.qmp.call("job-dismiss", json!({"id": COPY})).await?),
-                _ => {
-                    // It may conclude by itself between the two.
-                    let _ = self.qmp.call("job-cancel", json!({"id": COPY})).await;
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
+        self.end_job(COPY).await?;
         match self.qmp.call("blockdev-del", json!({"node-name": COPY})).await {
             // There is none.
             Ok(_) | Err(Error::Refused { .. }) => Ok(()),

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 
 /// The most bytes of a line that QEMU may send.
-const LINE_BYTES: usize = 1 << 20;
+const LINE_BYTES: usize = 4 << 20;
 /// How long a command may take.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long the greeting may take: a QEMU that has just been started under load.

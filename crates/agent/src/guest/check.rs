@@ -1,7 +1,7 @@
 //! Whether a spec can be carried out at all: it comes from outside.
 
 use crate::fault;
-use agent_api::{AgentFault, GuestSpec};
+use agent_api::{AgentFault, DiskBus, GuestSpec, GuestVolume};
 
 const MOST_VCPUS: u32 = 255;
 const MOST_MEMORY_MIB: u64 = 4 << 20;
@@ -33,6 +33,16 @@ pub fn spec(spec: &GuestSpec) -> Result<(), AgentFault> {
         need(mac(&nic.mac), &format!("{:?} is no unicast MAC address", nic.mac))?;
         need(nic.mtu >= 68, &format!("an MTU of {} is too small, 68 go", nic.mtu))?;
     }
+    for (at, volume) in spec.volumes.iter().enumerate() {
+        need(id(&volume.volume), "a volume's id is no UUID")?;
+        let place = super::volumes::slot(&volume.device).is_some();
+        need(place, &format!("{:?} is no place for a volume, vda to vdo are", volume.device))?;
+        need(volume.bus == DiskBus::Virtio, "volumes are on the virtio bus only")?;
+        let clash = |it: &GuestVolume| it.volume == volume.volume || it.device == volume.device;
+        need(!spec.volumes[..at].iter().any(clash), "a volume or a place is named twice")?;
+    }
+    let boots = spec.root.is_some() || spec.volumes.iter().any(|volume| volume.boot_index == Some(0));
+    need(boots, "it has nothing to boot from")?;
     let data = spec.metadata.user_data.as_ref().map_or(0, String::len);
     need(data <= 2 * base::limits::USER_DATA_BYTES, "its user data is too long")
 }

@@ -2,65 +2,82 @@
 //!
 //! QEMU makes it, the guest's own or, for a guest that is stopped, one that never runs an instruction: the same sandbox
 //! and the same descriptors, so that what a guest has written into its disk is never opened by a process of ours. The
-//! copy has no name: it goes with the last descriptor, whoever dies.
+//! copy has no name: it goes with the last descriptor, whoever dies. A host makes a few at a time, and none for which
+//! it has no room.
 
 use super::Guest;
-use super::hold::{self, Held};
+use super::hold;
 use super::start::root_disk;
 use crate::agent::Host;
 use crate::files::{self, GuestFiles};
+use crate::ledger::blocking;
+use crate::sandbox::{AtRest, Rest};
 use agent_api::ImageSource;
 use base::ServerId;
-use qemu::{Disk, Format, Launch, Machine, Monitor};
+use qemu::{Format, Monitor};
 use std::fs::File;
 use std::io::{self, Seek};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a process that only copied may take to end.
-const LAST: Duration = Duration::from_secs(10);
+/// Copies that a host makes at a time: each reads and writes a whole disk.
+pub const AT_A_TIME: usize = 2;
+/// What a copy leaves of the host's room.
+const SPARE: u64 = 64 << 20;
 
 /// Makes the copy. The error may be shown to the server's owner.
 pub async fn copy(host: &Host, id: &ServerId, guest: &Guest) -> Result<File, String> {
+    let Ok(_permit) = host.copies.try_acquire() else {
+        return Err(format!("The host copies {AT_A_TIME} disks already; it is tried again."));
+    };
     let files = host.layout.guest(id);
     let failed = |error: io::Error| {
         tracing::warn!(server = %id, %error, "a disk cannot be copied");
-        "The host cannot write the copy of the disk.".to_owned()
+        match error.kind() {
+            io::ErrorKind::StorageFull => "The host has no room for the copy of the disk.".to_owned(),
+            _ => "The host cannot write the copy of the disk.".to_owned(),
+        }
     };
-    let size = File::open(files.root_disk()).and_then(|root| qemu::overlay::virtual_size(&root, Format::Qcow2));
-    let mut target = nameless(&files, size.map_err(failed)?).map_err(failed)?;
-    let refused = |error: qemu::Error| {
+    let Some(image) = guest.ledger.read().spec.image() else {
+        return Err("The server boots from a volume and has no disk of its own.".into());
+    };
+    let (own, below) = (files.clone(), image.image_bytes);
+    let target = blocking(move || {
+        let root = File::open(own.root_disk())?;
+        room(&own, root.metadata()?.blocks() * 512 + below)?;
+        nameless(&own, qemu::overlay::virtual_size(&root, Format::Qcow2)?)
+    });
+    let mut target = target.await.map_err(failed)?;
+    let copied = match guest.monitor().await? {
+        Some(monitor) => monitor.copy_disk("root", &target).await,
+        None => {
+            let copier = start(host, id, guest, &files, &image).await?;
+            let copied = copier.held.monitor.copy_disk("root", &target).await;
+            if let Err(error) = copier.end().await {
+                tracing::warn!(server = %id, %error, "the copier did not end in order");
+            }
+            copied
+        }
+    };
+    copied.map_err(|error| {
         tracing::warn!(server = %id, %error, "a disk cannot be copied");
         "The disk could not be copied.".to_owned()
-    };
-    match guest.monitor().await? {
-        Some(monitor) => monitor.copy_disk("root", &target).await.map_err(refused)?,
-        None => copy_at_rest(host, id, guest, &target).await?,
-    }
+    })?;
     // QEMU has moved the place at which its descriptor reads, and ours is the same.
     target.rewind().map_err(failed)?;
     Ok(target)
 }
 
-/// The disk of a guest that has no process.
-async fn copy_at_rest(host: &Host, id: &ServerId, guest: &Guest, target: &File) -> Result<(), String> {
-    let files = host.layout.guest(id);
-    let copier = start(host, id, guest, &files).await?;
-    let copied = copier.monitor.copy_disk("root", target).await;
-    let quit = copier.monitor.quit().await;
-    if quit.is_err() || tokio::time::timeout(LAST, copier.process.ended()).await.is_err() {
-        copier.process.kill();
+/// Whether the copy would fit: it holds at most what the overlay and its image do.
+fn room(files: &GuestFiles, bytes: u64) -> io::Result<()> {
+    let about = nix::sys::statvfs::statvfs(&files.folder)?;
+    let free = (about.blocks_available() as u64).saturating_mul(about.fragment_size() as u64);
+    if free < bytes.saturating_add(SPARE) {
+        let why = format!("{free} bytes are free, a copy may take {bytes}");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, why));
     }
-    for socket in [files.copy_monitor(), files.copy_serial()] {
-        if let Err(error) = files::remove(&socket) {
-            tracing::warn!(server = %id, %error, "a socket of the copier stays");
-        }
-    }
-    copied.map_err(|error| {
-        tracing::warn!(server = %id, %error, "a disk cannot be copied");
-        "The disk could not be copied.".to_owned()
-    })
+    Ok(())
 }
 
 /// An empty qcow2 file that has no name any more.
@@ -72,49 +89,46 @@ fn nameless(files: &GuestFiles, size: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// What a copy leaves whose agent has died over it.
+pub fn sweep(files: &GuestFiles) -> io::Result<()> {
+    for path in [files.copy(), files.copy_monitor(), files.copy_serial()] {
+        files::remove(&path)?;
+    }
+    Ok(())
+}
+
 /// A process that holds the disk of a stopped guest. It holds the guest's lock, too: nobody starts the guest meanwhile.
-async fn start(host: &Host, id: &ServerId, guest: &Guest, files: &GuestFiles) -> Result<Held, String> {
-    let spec = guest.ledger.read().spec.clone();
-    let Some(disk) = spec.root.clone() else {
-        return Err("The server boots from a volume and has no disk of its own.".into());
-    };
-    let image = host.images.ensure(&ImageSource::from(&disk)).await.map_err(|fault| fault.message)?;
+async fn start(
+    host: &Host,
+    id: &ServerId,
+    guest: &Guest,
+    files: &GuestFiles,
+    image: &ImageSource,
+) -> Result<AtRest, String> {
+    let spec = guest.ledger.read().spec;
+    let Some(root) = spec.root else { return Err("The server boots from a volume now.".into()) };
+    let below = host.images.ensure(image).await.map_err(|fault| fault.message)?;
     let failed = |error: io::Error| {
         tracing::warn!(server = %id, %error, "no process for a copy");
         "The host cannot start the copying of the disk.".to_owned()
     };
-    let Some(lock) = hold::lock(&files.lock()).map_err(failed)? else {
-        return Err("The server is starting or stopping; it is tried again.".into());
-    };
-    let root: Disk = root_disk(files, &disk, image).map_err(|fault| fault.message)?;
-    let machine = Machine {
-        name: hold::copier_name(host, id),
+    let own = files.clone();
+    let held = blocking(move || {
+        let lock = hold::lock(&own.lock())?;
+        Ok((lock, root_disk(&own, &root, below)))
+    });
+    let (lock, disk) = held.await.map_err(failed)?;
+    let Some(lock) = lock else { return Err("The server is starting or stopping; it is tried again.".into()) };
+    let rest = Rest {
+        name: format!("copy.{id}"),
         uuid: id.to_string(),
-        accel: qemu::Accel::Tcg,
-        vcpus: 1,
-        memory_mib: 64,
-        disks: vec![root],
-        nics: Vec::new(),
-        qmp: unixfd::listen(&files.copy_monitor()).map_err(failed)?.into(),
-        serial: unixfd::listen(&files.copy_serial()).map_err(failed)?.into(),
-        console_log: File::options().append(true).open("/dev/null").map_err(failed)?.into(),
-        incoming: None,
+        disks: vec![disk.map_err(|fault| fault.message)?],
+        monitor: files.copy_monitor(),
+        serial: files.copy_serial(),
+        log: files.qemu_log(),
         keep: vec![lock.into()],
     };
-    let stderr = File::options().append(true).create(true).mode(0o600).open(files.qemu_log()).map_err(failed)?;
-    let launch = Launch {
-        program: host.options.qemu.clone(),
-        line: machine.command_line(),
-        user: host.options.guest_user,
-        groups: Vec::new(),
-        stderr,
-        oom_score_adj: 500,
-    };
-    let process = launch.spawn().map_err(failed)?;
-    Held::connect(process, &files.copy_monitor()).await.map_err(|error| {
-        tracing::warn!(server = %id, %error, "the copier does not answer");
-        "The host cannot start the copying of the disk.".to_owned()
-    })
+    host.sandbox.start(rest).await.map_err(failed)
 }
 
 impl Guest {

@@ -42,11 +42,6 @@ pub fn process_name(host: &Host, id: &ServerId) -> String {
     format!("{}{id}@{}", process_prefix(host), host.options.host)
 }
 
-/// Of a process that only copies the disk of a stopped guest. It names no guest, so the next agent ends it.
-pub fn copier_name(host: &Host, id: &ServerId) -> String {
-    format!("{}copy.{id}@{}", process_prefix(host), host.options.host)
-}
-
 pub fn process_prefix(host: &Host) -> String {
     format!("nubo-{}-", host.options.cloud)
 }
@@ -80,6 +75,7 @@ impl Actor {
             if let Some(process) = self.find()? {
                 tracing::info!(server = %self.id, pid = process.pid, "adopted");
                 self.wired = false;
+                self.plugs = Default::default();
                 self.confine(process.pid, self.ledger.read().spec.vcpus).await;
                 let held = Held::connect(process, &self.files.monitor()).await;
                 return held.map(Some).map_err(|error| fault::qemu("be reached after a restart of the agent", &error));

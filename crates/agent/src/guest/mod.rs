@@ -26,19 +26,20 @@ mod hold;
 pub mod plan;
 mod start;
 mod steps;
+mod volumes;
 
 pub use console::{pump, tail};
-pub use copy::copy;
-pub use hold::end_orphans;
+pub use copy::{AT_A_TIME, copy, sweep};
+pub use hold::{Held, end_orphans};
+pub use volumes::slot;
 
 use crate::agent::Host;
 use crate::fault;
 use crate::files::GuestFiles;
 use crate::ledger::{Ledger, LedgerFile};
-use agent_api::{AgentFault, GuestObserved, ObservedPower};
+use agent_api::{AgentFault, DesiredPower, GuestObserved, GuestVolumeObserved, ObservedPower};
 use base::ServerId;
 use base::backoff::Backoff;
-use hold::Held;
 use plan::{Step, World};
 use qemu::RunState;
 use std::io;
@@ -87,6 +88,8 @@ impl Guest {
         let rewire = Arc::new(AtomicBool::new(false));
         let actor = Actor {
             rewire: rewire.clone(),
+            plugs: volumes::Plugs::default(),
+            made: host.volumes.made(),
             host,
             id,
             files: files.clone(),
@@ -159,6 +162,9 @@ struct Actor {
     given_up: Option<(u64, AgentFault)>,
     /// When the power button was last pressed by this actor.
     pressed: Option<Instant>,
+    plugs: volumes::Plugs,
+    /// Rises when a volume has been made that this guest may wait for.
+    made: watch::Receiver<u64>,
 }
 
 /// How a step went.
@@ -185,11 +191,19 @@ impl Actor {
         let absent = ledger.spec.power == agent_api::DesiredPower::Absent;
         if self.held.is_none() {
             self.held = self.adopt().await?;
+            if self.held.is_none() {
+                self.let_go(&ledger).await?;
+            }
         }
         if self.rewire.swap(false, Ordering::SeqCst) {
             self.wired = false;
         }
         let run = self.run_state().await?;
+        let goes_on = matches!(ledger.spec.power, DesiredPower::Running | DesiredPower::Paused) && !ledger.done.ending;
+        if self.wired && goes_on && matches!(run, Some(RunState::Running | RunState::Paused)) {
+            self.plug_volumes(&ledger).await?;
+        }
+        let ledger = self.ledger.read_with(ledger.spec);
         if let Some((generation, fault)) = self.given_up.clone().filter(|_| !absent) {
             if generation == ledger.spec.generation {
                 let power = if run.is_some() { ObservedPower::Running } else { ObservedPower::Stopped };
@@ -255,7 +269,8 @@ impl Actor {
     }
 
     fn publish(&self, ledger: &Ledger, power: Option<ObservedPower>, fault: Option<AgentFault>) {
-        publish(&self.host, &self.id, ledger, power, fault, self.failures);
+        let volumes = self.volumes_observed(ledger);
+        publish(&self.host, &self.id, ledger, power, fault, self.failures, volumes);
     }
 
     /// Shows a fault and waits before the next attempt, or for a new spec when there is no use in trying.
@@ -304,6 +319,12 @@ impl Actor {
                 () = ended => return,
                 () = event => return,
                 () = tokio::time::sleep_until(until) => return,
+                _ = self.made.changed() => {
+                    if self.failures > 0 || self.plugs.unsettled {
+                        self.plugs.hurry();
+                        return;
+                    }
+                }
                 Some(request) = self.inbox.recv() => self.serve(request).await,
             }
         }
@@ -326,7 +347,7 @@ impl Actor {
 }
 
 /// The last power of two: what is told of attempts changes with each doubling only.
-fn doubling(failures: u32) -> u32 {
+pub fn doubling(failures: u32) -> u32 {
     failures.checked_ilog2().map_or(0, |n| 1 << n)
 }
 
@@ -338,6 +359,7 @@ fn publish(
     power: Option<ObservedPower>,
     fault: Option<AgentFault>,
     failures: u32,
+    volumes: Vec<GuestVolumeObserved>,
 ) {
     let shown = || host.board.get(id).map(|it| it.power);
     let done = &ledger.done;
@@ -351,7 +373,7 @@ fn publish(
         stopped_by_itself: stopped.map(|it| it.reason.clone()),
         attempts: fault.as_ref().map_or(0, |_| doubling(failures)),
         fault,
-        volumes: Vec::new(),
+        volumes,
         started_at: done.started_at,
     });
 }

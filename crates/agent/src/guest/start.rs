@@ -26,7 +26,9 @@ impl Actor {
             _ = self.woken.changed() => return Ok(()),
         };
         let resume = ledger.done.memory_saved;
-        let (disks, nics) = tokio::try_join!(self.disks(spec, image, resume), self.nics(spec))?;
+        let volumes = self.open_volumes(ledger, resume).await?;
+        let (mut disks, nics) = tokio::try_join!(self.disks(spec, image, resume), self.nics(spec))?;
+        disks.extend(volumes);
         let process = self.launch(spec, disks, nics, resume)?;
         let pid = process.pid;
         let begun = self.begin(&process);
@@ -48,6 +50,7 @@ impl Actor {
                 // What failed is a step of its own next, and then shows its fault.
                 self.wired = wired.is_ok();
                 self.held = Some(held);
+                self.volumes_started();
                 self.told = (!resume).then_some(RunState::Paused);
                 tracing::info!(server = %self.id, pid, resume, "started");
                 Ok(())
@@ -125,7 +128,7 @@ impl Actor {
             disks.push(made.unwrap_or_else(|error| Err(fault::bug(&error)))?);
         }
         if spec.config_drive {
-            let (files, metadata) = (self.files.clone(), spec.metadata.clone());
+            let (files, metadata) = (self.files.clone(), spec.told());
             let drive = blocking(move || config_drive(&files, &metadata, resume)).await;
             disks.push(drive.map_err(|error| fault::disk("config drive", &error))?);
         }
@@ -236,10 +239,15 @@ pub(super) fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Res
         }
     }
     let overlay = File::options().read(true).write(true).open(&path).map_err(disk)?;
-    let below = DiskSource { format, file: image.into(), read_only: true, backing: None };
-    let source =
-        DiskSource { format: Format::Qcow2, file: overlay.into(), read_only: false, backing: Some(Box::new(below)) };
-    Ok(Disk { name: "root".into(), source, bootable: true })
+    let below = DiskSource { node: None, format, file: image.into(), read_only: true, backing: None };
+    let source = DiskSource {
+        node: None,
+        format: Format::Qcow2,
+        file: overlay.into(),
+        read_only: false,
+        backing: Some(Box::new(below)),
+    };
+    Ok(Disk { name: "root".into(), serial: "root".into(), source, boot_index: Some(0), slot: None })
 }
 
 /// The config drive, made anew at each cold start; a guest that comes back from memory finds the one it knows.
@@ -251,6 +259,8 @@ fn config_drive(files: &GuestFiles, of: &agent_api::InstanceMetadata, resume: bo
         std::fs::rename(&partial, &path)?;
     }
     let file = File::open(&path)?.into();
-    let source = DiskSource { format: Format::Raw, file, read_only: true, backing: None };
-    Ok(Disk { name: "config".into(), source, bootable: false })
+    let source = DiskSource { node: None, format: Format::Raw, file, read_only: true, backing: None };
+    // In the last slot: the guest finds it after its volumes.
+    let slot = Some(qemu::disk::SLOTS - 1);
+    Ok(Disk { name: "config".into(), serial: "config".into(), source, boot_index: None, slot })
 }

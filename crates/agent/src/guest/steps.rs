@@ -80,7 +80,10 @@ impl Actor {
         self.publish(&reached, Some(power), None);
         let done = reached.done;
         self.ledger
-            .update(move |ledger| ledger.done = Done { ports: std::mem::take(&mut ledger.done.ports), ..done })
+            .update(move |ledger| {
+                let Done { ports, plugged, .. } = std::mem::take(&mut ledger.done);
+                ledger.done = Done { ports, plugged, ..done };
+            })
             .await
             .map_err(ledger_fault)?;
         let files = self.files.clone();
@@ -91,7 +94,7 @@ impl Actor {
             console::cut(&files)
         });
         tidy.await.map_err(|error| fault::disk("console log", &error))?;
-        self.wait(HOUSEKEEPING).await;
+        self.wait(if self.plugs.unsettled { super::volumes::SOON } else { HOUSEKEEPING }).await;
         Ok(())
     }
 
@@ -137,9 +140,8 @@ impl Actor {
             if let Some(held) = &self.held
                 && matches!(held.monitor.state().await, Ok(RunState::DiskError))
             {
-                let error = io::Error::from(io::ErrorKind::StorageFull);
-                let message = "The host's disk is full or broken: the server waits until it can write again.";
-                return Err(AgentFault { message: message.into(), ..fault::disk("root disk", &error) });
+                let waits_for = held.monitor.disks_without_room().await.unwrap_or_default();
+                return Err(self.without_room(&waits_for));
             }
         }
         Ok(())
@@ -219,7 +221,7 @@ impl Actor {
         self.held = None;
         self.wired = false;
         self.unwire(ledger).await;
-        Ok(())
+        self.let_go(&self.ledger.read()).await
     }
 
     async fn unwire(&mut self, ledger: &Ledger) {
@@ -348,7 +350,7 @@ impl Actor {
             files::sync_folder(&files.folder)?;
             drop(lock);
             // Said before anybody can begin this guest anew.
-            super::publish(&host, &id, &gone, Some(ObservedPower::Absent), None, 0);
+            super::publish(&host, &id, &gone, Some(ObservedPower::Absent), None, 0, Vec::new());
             Ok(())
         });
         removed.await.map_err(|error| fault::disk("server's files", &error))?;

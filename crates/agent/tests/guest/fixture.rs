@@ -19,14 +19,14 @@ use tokio::io::AsyncReadExt;
 /// The user that guests run as.
 pub const NOBODY: u32 = 65_534;
 /// Long enough for a boot on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Fixture {
     folder: tempfile::TempDir,
     pub cloud: CloudId,
     pub boot_id: String,
     pub qemu: PathBuf,
-    image: PathBuf,
+    pub image: PathBuf,
     mounted: Option<PathBuf>,
 }
 
@@ -143,13 +143,18 @@ impl Fixture {
         }
     }
 
+    /// Gives the agent another object.
+    pub async fn view(&self, agent: &Agent, object: ViewObject) {
+        agent.apply(ViewDelta { version: 1, whole: false, put: vec![object], remove: Vec::new() }).await.unwrap();
+    }
+
     pub async fn change(&self, agent: &Agent, spec: &mut GuestSpec, change: impl FnOnce(&mut GuestSpec)) {
         spec.generation += 1;
         change(spec);
         self.put(agent, spec).await;
     }
 
-    async fn observed(
+    pub async fn observed(
         &self,
         agent: &Agent,
         id: &ServerId,
@@ -214,15 +219,29 @@ impl Fixture {
     }
 
     pub fn kill(&self, spec: &GuestSpec) {
-        let pid = nix::unistd::Pid::from_raw(self.process(spec).unwrap().pid);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert!(self.kill_if_there(spec));
+    }
+
+    /// False: it has no process.
+    pub fn kill_if_there(&self, spec: &GuestSpec) -> bool {
+        let Some(seen) = self.process(spec) else { return false };
+        let pid = nix::unistd::Pid::from_raw(seen.pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok()
     }
 
     /// Puts the state onto a file system that is too small for the image.
     pub fn small_state(&mut self) -> Option<Small> {
-        let path = self.state();
+        self.small(self.state(), "size=1m")
+    }
+
+    /// Puts the volumes onto a file system of their own.
+    pub fn small_volumes(&mut self, size: &str) -> Option<Small> {
+        self.small(self.state().join("hosts/volumes"), size)
+    }
+
+    fn small(&mut self, path: PathBuf, size: &str) -> Option<Small> {
         std::fs::create_dir_all(&path).unwrap();
-        if let Err(error) = tmpfs(&path, nix::mount::MsFlags::empty(), "size=1m") {
+        if let Err(error) = tmpfs(&path, nix::mount::MsFlags::empty(), size) {
             missing("root", &format!("no tmpfs can be mounted: {error}"));
             return None;
         }
@@ -236,6 +255,14 @@ pub struct Small(PathBuf);
 impl Small {
     pub fn grow(&self) {
         tmpfs(&self.0, nix::mount::MsFlags::MS_REMOUNT, "size=200m").unwrap();
+    }
+
+    /// For whoever opens anything in it from now on; what is open stays as it is.
+    pub fn read_only(&self, yes: bool) {
+        use nix::mount::{MsFlags, mount};
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+        let flags = if yes { flags | MsFlags::MS_RDONLY } else { flags };
+        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
     }
 }
 

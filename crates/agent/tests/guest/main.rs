@@ -5,6 +5,7 @@ mod fixture;
 #[allow(dead_code)]
 #[path = "../net/lab.rs"]
 mod lab;
+mod volumes;
 mod wired;
 
 use agent_api::{DesiredPower, HostAgent, ObservedPower, OnCrash};
