@@ -1,7 +1,7 @@
 //! The files of guests and images on this machine, and what is in them.
 
 use crate::settings::Settings;
-use agent_api::GuestSpec;
+use agent_api::{DiskFormat, GuestSpec, VolumeSpec};
 use anyhow::Result;
 use sha2::{Digest, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +54,59 @@ pub struct Overlay {
     pub backing: String,
 }
 
+/// A volume's folder.
+#[derive(Clone, Debug, Default)]
+pub struct Volume {
+    pub id: String,
+    pub path: PathBuf,
+    pub names: Vec<String>,
+    pub ledger: Option<Result<VolumeLedger, String>>,
+    pub disk: Option<Result<Disk, String>>,
+    /// The headers of the qcow2 layers that are there, by file name.
+    pub headers: BTreeMap<String, Result<Overlay, String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+pub struct VolumeLedger {
+    pub version: u32,
+    pub spec: VolumeSpec,
+    /// 0: it has never been made wholly.
+    #[serde(default)]
+    pub reached: u64,
+}
+
+/// Which layers belong to a volume, from the bottom.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+pub struct Disk {
+    pub version: u32,
+    pub size_bytes: u64,
+    pub layers: Vec<Layer>,
+    #[serde(default)]
+    pub pending: Option<Pending>,
+    #[serde(default)]
+    pub growing: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+pub struct Layer {
+    pub number: u32,
+    pub format: DiskFormat,
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+pub struct Pending {
+    pub layer: u32,
+}
+
+impl Layer {
+    pub fn file_name(&self) -> String {
+        match self.format {
+            DiskFormat::Raw => format!("{}.raw", self.number),
+            DiskFormat::Qcow2 => format!("{}.qcow2", self.number),
+        }
+    }
+}
+
 /// A file with its content's address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
@@ -68,6 +121,7 @@ pub struct Stored {
 #[derive(Debug, Default)]
 pub struct Files {
     pub folders: Vec<Folder>,
+    pub volumes: Vec<Volume>,
     /// Control's own files of images.
     pub images: Vec<Stored>,
     /// The host's images, named by content.
@@ -88,6 +142,7 @@ pub fn look(settings: &Settings, digests: &mut Digests) -> Result<Files> {
     let stored = |path: &PathBuf, digests: &mut Digests| stored(path, &locked, digests).ok();
     Ok(Files {
         folders: guests.iter().map(|path| folder(path, &locked)).collect(),
+        volumes: entries(&settings.state.join("hosts/volumes")).iter().map(|path| volume(path)).collect(),
         images: entries(&settings.state.join("control/images")).iter().filter_map(|p| stored(p, digests)).collect(),
         cache: entries(&settings.state.join("hosts/images")).iter().filter_map(|p| stored(p, digests)).collect(),
     })
@@ -97,14 +152,32 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn folder(path: &Path, locked: &BTreeSet<u64>) -> Folder {
+fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(path).into_iter().flatten().flatten().map(|e| name(&e.path())).collect();
     names.sort();
-    let ledger = match fs::read(path.join("ledger.json")) {
+    names
+}
+
+/// None: there is no such file.
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<Result<T, String>> {
+    match fs::read(path) {
         Ok(text) => Some(serde_json::from_slice(&text).map_err(|error| error.to_string())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => Some(Err(error.to_string())),
-    };
+    }
+}
+
+fn volume(path: &Path) -> Volume {
+    let names = names(path);
+    let layers = names.iter().filter(|name| name.ends_with(".qcow2"));
+    let headers = layers.map(|name| (name.clone(), overlay(&path.join(name)))).collect();
+    let (ledger, disk) = (json(&path.join("ledger.json")), json(&path.join("disk.json")));
+    Volume { id: name(path), path: path.to_owned(), names, ledger, disk, headers }
+}
+
+fn folder(path: &Path, locked: &BTreeSet<u64>) -> Folder {
+    let names = names(path);
+    let ledger = json(&path.join("ledger.json"));
     let disk = path.join("root.qcow2");
     let overlay = disk.exists().then(|| overlay(&disk));
     let locked = is_locked(&path.join("process.lock"), locked);

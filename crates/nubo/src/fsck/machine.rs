@@ -29,6 +29,8 @@ pub struct Process {
 pub enum Role {
     /// A guest by `-name` and `-uuid`.
     Guest(String),
+    /// It only holds disks, a server's or a volume's, while something is done to them; by the id of whose they are.
+    Work(String),
     /// `supervise`, `control`, `agent` or `netd` of this state.
     Part(String),
 }
@@ -157,7 +159,7 @@ fn processes(settings: &Settings, setup: &Setup) -> Result<Vec<Process>> {
         // A program that was replaced meanwhile shows as deleted.
         let own = exe.to_string_lossy().trim_end_matches(" (deleted)") == program.to_string_lossy();
         let genuine = match role {
-            Role::Guest(_) => file.starts_with("qemu-system"),
+            Role::Guest(_) | Role::Work(_) => file.starts_with("qemu-system"),
             Role::Part(_) => own || file == "nubo",
         };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
@@ -172,8 +174,12 @@ fn processes(settings: &Settings, setup: &Setup) -> Result<Vec<Process>> {
 
 fn role(words: &[String], settings: &Settings, setup: &Setup) -> Option<Role> {
     let after = |flag: &str| words.get(words.iter().position(|word| word == flag)? + 1);
-    if after("-name").is_some_and(|name| name.contains(&format!("nubo-{}-", setup.cloud_id))) {
-        return Some(Role::Guest(after("-uuid").cloned().unwrap_or_default()));
+    let mark = format!("nubo-{}-", setup.cloud_id);
+    if let Some((_, name)) = after("-name").and_then(|name| name.split_once(&mark)) {
+        let id = after("-uuid").cloned().unwrap_or_default();
+        // `copy.ID@host`, `volume.ID@host`; a guest is `ID@host`.
+        let works = name.split('@').next().is_some_and(|name| name.contains('.'));
+        return Some(if works { Role::Work(id) } else { Role::Guest(id) });
     }
     if after("--state").is_none_or(|path| Path::new(path) != settings.state) {
         return None;

@@ -58,7 +58,7 @@ pub fn carry_out(looker: &mut Looker<'_>, found: Vec<Finding>, aloud: bool) -> R
 fn guests(machine: &Machine, found: &[Finding]) -> BTreeMap<String, (i32, u64)> {
     let of = |process: &super::machine::Process| match &process.role {
         Role::Guest(id) => Some((id.clone(), (process.pid, process.started))),
-        Role::Part(_) => None,
+        Role::Work(_) | Role::Part(_) => None,
     };
     let concerned: BTreeSet<&str> = found.iter().map(|finding| finding.id.as_str()).collect();
     machine.processes.iter().filter_map(of).filter(|(id, _)| !concerned.contains(id.as_str())).collect()

@@ -1,6 +1,6 @@
 //! What shall be, as control says it, or the store itself while control is down.
 
-use agent_api::{DesiredPower, GuestSpec, ViewObject};
+use agent_api::{Desired, DesiredPower, GuestSpec, ViewObject, VolumeSpec};
 use anyhow::{Context, Result, bail};
 use control::Finding as StoreFinding;
 use serde::Deserialize;
@@ -98,6 +98,15 @@ impl Shall {
             ViewObject::Guest(guest) => Some(guest),
             _ => None,
         })
+    }
+
+    /// The volumes that shall have files here.
+    pub fn volumes(&self) -> impl Iterator<Item = &VolumeSpec> {
+        let volumes = self.view.iter().flatten().filter_map(|object| match object {
+            ViewObject::Volume(volume) => Some(volume),
+            _ => None,
+        });
+        volumes.filter(|volume| volume.desired == Desired::Present)
     }
 
     /// The guests that shall have files here.

@@ -49,7 +49,7 @@ pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
 }
 
 /// The processes of a guest, under the guests' account.
-fn processes<'a>(sides: &'a Sides<'_>, id: &'a str) -> impl Iterator<Item = &'a Process> {
+pub(super) fn processes<'a>(sides: &'a Sides<'_>, id: &'a str) -> impl Iterator<Item = &'a Process> {
     let is = move |process: &&Process| process.role == Role::Guest(id.into()) && is_ours(sides, process);
     sides.machine.processes.iter().filter(is)
 }
@@ -63,7 +63,8 @@ fn is_ours(sides: &Sides<'_>, process: &Process) -> bool {
 fn strays(sides: &Sides<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for process in &sides.machine.processes {
-        let Role::Guest(id) = &process.role else { continue };
+        let (Role::Guest(id) | Role::Work(id)) = &process.role else { continue };
+        let guest = matches!(process.role, Role::Guest(_));
         let kill = match is_ours(sides, process) {
             true => Repair::Kill { pid: process.pid, started: process.started },
             false => Repair::hand("it does not run under the guests' account: end it if it is yours"),
@@ -78,20 +79,24 @@ fn strays(sides: &Sides<'_>) -> Vec<Finding> {
         let second = || {
             alive.is_some_and(|alive| alive.pid != process.pid && processes(sides, id).any(|it| it.pid == alive.pid))
         };
-        let object = format!("process {} (guest)", process.pid);
+        let object = format!("process {} ({})", process.pid, if guest { "guest" } else { "disks at work" });
         if !sides.shall.owns(id) || !is_ours(sides, process) {
             found.push(Finding::new(object, id, "it has no owner", kill));
-        } else if second() {
+        } else if guest && second() {
             found.push(Finding::new(object, id, "its guest runs in another process already", kill));
         } else if process.frozen {
             let repair = Repair::Continue { pid: process.pid, started: process.started };
-            found.push(Finding::new(sides.shall.name("server", id), id, "its process was stopped by a signal", repair));
+            let (name, what) = match guest {
+                true => (sides.shall.name("server", id), "its process was stopped by a signal"),
+                false => (object, "it was stopped by a signal"),
+            };
+            found.push(Finding::new(name, id, what, repair));
         }
     }
     found
 }
 
-fn known(folder: &Folder) -> Option<&Ledger> {
+pub(super) fn known(folder: &Folder) -> Option<&Ledger> {
     folder.ledger.as_ref()?.as_ref().ok()
 }
 
@@ -109,10 +114,7 @@ impl One<'_> {
     }
 
     fn agent(&self) -> Repair {
-        match self.sides.offline {
-            true => Repair::hand("the agent does it when the cloud is up: nubo up"),
-            false => Repair::Agent,
-        }
+        self.sides.agent()
     }
 
     fn folder(&self, found: &mut Vec<Finding>) {
@@ -252,7 +254,7 @@ fn core(spec: &GuestSpec) -> impl PartialEq + use<> {
     let ports: Vec<String> = spec.nics.iter().map(|nic| format!("{} {} {}", nic.port, nic.network, nic.mac)).collect();
     (
         (spec.power, spec.soft_reboots, spec.hard_reboots, spec.vcpus, spec.memory_mib),
-        (spec.root.clone(), spec.on_crash, spec.config_drive, ports),
+        (spec.root.clone(), spec.volumes.clone(), spec.on_crash, spec.config_drive, ports),
     )
 }
 

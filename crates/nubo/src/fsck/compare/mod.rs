@@ -4,6 +4,7 @@ mod guests;
 mod images;
 mod kernel;
 mod parts;
+mod volumes;
 
 use super::files::Files;
 use super::finding::{Finding, Repair};
@@ -26,6 +27,16 @@ pub struct Sides<'a> {
     pub offline: bool,
 }
 
+impl Sides<'_> {
+    /// The agent does it, where there is one.
+    fn agent(&self) -> Repair {
+        match self.offline {
+            true => Repair::hand("the agent does it when the cloud is up: nubo up"),
+            false => Repair::Agent,
+        }
+    }
+}
+
 /// Every disagreement, sorted.
 pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
     let mut found = store(sides);
@@ -34,6 +45,7 @@ pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
     if sides.shall.view.is_some() {
         found.extend(guests::compare(sides));
         found.extend(images::compare(sides));
+        found.extend(volumes::compare(sides));
         found.extend(kernel::compare(sides));
     }
     found.sort();
