@@ -274,6 +274,7 @@ impl UndoServices for ForUndo<'_> {
         let own = if kind == "server" { self.bin.compute.held_from_undo(reader, id)? } else { None };
         match own {
             Some(why) => Ok(Some((why, None))),
+            None if kind == "access_rule" => identity::held_from_undo(reader, id, same),
             None => network::held_from_undo(reader, kind, id, same),
         }
     }

@@ -44,6 +44,7 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+pub use access_rule::held_from_undo;
 pub use bootstrap::{BootstrapOptions, bootstrap};
 pub use password::Algorithm;
 pub use rules::RULES;

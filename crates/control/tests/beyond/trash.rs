@@ -599,3 +599,48 @@ async fn soft_deleted_servers_are_restored_or_reclaimed() {
     wait(async || cloud.status_of(&path).await == 404).await;
     assert_eq!((cloud.used(&scope, "cores").await, cloud.used("host:sim1", "DISK_GB").await), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_takes_nothing_that_its_own_call_would_refuse_to_delete() {
+    let cloud = TestCloud::start(1).await;
+    let (flavor, image, (network, _)) = (cloud.flavor().await, cloud.image().await, cloud.net("10.9.0.0/24").await);
+    // A member's server that an administrator has locked since.
+    let body =
+        json!({"server": {"name": "s", "flavorRef": flavor, "imageRef": image, "networks": [{"uuid": network}]}});
+    let made = cloud.call(&cloud.demo, "POST", "/compute/v2.1/servers", &body, &[]).await;
+    let server = format!("/compute/v2.1/servers/{}", made.body["server"]["id"].as_str().unwrap());
+    cloud.until(&server, "/server/status", "ACTIVE").await;
+    cloud.done("POST", &format!("{server}/action"), json!({"lock": null})).await;
+    for partial in [false, true] {
+        let refused = cloud.undo(&cloud.demo, &made.request_id(), partial).await;
+        assert!(refused.status == 409 && refused.body.to_string().contains("it is locked"), "{}", refused.body);
+    }
+    cloud.until(&server, "/server/status", "ACTIVE").await;
+    cloud.done("POST", &format!("{server}/action"), json!({"unlock": null})).await;
+    assert_eq!(cloud.undo(&cloud.demo, &made.request_id(), false).await.status, 200);
+
+    // An access rule that the first credential made and the second uses.
+    let token =
+        cloud.call(&cloud.demo, "GET", "/identity/v3/auth/tokens", &NULL, &[("x-subject-token", &cloud.demo)]).await;
+    let user = token.body["token"]["user"]["id"].as_str().unwrap().to_owned();
+    let (apps, rules) = ("application_credentials", "access_rules");
+    let rule = json!([{"service": "compute", "method": "GET", "path": "/v2.1/servers"}]);
+    let mut made = Vec::new();
+    for name in ["first", "second"] {
+        let body = json!({"application_credential": {"name": name, "access_rules": rule}});
+        let answer = cloud.call(&cloud.demo, "POST", &format!("/identity/v3/users/{user}/{apps}"), &body, &[]).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        made.push(answer);
+    }
+    let count = async |what: &str| {
+        let all = cloud.call(&cloud.demo, "GET", &format!("/identity/v3/users/{user}/{what}"), &NULL, &[]).await;
+        all.body[what].as_array().map(Vec::len)
+    };
+    let refused = cloud.undo(&cloud.demo, &made[0].request_id(), false).await;
+    assert!(refused.status == 409 && refused.body.to_string().contains("second lists it by now"), "{}", refused.body);
+    assert_eq!((count(apps).await, count(rules).await), (Some(2), Some(1)));
+    assert_eq!(cloud.undo(&cloud.demo, &made[0].request_id(), true).await.status, 200, "the rest goes");
+    assert_eq!((count(apps).await, count(rules).await), (Some(1), Some(1)), "the rule stays with whom it serves");
+    assert_eq!(cloud.undo(&cloud.demo, &made[1].request_id(), false).await.status, 200);
+    assert_eq!(count(apps).await, Some(0));
+}

@@ -16,7 +16,7 @@ use policy::Target;
 use rest::{Call, Reply, Route};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use store::{Query, Tx};
+use store::{Query, Reader, Tx};
 
 /// The most rules of one credential: each request is compared with all of them.
 const RULES: usize = 64;
@@ -73,8 +73,7 @@ async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let id = rule.id.clone();
     let work = move |tx: &mut Tx| {
         let rule = tx.get::<AccessRule>(&id)?.ok_or_else(|| missing("access rule", &id))?;
-        let credentials = tx.list::<ApplicationCredential>(Query::index("user", rule.user_id.as_str()))?;
-        if let Some(user) = credentials.iter().find(|c| c.access_rules.iter().flatten().any(|used| *used == id)) {
+        if let Some(user) = users(tx, &rule)?.into_iter().next() {
             let name = &user.name;
             return Err(Fault::forbidden(format!(
                 "May not delete access rule in use: the application credential {name} lists it."
@@ -85,6 +84,28 @@ async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     };
     identity.write(&call, work).await?;
     Ok(Reply::empty(204))
+}
+
+/// The application credentials that list a rule.
+fn users(reader: &mut Reader, rule: &AccessRule) -> Result<Vec<ApplicationCredential>> {
+    let credentials = reader.list::<ApplicationCredential>(Query::index("user", rule.user_id.as_str()))?;
+    let lists = |c: &ApplicationCredential| c.access_rules.iter().flatten().any(|used| *used == rule.id);
+    Ok(credentials.into_iter().map(|stored| stored.doc).filter(lists).collect())
+}
+
+/// Why an undo must not take back that a rule was made: a credential uses it that the same request did not make.
+pub fn held_from_undo(
+    reader: &mut Reader,
+    id: &str,
+    same: &dyn Fn(&str, &str) -> bool,
+) -> Result<Option<store::Held>> {
+    let Some(rule) = reader.get::<AccessRule>(id)?.map(|stored| stored.doc) else { return Ok(None) };
+    let kind = <ApplicationCredential as store::Document>::KIND;
+    let user = users(reader, &rule)?.into_iter().find(|user| !same(kind, &user.id));
+    Ok(user.map(|user| {
+        let reason = format!("the application credential {} lists it by now", user.name);
+        (reason, Some((kind.to_owned(), user.id.to_string())))
+    }))
 }
 
 /// A rule as a request names it.

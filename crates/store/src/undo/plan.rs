@@ -181,6 +181,7 @@ impl Reader {
         }
         let by_services = !roots.is_empty();
         let mut given_back = Vec::new();
+        let all: BTreeSet<(String, String)> = touched.iter().map(|it| (it.kind.clone(), it.id.clone())).collect();
         for document in touched.into_iter().filter(|_| !by_services) {
             let trashed = trash.remove(&(document.kind.clone(), document.id.clone()));
             if earlier.is_some() && trashed.is_none() {
@@ -189,7 +190,14 @@ impl Reader {
             }
             given_back.extend(self.given_back(&document)?);
             match self.draft(document, trashed)? {
-                Ok(draft) => drafts.extend(draft),
+                Ok(Some(mut draft)) => {
+                    if draft.collision.is_none() && matches!(draft.act, Step::Delete { .. }) {
+                        let same = |kind: &str, id: &str| all.contains(&(kind.to_owned(), id.to_owned()));
+                        draft.collision = services.held(self, &draft.shown.kind, &draft.shown.id, &same)?;
+                    }
+                    drafts.push(draft);
+                }
+                Ok(None) => {}
                 Err(never) => left.push(never),
             }
         }
