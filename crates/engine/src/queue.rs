@@ -124,6 +124,14 @@ impl Queue {
         Some(Trouble::new(reconciler, id, entry.attempts, entry.since, &entry.last_error))
     }
 
+    /// The wall clock was set back: what waits goes on waiting for as long as it would have, not until the clock is again
+    /// where it was.
+    pub fn set_back(&mut self, by_us: i64) {
+        for entry in self.0.values_mut().filter(|entry| entry.due.0 != i64::MAX) {
+            entry.due = Timestamp(entry.due.0.saturating_sub(by_us));
+        }
+    }
+
     /// When the next object is due.
     pub fn next(&self) -> Option<Timestamp> {
         self.0.values().map(|entry| entry.due).min()
@@ -189,6 +197,20 @@ mod tests {
         queue.recorded("a", 0);
         assert!(queue.unsettled("x").is_empty());
         assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nothing_wait_longer() {
+        let (mut queue, hour) = (Queue::default(), 3_600_000_000);
+        for id in ["a", "under way"] {
+            queue.signal(id.into(), Timestamp(hour));
+            queue.begin(id);
+        }
+        queue.again("a", Timestamp(hour + 1_000));
+        queue.set_back(hour);
+        assert_eq!((queue.due(Timestamp(999)), queue.due(Timestamp(1_000)).as_deref()), (None, Some("a")));
+        queue.begin("a");
+        assert_eq!(queue.due(Timestamp(2 * hour)), None, "what is under way is not begun again");
     }
 
     #[test]

@@ -62,7 +62,13 @@ impl Loop {
         self.resume().await;
         self.remind().await;
         let mut reminded = tokio::time::Instant::now();
+        let mut seen = self.env.now();
         loop {
+            let now = self.env.now();
+            if now < seen {
+                lock(&self.queue).set_back(seen.micros() - now.micros());
+            }
+            seen = now;
             while let Some(event) = watch.try_next() {
                 self.hear(event).await;
             }

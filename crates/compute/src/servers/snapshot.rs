@@ -189,8 +189,9 @@ impl Work for ImageWork {
     }
 
     fn gives_up(&self, fault: &Fault, attempts: u32) -> bool {
-        use base::FaultKind::{Conflict, Quota, TooLarge, UnsupportedMedia};
-        matches!(fault.kind, Quota | TooLarge | UnsupportedMedia) || (fault.kind == Conflict && attempts >= REFUSALS)
+        use base::FaultKind::{Conflict, Gone, Quota, TooLarge, UnsupportedMedia};
+        // Gone: the image was deleted and brought back, and waits for a client's bytes since.
+        matches!(fault.kind, Gone | Quota | TooLarge | UnsupportedMedia) || (fault.kind == Conflict && attempts >= REFUSALS)
     }
 }
 

@@ -288,6 +288,24 @@ async fn a_job_ends_with_its_image_and_with_its_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_deleted_and_brought_back_at_once_waits_for_a_client_and_its_server_for_nothing() {
+    let lab = Lab::new();
+    let life = lab.open().await;
+    let server = life.boot(&life.cloud.image().await).await;
+    lab.host.set_delay_ms(200);
+    let image = life.create_image(&server).await.body["image_id"].as_str().unwrap().to_owned();
+    let deleted = life.send("DELETE", &image_path(&image), NULL).await;
+    assert_eq!(deleted.status, 204);
+    let undone = life.send("POST", &format!("/nubo/v1/undo/{}", deleted.request_id()), NULL).await;
+    assert_eq!(undone.status, 200, "{}", undone.body);
+    life.no_jobs().await;
+    assert_eq!(life.cloud.get(&image_path(&image)).await["status"], "queued");
+    life.await_value(&server_path(&server), TASK, NULL).await;
+    lab.host.set_delay_ms(0);
+    life.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_versions_answer_with_a_location_and_bad_bodies_are_refused() {
     let lab = Lab::new();
     let life = lab.open().await;

@@ -114,8 +114,9 @@ impl Held {
     pub(super) async fn keep(&self) -> Fault {
         loop {
             tokio::time::sleep(Duration::from_millis(LEASE_MS as u64 / 3)).await;
-            let renewed = self.commit("job.renew", |tx, job| {
-                job.lease.until = tx.now().plus_ms(LEASE_MS);
+            let env = self.env.clone();
+            let renewed = self.commit("job.renew", move |_, job| {
+                job.lease.until = env.now().plus_ms(LEASE_MS);
                 Ok(())
             });
             match renewed.await {
@@ -129,7 +130,7 @@ impl Held {
     /// Writes a failure down and gives the lease back; or ends the job, where there is no use in going on.
     pub(super) async fn failed(&self, work: std::sync::Arc<dyn Work>, fault: Fault) -> Result<()> {
         let (message, kind) = (fault.message.to_string(), fault.kind);
-        let (chain, random) = (short(&fault.chain()), self.env.random.clone());
+        let (chain, env) = (short(&fault.chain()), self.env.clone());
         let held = self.clone();
         let write = self.store.write(Cause::new("nubo", "", "job.failed"), move |tx| {
             let mut job = held.check(tx)?;
@@ -140,7 +141,7 @@ impl Held {
                 return job.remove(tx);
             }
             job.last_error = Some(chain.clone());
-            job.not_before = tx.now().plus_ms(BACKOFF.delay_ms(job.attempts, &*random) as i64);
+            job.not_before = env.now().plus_ms(BACKOFF.delay_ms(job.attempts, &*env.random) as i64);
             job.lease.holder.clear();
             job.written_by = held.epoch;
             if job.attempts.is_power_of_two() {

@@ -50,11 +50,11 @@ impl Jobs {
     }
 
     /// Why nobody shall work on it any more.
-    fn over(work: &dyn Work, tx: &mut Tx, job: &Job) -> Result<Option<End>> {
+    fn over(work: &dyn Work, tx: &mut Tx, job: &Job, now: Timestamp) -> Result<Option<End>> {
         if !work.wanted(tx, job)? {
             return Ok(Some(End::Cancelled));
         }
-        Ok((job.deadline <= tx.now()).then_some(End::Late))
+        Ok((job.deadline <= now).then_some(End::Late))
     }
 
     /// Looks at one job: ends it, takes it, or says when to look again.
@@ -63,18 +63,19 @@ impl Jobs {
         let work = self.work(&job)?;
         let (id, holder, sole) = (id.to_owned(), self.holder.clone(), self.sole);
         let running = self.running.clone();
-        let wanted = work.clone();
+        let (wanted, env) = (work.clone(), self.env.clone());
         // Most looks change nothing, and a transaction without a change costs no commit.
         let looked = self.store.write(Cause::new("nubo", "", "job.take"), move |tx| {
             let Some(job) = tx.get::<Job>(&id)? else { return Ok(Look::Gone) };
             let mut job = job.doc;
-            if let Some(end) = Jobs::over(&*wanted, tx, &job)? {
+            // Not the transaction's time, which stands still when the clock is set back: what waits would wait for ever.
+            let now = env.now();
+            if let Some(end) = Jobs::over(&*wanted, tx, &job, now)? {
                 tracing::info!(job = id, kind = job.kind, "a job ends: {}", end.reason(&job));
                 wanted.end(tx, &job, &end)?;
                 job.remove(tx)?;
                 return Ok(Look::Gone);
             }
-            let now = tx.now();
             if !may_take(&job, now, &holder, sole, &running) {
                 return Ok(Look::Later);
             }

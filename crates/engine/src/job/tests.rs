@@ -241,6 +241,23 @@ async fn failures_are_seen_and_tried_again_until_they_are_hopeless() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_stops_no_job() {
+    let (env, clock) = Env::seeded(15);
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("store.db"), &env).await;
+    let bakery = Arc::new(Bakery { failing: 2.into(), ..Bakery::default() });
+    let _running = process(&store, &env, true, &bakery);
+    ordered(&store, 360_000).await;
+    wait_for("a failure", async || (jobs(&store).await.first()?.attempts == 1).then_some(())).await;
+    clock.advance_ms(-3_600_000);
+    // Some two thousand seconds pass here at the most: less than the clock was set back by.
+    let ticks = ticking(&clock);
+    wait_for("the end", async || jobs(&store).await.is_empty().then_some(())).await;
+    assert_eq!(cake(&store).await.iced, 1);
+    ticks.abort();
+}
+
+#[tokio::test]
 async fn a_job_ends_with_its_owner_and_at_its_deadline() {
     let (env, clock) = Env::seeded(14);
     let folder = tempfile::tempdir().unwrap();
