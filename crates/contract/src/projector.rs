@@ -7,13 +7,14 @@
 
 use agent_api::{ViewKind, ViewObject};
 use base::{HostName, Result};
+use std::collections::BTreeMap;
 use store::{Change, Reader};
 
 /// Which hosts a touched object may belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Where {
     On(HostName),
-    /// Not known without looking: every host is asked.
+    /// Not known without looking.
     Anywhere,
 }
 
@@ -38,4 +39,7 @@ pub trait Projector: Send + Sync {
     fn touched(&self, reader: &mut Reader, change: &Change, touched: &mut Touched) -> Result<()>;
     /// One object as it shall be now on the host; none: not on that host, or not of this service.
     fn one(&self, reader: &mut Reader, host: &HostName, kind: ViewKind, id: &str) -> Result<Option<ViewObject>>;
+    /// The same for every host that has it: what [`Projector::one`] would say of each of them, worked out once. A
+    /// change of a group concerns a handful of a thousand hosts, and asking each of them would be most of the work.
+    fn everywhere(&self, reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeMap<HostName, ViewObject>>;
 }

@@ -4,8 +4,8 @@
 //! loses nothing: the next poll brings a whole view. A host counts as alive while a poll of it is open or ended less
 //! than [`LEASE_MS`] ago.
 
-use crate::view::View;
-use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report};
+use crate::view::{Key, View};
+use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report, ViewObject};
 use base::{Env, Fault, HostName, Result, ServerId, Timestamp};
 use contract::{Consoles, Disk, Disks, Hosts, Projector, Touched, Where};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -202,19 +202,24 @@ impl Sessions {
     }
 
     async fn project_once(&self, changes: &[Change], lost: bool) -> Result<()> {
-        let names: Vec<(HostName, bool)> =
-            self.hosts().iter().map(|(name, session)| (name.clone(), session.view.is_none())).collect();
-        let projected: Vec<HostName> = names.iter().filter(|(_, new)| !new && !lost).map(|(n, _)| n.clone()).collect();
-        if !changes.is_empty() && !projected.is_empty() {
-            self.project_touched(changes.to_vec(), projected).await?;
+        let (mut anew, mut known) = (Vec::new(), BTreeSet::new());
+        for (name, session) in self.hosts().iter() {
+            match lost || session.view.is_none() {
+                true => anew.push(name.clone()),
+                false => drop(known.insert(name.clone())),
+            }
         }
-        for (name, _) in names.into_iter().filter(|(_, new)| *new || lost) {
+        if !changes.is_empty() && !known.is_empty() {
+            self.project_touched(changes.to_vec(), known).await?;
+        }
+        for name in anew {
             self.project_whole(name).await?;
         }
         Ok(())
     }
 
-    async fn project_touched(&self, changes: Vec<Change>, hosts: Vec<HostName>) -> Result<()> {
+    /// Asks for what the changes touched, and sets it in the views of `known`.
+    async fn project_touched(&self, changes: Vec<Change>, known: BTreeSet<HostName>) -> Result<()> {
         let projectors = self.projectors();
         let objects = self.0.store.read(move |reader| {
             let mut touched = Touched::default();
@@ -223,30 +228,43 @@ impl Sessions {
                     projector.touched(reader, change, &mut touched)?;
                 }
             }
-            let mut wanted = BTreeSet::new();
+            let (mut placed, mut anywhere) = (BTreeSet::new(), BTreeSet::new());
             for (place, kind, id) in touched.0 {
                 match place {
-                    Where::On(host) if hosts.contains(&host) => drop(wanted.insert((host, kind, id))),
-                    Where::On(_) => {}
-                    Where::Anywhere => wanted.extend(hosts.iter().map(|host| (host.clone(), kind, id.clone()))),
+                    Where::On(host) => drop(placed.insert((host, (kind, id)))),
+                    Where::Anywhere => drop(anywhere.insert((kind, id))),
                 }
             }
-            let mut objects = Vec::with_capacity(wanted.len());
-            for (host, kind, id) in wanted {
+            placed.retain(|(host, key)| known.contains(host) && !anywhere.contains(key));
+            let mut found = Found::default();
+            for (host, (kind, id)) in placed {
                 let mut object = None;
                 for projector in &projectors {
                     object = object.or(projector.one(reader, &host, kind, &id)?);
                 }
-                objects.push((host, (kind, id), object));
+                found.placed.push((host, (kind, id), object));
             }
-            Ok(objects)
+            for (kind, id) in anywhere {
+                let mut there = BTreeMap::new();
+                for projector in &projectors {
+                    there.extend(projector.everywhere(reader, kind, &id)?);
+                }
+                found.anywhere.push(((kind, id), there));
+            }
+            Ok(found)
         });
-        for (host, key, object) in objects.await? {
-            let mut hosts = self.hosts();
-            if let Some(session) = hosts.get_mut(&host)
-                && session.view.as_mut().is_some_and(|view| view.set(key, object))
-            {
-                session.changed.notify_waiters();
+        let found = objects.await?;
+        for (host, key, object) in found.placed {
+            if let Some(session) = self.hosts().get_mut(&host) {
+                session.set(key, object);
+            }
+        }
+        for (key, mut there) in found.anywhere {
+            for (host, session) in self.hosts().iter_mut() {
+                let object = there.remove(host);
+                if object.is_some() || session.view.as_ref().is_some_and(|view| view.has(&key)) {
+                    session.set(key.clone(), object);
+                }
             }
         }
         Ok(())
@@ -392,9 +410,24 @@ impl Disks for Sessions {
     }
 }
 
+/// What a step of the views is made of: objects on one host, and objects with all the hosts that have them.
+#[derive(Default)]
+struct Found {
+    placed: Vec<(HostName, Key, Option<ViewObject>)>,
+    anywhere: Vec<(Key, BTreeMap<HostName, ViewObject>)>,
+}
+
 impl Session {
+    /// Sets an object in the view, if there is one yet, and wakes the poll for it.
+    fn set(&mut self, key: Key, object: Option<ViewObject>) {
+        if self.view.as_mut().is_some_and(|view| view.set(key, object)) {
+            self.changed.notify_waiters();
+        }
+    }
+
     fn alive(&self, now: Timestamp) -> bool {
-        self.polls > 0 || now.ms_since(self.seen) < LEASE_MS
+        // One that lasts longer than any lease was given by a clock that has been set back since.
+        self.polls > 0 || (-LEASE_MS..LEASE_MS).contains(&now.ms_since(self.seen))
     }
 }
 

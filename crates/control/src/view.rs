@@ -3,7 +3,7 @@
 use agent_api::{ViewDelta, ViewKind, ViewObject};
 use std::collections::BTreeMap;
 
-type Key = (ViewKind, String);
+pub(crate) type Key = (ViewKind, String);
 
 /// The view of a host, as last projected. Lives as long as the session; a new session starts with a whole view.
 pub(crate) struct View {
@@ -57,6 +57,10 @@ impl View {
             }
         }
         true
+    }
+
+    pub fn has(&self, key: &Key) -> bool {
+        self.objects.contains_key(key)
     }
 
     /// The step from `since` to now; the whole view where `since` is unknown; none when nothing has changed.

@@ -21,7 +21,7 @@ use base::{HostName, Result};
 use contract::{Projector, Touched};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use store::{Change, Document, Query, Reader, Tx};
 
@@ -107,6 +107,14 @@ impl Projector for crate::Network {
     fn one(&self, reader: &mut Reader, host: &HostName, kind: ViewKind, id: &str) -> Result<Option<ViewObject>> {
         View { net: self, host, reader }.object(kind, id)
     }
+
+    fn everywhere(&self, reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeMap<HostName, ViewObject>> {
+        let hosts = places(reader, kind, id)?;
+        let Some(host) = hosts.first() else { return Ok(BTreeMap::new()) };
+        // Only whether it is there depends on the host.
+        let object = View { net: self, host, reader }.object(kind, id)?;
+        Ok(object.into_iter().flat_map(|object| hosts.iter().map(move |host| (host.clone(), object.clone()))).collect())
+    }
 }
 
 /// Names an object with what hangs on it: a router's networks come and go with it, a network's subnets stand in the
@@ -151,6 +159,41 @@ fn port_touched(reader: &mut Reader, touched: &mut Touched, port: &Port) -> Resu
 fn remotes(reader: &mut Reader, group: &str) -> Result<BTreeSet<String>> {
     let rules: Vec<SecurityGroupRule> = reader.by("group", group)?;
     Ok(rules.into_iter().filter_map(|rule| rule.remote_group).map(|id| id.to_string()).collect())
+}
+
+/// The hosts that have an object: the module's comment says why.
+fn places(reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeSet<HostName>> {
+    let mut hosts = BTreeSet::new();
+    match kind {
+        ViewKind::Port => hosts.extend(reader.doc::<Port>(id)?.map(|port| port.host)),
+        ViewKind::Router => hosts.extend(reader.doc::<Router>(id)?.map(|router| router.host)),
+        ViewKind::Network => {
+            let ports: Vec<Port> = reader.by("network", id)?;
+            for port in ports {
+                if port.is_router_owned() {
+                    hosts.extend(reader.doc::<Router>(&port.device_id)?.map(|router| router.host));
+                }
+                hosts.insert(port.host);
+            }
+        }
+        ViewKind::SecurityGroup => of_group(reader, id, &mut hosts)?,
+        ViewKind::AddressSet => {
+            let naming: Vec<SecurityGroupRule> = reader.by("remote", id)?;
+            let groups: BTreeSet<String> = naming.into_iter().map(|rule| rule.group_id.to_string()).collect();
+            for group in groups {
+                of_group(reader, &group, &mut hosts)?;
+            }
+        }
+        ViewKind::Guest | ViewKind::Volume => {}
+    }
+    hosts.retain(|host| !host.is_empty());
+    Ok(hosts)
+}
+
+fn of_group(reader: &mut Reader, group: &str, hosts: &mut BTreeSet<HostName>) -> Result<()> {
+    let ports: Vec<Port> = reader.by("group", group)?;
+    hosts.extend(ports.into_iter().map(|port| port.host));
+    Ok(())
 }
 
 /// The view of one host.

@@ -58,6 +58,11 @@ impl ListRequest {
         }
     }
 
+    /// The number of objects asked for, where their order is that of creation.
+    pub fn first(&self) -> Option<usize> {
+        self.limit.filter(|_| self.sort.is_empty() && !self.reverse)
+    }
+
     pub fn matches(&self, object: &Map<String, Value>) -> bool {
         self.filters.iter().all(|(name, wanted)| matches(object, name, wanted))
     }

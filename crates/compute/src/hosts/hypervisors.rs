@@ -168,6 +168,10 @@ async fn select(state: &Arc<Compute>, ask: &Ask) -> Result<Page<Full>> {
     let modern = ask.version >= Version(2, 53);
     ask.known_query(&["limit", "marker", "hypervisor_hostname_pattern", "with_servers"])?;
     let state_in = state.clone();
+    if modern && !ask.query.has("hypervisor_hostname_pattern") {
+        let request = PageRequest::read(&ask.query)?;
+        return state.read(ask, move |reader, _| in_order(reader, &state_in, &request)).await;
+    }
     let mut hosts = state
         .read(ask, move |reader, _| {
             all(reader)?.into_iter().map(|host| load(reader, &state_in, host)).collect::<Result<Vec<_>>>()
@@ -188,6 +192,21 @@ async fn select(state: &Arc<Compute>, ask: &Ask) -> Result<Page<Full>> {
         hosts.sort_by_key(|full| full.host.number);
     }
     cut(hosts, &request, |full| if modern { by_uuid(full) } else { full.host.number.to_string() })
+}
+
+/// A page of all in the order of their numbers, which is that of their creation: no more than the page is read.
+fn in_order(reader: &mut Reader, state: &Compute, request: &PageRequest) -> Result<Page<Full>> {
+    let mut query = Query::all().limit(request.limit + 1);
+    if let Some(marker) = &request.marker {
+        let host = reader.get_unique::<Host>("uuid", [marker])?;
+        let host = host.ok_or_else(|| Fault::invalid(format!("marker [{marker}] not found")))?;
+        query = query.after(host.name.as_str());
+    }
+    let mut hosts = reader.list::<Host>(query)?;
+    let more = hosts.len() > request.limit;
+    hosts.truncate(request.limit);
+    let items = hosts.into_iter().map(|host| load(reader, state, host)).collect::<Result<Vec<_>>>()?;
+    Ok(Page { items, more })
 }
 
 fn cut(hosts: Vec<Full>, request: &PageRequest, id: impl Fn(&Full) -> String) -> Result<Page<Full>> {
@@ -241,10 +260,10 @@ async fn one(state: &Arc<Compute>, ask: &Ask) -> Result<Full> {
     let state_in = state.clone();
     let found = state.read(ask, move |reader, ask| {
         let id = ask.param("id");
-        let hosts = all(reader)?;
-        let wanted = hosts
-            .into_iter()
-            .find(|host| if ask.version >= Version(2, 53) { host.uuid == id } else { host.number.to_string() == id });
+        let wanted = match ask.version >= Version(2, 53) {
+            true => reader.get_unique::<Host>("uuid", [id])?,
+            false => all(reader)?.into_iter().find(|host| host.number.to_string() == id),
+        };
         wanted.map(|host| load(reader, &state_in, host)).transpose()
     });
     if ask.version >= Version(2, 53) && !base::is_uuid(ask.param("id")) {

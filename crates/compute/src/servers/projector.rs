@@ -82,6 +82,23 @@ impl Projector for Compute {
         let tombstone = Tombstone::of(reader, id, host)?;
         Ok(tombstone.map(|tombstone| ViewObject::Guest(absent(&tombstone))))
     }
+
+    fn everywhere(&self, reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeMap<HostName, ViewObject>> {
+        let mut objects = BTreeMap::new();
+        if kind != ViewKind::Guest {
+            return Ok(objects);
+        }
+        let buried = reader.list::<Tombstone>(Query::index("guest", id))?;
+        let mut hosts: Vec<HostName> = buried.into_iter().map(|tombstone| tombstone.doc.host).collect();
+        hosts.extend(reader.get::<Server>(id)?.and_then(|server| server.doc.host));
+        hosts.extend(reader.get::<TrashedGuest>(id)?.and_then(|trashed| trashed.doc.server.host));
+        for host in hosts {
+            if let Some(object) = self.one(reader, &host, kind, id)? {
+                objects.insert(host, object);
+            }
+        }
+        Ok(objects)
+    }
 }
 
 fn on_its_host(reader: &mut Reader, server: &str, touched: &mut Touched) -> Result<()> {

@@ -175,6 +175,15 @@ async fn hosts_are_hypervisors_services_and_zones() {
         1
     );
     assert_eq!(cloud.get(ADMIN, "/os-hypervisors?hypervisor_hostname_pattern=x").await.status, 404);
+    let first = cloud.get(ADMIN, "/os-hypervisors?limit=1").await.ok(200);
+    assert_eq!(first["hypervisors"].as_array().unwrap().len(), 1);
+    let marker = first["hypervisors"][0]["id"].as_str().unwrap();
+    let second = cloud.get(ADMIN, &format!("/os-hypervisors?limit=1&marker={marker}")).await.ok(200);
+    for (n, page) in [&first, &second].into_iter().enumerate() {
+        assert_eq!(page["hypervisors"][0]["id"], list["hypervisors"][n]["id"]);
+    }
+    assert!(first["hypervisors_links"].is_array() && second["hypervisors_links"].is_null());
+    assert_eq!(cloud.get(ADMIN, "/os-hypervisors?marker=nobody").await.status, 400);
     let old = cloud.send("GET", ADMIN, "/os-hypervisors/1", "2.1", None).await.ok(200);
     assert!(old["hypervisor"]["cpu_info"].is_string());
     let zones = cloud.get(ALICE, "/os-availability-zone").await.ok(200);

@@ -43,6 +43,13 @@ impl Follower {
                     ports.insert(server.to_string(), net.of_server(reader, &server)?);
                 }
             }
+            for (_, kind, id) in touched.0.iter().filter(|(place, _, _)| *place == Where::Anywhere) {
+                let mut there = net.everywhere(reader, *kind, id)?;
+                for host in HOSTS.map(HostName::from) {
+                    assert_eq!(there.remove(&host), net.one(reader, &host, *kind, id)?, "{kind:?} {id} on {host}");
+                }
+                assert!(there.is_empty(), "{kind:?} {id} on {:?}", there.keys());
+            }
             for (place, kind, id) in &touched.0 {
                 for (host, view) in views.iter_mut().filter(|(host, _)| match place {
                     Where::On(only) => only.as_str() == **host,
