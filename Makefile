@@ -36,8 +36,8 @@ test:
 
 # Twenty thousand histories, and every planted defect: hours.
 sim:
-	@cargo xtask sim --seeds 0..20000
-	@cargo xtask sim --defects
+	@cargo xtask sim --profile sim --seeds 0..20000
+	@cargo xtask sim --profile sim --defects
 
 conformance:
 	@tests/conformance/run $(or $(SUITE),identity)

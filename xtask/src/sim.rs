@@ -1,4 +1,7 @@
 //! `cargo xtask sim`: builds the simulator and runs it; with `--defects` it must find what was broken on purpose.
+//!
+//! Few histories run as quickly in an ordinary build as a second one takes to compile; `--profile sim` before anything
+//! else is for many. What is measured (`--scale`) is built as it is delivered.
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -10,17 +13,22 @@ const DEFECTS: &str = "crates/sim/defects";
 const SEEDS: &str = "0..2000";
 
 pub fn run(args: impl Iterator<Item = String>) -> Result<()> {
-    let args: Vec<String> = args.collect();
+    let mut args: Vec<String> = args.collect();
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+    let profile = match args.first().map(String::as_str) {
+        Some("--profile") if args.len() > 1 => args.drain(..2).nth(1).unwrap_or_default(),
+        Some("--scale") => "release".to_owned(),
+        _ => "dev".to_owned(),
+    };
     if args.first().is_some_and(|arg| arg == "--defects") {
         let names = match args.get(1).map(String::as_str) {
             Some("--only") => args[2..].to_vec(),
             None => Vec::new(),
             Some(other) => bail!("{other} is not understood: cargo xtask sim --defects [--only NAME…]"),
         };
-        return defects(Path::new(&target), &names);
+        return defects(Path::new(&target), &profile, &names);
     }
-    let program = build(Path::new("."), Path::new(&target))?;
+    let program = build(Path::new("."), Path::new(&target), &profile)?;
     let status = Command::new(&program).args(args).status().with_context(|| format!("{}", program.display()))?;
     if !status.success() {
         bail!("the simulator found something");
@@ -29,13 +37,14 @@ pub fn run(args: impl Iterator<Item = String>) -> Result<()> {
 }
 
 /// Builds the simulator of a checkout; `target` is where.
-fn build(checkout: &Path, target: &Path) -> Result<PathBuf> {
+fn build(checkout: &Path, target: &Path, profile: &str) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--package", "sim"]).current_dir(checkout);
+    cargo.args(["build", "--quiet", "--package", "sim", "--profile", profile]).current_dir(checkout);
     if !cargo.env("CARGO_TARGET_DIR", std::path::absolute(target)?).status()?.success() {
         bail!("the simulator does not build in {}", checkout.display());
     }
-    Ok(target.join("debug/sim"))
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(target.join(folder).join("sim"))
 }
 
 /// A second checkout that goes when this does.
@@ -66,7 +75,7 @@ fn git(at: &Path, args: &[&str]) -> Result<Output> {
 }
 
 /// Plants each defect by itself and fails where one is not found.
-fn defects(target: &Path, only: &[String]) -> Result<()> {
+fn defects(target: &Path, profile: &str, only: &[String]) -> Result<()> {
     let mut patches: Vec<PathBuf> =
         std::fs::read_dir(DEFECTS)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     patches.sort();
@@ -87,7 +96,7 @@ fn defects(target: &Path, only: &[String]) -> Result<()> {
         git(&checkout.0, &["checkout", "--quiet", "--", "."])?;
         let text = std::path::absolute(patch)?;
         git(&checkout.0, &["apply", "--recount", "-C1", &text.to_string_lossy()])?;
-        let program = build(&checkout.0, &place.join("target"))?;
+        let program = build(&checkout.0, &place.join("target"), profile)?;
         let output = Command::new(program).args(["--seeds", SEEDS, "--no-shrink"]).output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let found = said.lines().find(|line| line.starts_with("FAILED "));

@@ -29,7 +29,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 pub fn every_step(world: &World, mirror: &Mirror) -> Held {
     addresses(mirror)?;
     owners(mirror)?;
-    jobs(mirror)?;
+    crate::jobs::every_step(mirror)?;
     guests(world)?;
     crate::resting::every_step(mirror)
 }
@@ -137,16 +137,6 @@ fn owners(mirror: &Mirror) -> Held {
     for (id, rule) in mirror.all("security_group_rule") {
         if mirror.get("security_group", text(rule, "group_id")).is_none() {
             return orphan(format!("rule {id} has no group"));
-        }
-    }
-    Ok(())
-}
-
-/// Whoever writes to a job holds its lease.
-fn jobs(mirror: &Mirror) -> Held {
-    for (id, job) in mirror.all("job") {
-        if job["written_by"] != job["lease"]["epoch"] {
-            return Err(Broken::new("only the holder of a lease writes", format!("job {id}: {job}")));
         }
     }
     Ok(())

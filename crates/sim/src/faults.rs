@@ -21,6 +21,8 @@ pub enum Point {
     AfterObserve,
     BeforeAnswer,
     AfterAnswer,
+    /// A host sends the copy of a guest's disk.
+    Disk,
     /// A host starts a guest.
     Start,
     /// Between two steps, at nothing in particular.
@@ -68,6 +70,7 @@ pub const PAIRS: &[(Point, &[Kind])] = &[
     (AfterObserve, &[CrashAgent, CrashHost, Delay]),
     (BeforeAnswer, &[CrashControl, CrashAgent, CrashHost, Lose, Delay, Double]),
     (AfterAnswer, &[CrashControl, CrashAgent, CrashHost, Lose]),
+    (Disk, &[CrashControl, CrashAgent, CrashHost, Lose, Delay]),
     (Start, &[StartFails, StartRetries]),
     (Between, &[CrashControl, CrashAgent, CrashHost, ClockForward, ClockBack, GuestDies, GuestVanishes]),
 ];
@@ -76,7 +79,7 @@ pub const PAIRS: &[(Point, &[Kind])] = &[
 pub fn weight(point: Point, kind: Kind) -> u64 {
     match (point, kind) {
         (BeforeReport, Reorder) => 8,
-        (BeforeAnswer | AfterAnswer, _) => 2,
+        (BeforeAnswer | AfterAnswer | Disk, _) | (Between, ClockForward) => 2,
         (Between, GuestDies | GuestVanishes) | (BeforeCommit | AfterCommit, CrashControl) => 3,
         _ => 1,
     }

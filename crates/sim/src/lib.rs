@@ -18,6 +18,7 @@ mod control_life;
 mod dice;
 mod faults;
 mod host_life;
+mod jobs;
 mod known;
 mod life;
 mod mirror;

@@ -12,6 +12,7 @@ use crate::clock::SimClock;
 use crate::dice::Dice;
 use crate::faults::{Kind, PAIRS, Point, Trap, weight};
 use crate::host_life::{self, Slot};
+use crate::jobs::Jobs;
 use crate::known::Known;
 use crate::mirror::Mirror;
 use crate::promises::{Doubt, Promises};
@@ -109,6 +110,7 @@ struct History<'a> {
     in_flight: JoinSet<Done>,
     /// Servers past their deadline, and since when that was seen.
     late: BTreeMap<String, Instant>,
+    jobs: Jobs,
     /// What was seen, and when, to be compared with what is said of it later.
     seen: Vec<Seen>,
     tally: Tally,
@@ -147,6 +149,7 @@ impl<'a> History<'a> {
             mirror: Mirror::open(&folder.join("nubo.db")).context("the store's file")?,
             in_flight: JoinSet::new(),
             late: BTreeMap::new(),
+            jobs: Jobs::default(),
             seen: Vec::new(),
             tally,
             step: 0,
@@ -225,10 +228,12 @@ impl<'a> History<'a> {
             None => true,
         });
         let Some((point, kind)) = drawn.filter(|_| due) else { return };
-        let rare = matches!(point, Point::BeforeAnswer | Point::AfterAnswer);
+        let rare = matches!(point, Point::BeforeAnswer | Point::AfterAnswer | Point::Disk);
         let skip = if rare { 0 } else { dice.of([0, 0, 1, 2, 5, 11, 23]) };
         let times = if *kind == Kind::FullDisk { dice.of([2, 2, 3, 8]) } else { dice.of([1, 1, 1, 2]) };
-        let ms = dice.of([1, 30, 200, 900, 4_000]);
+        // A disk takes longer than anything else, also longer than the lease of the job that waits for it.
+        let slower = if *point == Point::Disk { 10 } else { 1 };
+        let ms = slower * dice.of([1, 30, 200, 900, 4_000]);
         if *point != Point::Between {
             return self.world.lay(Trap { point: *point, kind: *kind, skip, times, ms });
         }
@@ -358,6 +363,9 @@ impl<'a> History<'a> {
         }
         let list = ["detail", "action"].contains(&last) || ask.method == Method::PUT || ask.method == Method::PATCH;
         if ask.service == "compute" && last == "action" || ask.operation.starts_with("auth:") {
+            if let Some(image) = answer.json["image_id"].as_str() {
+                self.known.learn("images", &serde_json::json!({"id": image}), Some(ask.actor), false);
+            }
             return;
         }
         let class = if list { parts.last().copied().unwrap_or_default() } else { last };
@@ -377,6 +385,7 @@ impl<'a> History<'a> {
         check::ledger(&self.mirror)?;
         self.promises.check(&self.mirror)?;
         self.deadlines()?;
+        self.jobs.check(&self.world, &self.mirror)?;
         match trouble::take() {
             Some(said) => Err(Broken::new("nothing panics and no bug is logged", said)),
             None => Ok(()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What is past its deadline is in ERROR within this, while control runs.
-const LATE: Duration = Duration::from_secs(180);
+pub(crate) const LATE: Duration = Duration::from_secs(180);
 /// The most objects of the network that one look asks about.
 const ASKED: usize = 6;
 
