@@ -8,7 +8,6 @@ mod ask;
 mod audit;
 mod flavors;
 mod hosts;
-mod input;
 mod keypairs;
 mod policy;
 mod quota;
@@ -27,6 +26,7 @@ pub use servers::{
 pub use servers::{purge_trash, trash_claims};
 
 pub(crate) use ask::Ask;
+pub(crate) use rest::input;
 
 use ::policy::Policy;
 use agent_api::{HostInventory, Report};

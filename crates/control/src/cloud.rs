@@ -26,6 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use store::{Cause, Store, Tx};
 use tokio::task::JoinSet;
+use volume::Volumes;
 
 /// What setup draws for a new cloud.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,28 +77,34 @@ struct Inner {
     _tasks: JoinSet<()>,
 }
 
-const SERVICES: [(&str, &str, &str); 4] = [
+const SERVICES: [(&str, &str, &str); 6] = [
     ("identity", "keystone", "/identity"),
     ("image", "glance", "/image"),
     ("network", "neutron", "/network"),
     ("compute", "nova", "/compute/v2.1"),
+    ("block-storage", "cinder", "/volume/v3/$(project_id)s"),
+    // The name by which older clients look for it.
+    ("volumev3", "cinderv3", "/volume/v3/$(project_id)s"),
 ];
 
 struct Services {
     image: Arc<image::Service>,
     network: Arc<Network>,
     compute: Arc<Compute>,
+    volume: Arc<Volumes>,
 }
 
 #[async_trait::async_trait]
 impl Observers for Services {
     fn host_seen(&self, tx: &mut Tx, inventory: &HostInventory) -> Result<()> {
+        self.volume.host_seen(tx, inventory)?;
         self.compute.host_seen(tx, inventory)
     }
 
     fn observed(&self, tx: &mut Tx, report: &Report) -> Result<()> {
         contract::Ports::ports_observed(&*self.network, tx, &report.host, &report.ports)?;
         contract::Ports::routers_observed(&*self.network, tx, &report.host, &report.routers)?;
+        self.volume.observed(tx, report)?;
         self.compute.observed(tx, report)
     }
 
@@ -118,9 +125,10 @@ impl Cloud {
         adjust: impl FnOnce(store::Options) -> store::Options,
     ) -> Result<Cloud> {
         let store = open_store(&options, &env, adjust).await?;
-        let rules = [identity::RULES, image::RULES, network::RULES, compute::RULES];
+        let rules = [identity::RULES, image::RULES, network::RULES, volume::RULES, compute::RULES];
         let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
         bootstrap(&store, &env, &options).await?;
+        volume::bootstrap(&store).await?;
         let identity = open_identity(&store, &env, &options).await?;
         let sessions = Sessions::new(store.clone(), env.clone());
         let hosts: Arc<dyn Hosts> = Arc::new(sessions.clone());
@@ -135,6 +143,17 @@ impl Cloud {
             ..network::Options::default()
         };
         let network = Network::new(store.clone(), env.clone(), network_options, policy.clone());
+        let volume = Volumes::new(
+            store.clone(),
+            env.clone(),
+            volume::Options {
+                deadline_s: options.deadlines.seconds(model::deadline::Operation::Volume),
+                ..volume::Options::default()
+            },
+            image.clone(),
+            hosts.clone(),
+            policy.clone(),
+        );
         let compute = Compute::new(
             store.clone(),
             env.clone(),
@@ -151,23 +170,29 @@ impl Cloud {
         );
         let guests: Arc<dyn Guests> = compute.clone();
         network.meet(Arc::downgrade(&hosts), Arc::downgrade(&guests));
-        let projectors: Vec<Arc<dyn Projector>> = vec![network.clone(), compute.clone()];
+        let projectors: Vec<Arc<dyn Projector>> = vec![network.clone(), volume.clone(), compute.clone()];
         sessions.set_projectors(projectors.clone());
-        let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), compute.clone()];
+        let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), volume.clone(), compute.clone()];
         let kinds = store_options(&options).kinds;
         let audit = Arc::new(Audit { kinds, projectors, recounts: recounts.clone() });
         let own = Arc::new(Own {
             store: store.clone(),
             sessions: sessions.clone(),
             audit,
-            explains: vec![image.clone(), network.clone(), compute.clone()],
+            explains: vec![image.clone(), network.clone(), volume.clone(), compute.clone()],
             loops: OnceLock::new(),
             services: OnceLock::new(),
             gateway: OnceLock::new(),
         });
-        let bin = Arc::new(trash::Bin { own: own.clone(), image: image.clone(), compute: compute.clone() });
+        let bin = Arc::new(trash::Bin {
+            own: own.clone(),
+            image: image.clone(),
+            compute: compute.clone(),
+            volume: volume.clone(),
+        });
         let mut services = vec![own_api::service(&own, identity.clone(), &bin)?, identity.service(policy.clone()), image.rest(policy.clone())];
         services.push(network.service());
+        services.push(volume.service());
         services.extend(compute.services());
         let _ = own.services.set(SERVICES.iter().map(|(kind, _, _)| *kind).collect());
         let gateway_options =
@@ -179,6 +204,7 @@ impl Cloud {
         let _ = own.gateway.set(gateway.clone());
         let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
         reconcilers.extend(network.loops(hosts));
+        reconcilers.extend(volume.loops());
         reconcilers.extend(compute.loops());
         let works = compute.works(Arc::new(image::SnapshotIntake(image.clone())), Arc::new(sessions.clone()));
         // SQLite has one control process; of several, each waits for the leases of the others to run out.
@@ -191,7 +217,7 @@ impl Cloud {
         let retention_s = if kept == 0 { 0 } else { kept.max(options.trash_retention_s) };
         reconcilers.push(Arc::new(History { store: store.clone(), env: env.clone(), retention_s }));
         let _ = own.loops.set(engine::run(&store, &env, reconcilers));
-        let observers = Arc::new(Services { image, network, compute });
+        let observers = Arc::new(Services { image, network, compute, volume });
         let link = Link { sessions: sessions.clone(), store, env, observers };
         let mut tasks = JoinSet::new();
         tasks.spawn(identity.run());
@@ -255,6 +281,7 @@ pub(crate) fn store_options(options: &CloudOptions) -> store::Options {
     store.kinds.extend(identity::kinds());
     store.kinds.extend(image::kinds());
     store.kinds.extend(compute::kinds());
+    store.kinds.extend(volume::kinds());
     store.kinds.push(store::Kind::of::<idempotency::Record>());
     Network::register(store)
 }
@@ -266,7 +293,8 @@ fn algorithm(options: &CloudOptions) -> identity::Algorithm {
 /// Makes what no API call can make: roles, the first users and projects, the catalog. Repeatable; a start after the
 /// first finds the mark and hashes nothing.
 async fn bootstrap(store: &Store, env: &Env, options: &CloudOptions) -> Result<()> {
-    const VERSION: i64 = 1;
+    // The second brought the catalog of block storage.
+    const VERSION: i64 = 2;
     let cloud = i64::from_str_radix(&options.bootstrap.cloud_id, 16).map_err(|_| Fault::bug("a cloud id is hex"))?;
     let (done, known) = store.read_few(|r| Ok((r.meta("bootstrap")?, r.meta("cloud_id")?))).await?;
     if let Some(known) = known.filter(|known| *known != cloud) {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::Store;
+use volume::Volumes;
 
 /// A store that nobody serves.
 pub struct Offline {
@@ -31,13 +32,21 @@ impl Offline {
         if known != Some(cloud) {
             return Err(Fault::conflict(format!("The store is not that of cloud {}.", options.bootstrap.cloud_id)));
         }
-        let rules = [identity::RULES, image::RULES, network::RULES, compute::RULES];
+        let rules = [identity::RULES, image::RULES, network::RULES, volume::RULES, compute::RULES];
         let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
         let sessions = Sessions::new(store.clone(), env.clone());
         let image = image::Service::new(store.clone(), env.clone(), image::Options::new(&options.images))?;
         let network_options = network::Options { uplink: options.masquerade.clone(), ..network::Options::default() };
         let network = Network::new(store.clone(), env.clone(), network_options, policy.clone());
         let hosts = Arc::new(sessions.clone());
+        let volume = Volumes::new(
+            store.clone(),
+            env.clone(),
+            volume::Options::default(),
+            image.clone(),
+            hosts.clone(),
+            policy.clone(),
+        );
         let compute = Compute::new(
             store.clone(),
             env,
@@ -48,8 +57,8 @@ impl Offline {
             Arc::new(sessions),
             policy,
         );
-        let recounts: Vec<Arc<dyn Recount>> = vec![image, network.clone(), compute.clone()];
-        let audit = Arc::new(Audit { kinds, projectors: vec![network, compute], recounts });
+        let recounts: Vec<Arc<dyn Recount>> = vec![image, network.clone(), volume.clone(), compute.clone()];
+        let audit = Arc::new(Audit { kinds, projectors: vec![network, volume, compute], recounts });
         Ok(Offline { store, audit })
     }
 

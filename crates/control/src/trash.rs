@@ -36,6 +36,7 @@ pub(crate) struct Bin {
     pub own: Arc<Own>,
     pub image: Arc<image::Service>,
     pub compute: Arc<Compute>,
+    pub volume: Arc<volume::Volumes>,
 }
 
 /// What the services do for one undo.
@@ -245,6 +246,9 @@ impl Bin {
     }
 
     fn limit(&self, reader: &mut Reader, scope: &str, resource: &str) -> Result<Option<i64>> {
+        if let Some(limit) = self.volume.undo_limit(reader, scope, resource)? {
+            return Ok(limit);
+        }
         if ["host:", "project:", "user:"].iter().any(|prefix| scope.starts_with(prefix)) {
             return self.compute.undo_limit(reader, scope, resource);
         }
@@ -275,6 +279,7 @@ impl UndoServices for ForUndo<'_> {
         match own {
             Some(why) => Ok(Some((why, None))),
             None if kind == "access_rule" => identity::held_from_undo(reader, id, same),
+            None if self.bin.volume.removes(kind) => self.bin.volume.held_from_undo(reader, kind, id, same),
             None => network::held_from_undo(reader, kind, id, same),
         }
     }
@@ -282,6 +287,7 @@ impl UndoServices for ForUndo<'_> {
     fn remove(&mut self, tx: &mut Tx, kind: &str, id: &str) -> Result<()> {
         match kind {
             "server" => self.bin.compute.remove_by_undo(tx, id, self.user, self.request),
+            _ if self.bin.volume.removes(kind) => self.bin.volume.remove_by_undo(tx, kind, id),
             _ => network::remove_by_undo(tx, kind, id),
         }
     }

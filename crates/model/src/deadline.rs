@@ -28,13 +28,15 @@ pub enum Operation {
     FloatingIp,
     /// A port being wired on its host.
     Port,
+    /// A volume being made or extended, or a snapshot of one being made.
+    Volume,
 }
 
 /// An operation with the name of its setting, its default in seconds, and its name as the beginning of a sentence.
 ///
 /// The defaults are wide: they are for what hangs, not for what is slow, such as a large image on its way to a host or
 /// a memory written to disk.
-const TABLE: [(Operation, &str, u32, &str); 12] = [
+const TABLE: [(Operation, &str, u32, &str); 13] = [
     (Operation::Build, "build", 30 * 60, "Building the server"),
     (Operation::Start, "start", 10 * 60, "Starting the server"),
     (Operation::Stop, "stop", 10 * 60, "Stopping the server"),
@@ -47,6 +49,7 @@ const TABLE: [(Operation, &str, u32, &str); 12] = [
     (Operation::Router, "router", 10 * 60, "Bringing up the router"),
     (Operation::FloatingIp, "floating_ip", 10 * 60, "Bringing up the floating address"),
     (Operation::Port, "port", 10 * 60, "Wiring the port"),
+    (Operation::Volume, "volume", 30 * 60, "Making the volume"),
 ];
 
 /// The shortest and the longest deadline that may be set, in seconds.

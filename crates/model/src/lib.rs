@@ -7,3 +7,4 @@ pub mod deadline;
 pub mod extra_spec;
 pub mod scheduler;
 pub mod server;
+pub mod volume;

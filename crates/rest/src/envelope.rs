@@ -9,6 +9,7 @@ pub enum Envelope {
     Image,
     Network,
     Compute,
+    Volume,
     Placement,
     /// Our own service, and whatever lies outside any service.
     Nubo,
@@ -22,7 +23,7 @@ impl Envelope {
         }
         match (fault.kind, self) {
             (FaultKind::Quota, Envelope::Network) => 409,
-            (FaultKind::Quota, Envelope::Image) => 413,
+            (FaultKind::Quota, Envelope::Image | Envelope::Volume) => 413,
             (kind, _) => usual_status(kind),
         }
     }
@@ -46,7 +47,7 @@ impl Envelope {
                 let name = own.unwrap_or_else(|| neutron_name(fault.kind));
                 json!({"NeutronError": {"type": name, "message": message, "detail": ""}})
             }
-            Envelope::Compute => json!({nova_name(status): {"code": status, "message": message}}),
+            Envelope::Compute | Envelope::Volume => json!({nova_name(status): {"code": status, "message": message}}),
             Envelope::Placement => {
                 let code = fault.name.as_deref().unwrap_or("placement.undefined_code");
                 json!({"errors": [{"status": status, "title": title(status), "detail": message, "code": code, "request_id": request_id}]})

@@ -11,6 +11,7 @@ mod call;
 mod caller;
 mod envelope;
 mod gateway;
+pub mod input;
 mod json;
 mod metrics;
 mod page;

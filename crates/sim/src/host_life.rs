@@ -63,6 +63,14 @@ impl Slot {
         }
     }
 
+    /// The volumes on the machine, whether an agent runs or not.
+    pub fn volumes(&self) -> Vec<agent_api::VolumeObserved> {
+        match &*self.inside() {
+            Inside::Up { agent, .. } => agent.volumes(),
+            Inside::Down { machine, .. } => machine.volumes(),
+        }
+    }
+
     /// The guests on the machine, whether an agent runs or not.
     pub fn guests(&self) -> Vec<agent_api::GuestObserved> {
         match &*self.inside() {

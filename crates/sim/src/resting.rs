@@ -11,10 +11,13 @@ use std::collections::BTreeSet;
 
 /// Kinds whose ids are drawn and never used again: one of them is either there or rests.
 const DRAWN: &[&str] =
-    &["server", "port", "network", "subnet", "router", "floatingip", "security_group", "security_group_rule", "image"];
+    &["server", "port", "network", "subnet", "router", "floatingip", "security_group", "security_group_rule", "image",
+    "volume", "volume_snapshot"];
 
 /// Kinds that only the trash has.
-const OF_TRASH: &[&str] = &["trash", "trashed_guest", "guest_tombstone"];
+const OF_TRASH: &[&str] = &[
+    "trash", "trashed_guest", "guest_tombstone", "trashed_volume", "trashed_volume_snapshot", "volume_tombstone",
+];
 
 const UUID: usize = 36;
 const OWNER: &str = "what rests has an owner";

@@ -3,7 +3,7 @@
 use crate::check::{Broken, Held};
 use crate::mirror::Mirror;
 use crate::world::World;
-use agent_api::{HostAgent, ObservedPower, ViewKind};
+use agent_api::{HostAgent, ObservedPower, ViewKind, VolumeState};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,7 @@ const RULE: &str = "observed equals desired, or a fault says why";
 pub fn settled(world: &World, mirror: &Mirror, owners: &Value) -> Held {
     servers(world, mirror)?;
     guests(world, mirror)?;
+    volumes(world, mirror)?;
     views(world, owners)?;
     for slot in world.hosts() {
         let Some(agent) = slot.agent() else { continue };
@@ -110,6 +111,43 @@ fn guests(world: &World, mirror: &Mirror) -> Held {
                 let what = format!("guest {} on {}: its server is on {owner:?}", guest.id, slot.name);
                 return Err(Broken::new("every guest has an owner", what));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Every volume is on its host as it shall be, no host has one that nobody owns, and nothing is on its way.
+fn volumes(world: &World, mirror: &Mirror) -> Held {
+    let no = |id: &str, what: String| Err(Broken::new(RULE, format!("volume {id}: {what}")));
+    let mut on_hosts = BTreeMap::new();
+    for slot in world.hosts() {
+        for volume in slot.volumes().into_iter().filter(|volume| volume.state != VolumeState::Absent) {
+            let owner = mirror.get("volume", &volume.id).or_else(|| Some(&mirror.get("trashed_volume", &volume.id)?["volume"]));
+            if owner.map(|owner| text(owner, "host")) != Some(slot.name.as_str()) {
+                return no(&volume.id, format!("is on {} and belongs to nobody there", slot.name));
+            }
+            on_hosts.insert(volume.id.to_string(), volume);
+        }
+    }
+    for (id, volume) in mirror.all("volume") {
+        if !volume["unplaceable"].is_null() {
+            continue;
+        }
+        let Some(there) = on_hosts.get(id) else { return no(id, "is on no host".into()) };
+        if volume["generation"] != there.generation || volume["size_gib"] != there.size_bytes >> 30 {
+            return no(id, format!("shall be {volume}, is {there:?}"));
+        }
+        if !volume["passing_since"].is_null() {
+            return no(id, "is there and still shows as on its way".into());
+        }
+    }
+    for (id, snapshot) in mirror.all("volume_snapshot") {
+        let there = on_hosts.get(text(snapshot, "volume"));
+        if !there.is_some_and(|volume| volume.snapshots.iter().any(|it| it.id.as_str() == id)) {
+            return no(text(snapshot, "volume"), format!("its host does not have the snapshot {id}"));
+        }
+        if !snapshot["passing_since"].is_null() {
+            return no(text(snapshot, "volume"), format!("the snapshot {id} still shows as on its way"));
         }
     }
     Ok(())

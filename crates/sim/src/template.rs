@@ -180,6 +180,8 @@ impl<'a> Maker<'a> {
         for list in ["domains", "groups", "regions", "services", "endpoints"] {
             self.call(0, Method::GET, &format!("/identity/v3/{list}"), Value::Null).await?;
         }
+        let types = format!("/volume/v3/{}/types", self.actors[0].project_id);
+        self.call(0, Method::GET, &types, Value::Null).await?;
         let image = json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"});
         let image = self.post(0, "/image/v2/images", image).await?;
         let bytes = Value::String("0123456789abcdef".repeat(64));

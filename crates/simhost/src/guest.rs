@@ -1,6 +1,9 @@
 //! One guest of the ledger.
 
-use agent_api::{AgentFault, DesiredPower, GuestObserved, GuestSpec, ObservedPower, OnCrash};
+use agent_api::{
+    AgentFault, AttachmentState, DesiredPower, GuestObserved, GuestSpec, GuestVolume, GuestVolumeObserved, ObservedPower,
+    OnCrash,
+};
 use base::Timestamp;
 
 /// The most bytes of console text kept for a guest.
@@ -23,6 +26,8 @@ pub struct Guest {
     /// Its process went with the machine, and the ledger says that it shall run.
     pub interrupted: bool,
     pub log: String,
+    /// The volumes that are in it.
+    plugged: Vec<GuestVolume>,
 }
 
 impl Guest {
@@ -39,6 +44,7 @@ impl Guest {
             started_at: None,
             interrupted: false,
             log: String::new(),
+            plugged: Vec::new(),
             spec,
         }
     }
@@ -53,9 +59,28 @@ impl Guest {
             stopped_by_itself: self.stopped_by_itself.clone(),
             fault: self.fault.clone(),
             attempts: self.failures.checked_ilog2().map_or(0, |n| 1 << n),
-            volumes: Vec::new(),
+            volumes: self.volumes(),
             started_at: self.started_at,
         }
+    }
+
+    fn volumes(&self) -> Vec<GuestVolumeObserved> {
+        let said = |volume: &GuestVolume, state| GuestVolumeObserved {
+            volume: volume.volume.clone(),
+            attachment: volume.attachment.clone(),
+            state,
+            fault: None,
+        };
+        let in_it = |list: &[GuestVolume], volume: &GuestVolume| list.iter().any(|it| it.attachment == volume.attachment);
+        let mut seen: Vec<GuestVolumeObserved> = Vec::new();
+        for volume in &self.spec.volumes {
+            let there = in_it(&self.plugged, volume);
+            seen.push(said(volume, if there { AttachmentState::Attached } else { AttachmentState::Attaching }));
+        }
+        for volume in self.plugged.iter().filter(|volume| !in_it(&self.spec.volumes, volume)) {
+            seen.push(said(volume, AttachmentState::Detaching));
+        }
+        seen
     }
 
     /// True while the guest is not what its spec says and somebody is expected to change that.
@@ -95,6 +120,7 @@ impl Guest {
         self.soft_reboots = self.soft_reboots.max(self.spec.soft_reboots);
         self.hard_reboots = self.hard_reboots.max(self.spec.hard_reboots);
         self.reached = self.spec.generation;
+        self.plugged = self.spec.volumes.clone();
         self.stopped_by_itself = None;
         self.fault = None;
         self.interrupted = false;

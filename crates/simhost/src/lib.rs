@@ -14,10 +14,11 @@
 mod disk;
 mod guest;
 mod state;
+mod volume;
 
 pub use state::{Machine, Trouble};
 
-use agent_api::{BoxStream, HostAgent, HostInventory, Report, ViewDelta};
+use agent_api::{BoxStream, HostAgent, HostInventory, Report, ViewDelta, VolumePool};
 use async_trait::async_trait;
 use base::{Env, HostName, ServerId};
 use state::State;
@@ -123,7 +124,12 @@ impl SimHost {
         self.state().all_guests()
     }
 
-    /// The kernel objects that the view asks for: networks, ports, routers, groups and sets, by kind and id.
+    /// The volumes of the ledger, by id.
+    pub fn volumes(&self) -> Vec<agent_api::VolumeObserved> {
+        self.state().all_volumes()
+    }
+
+    /// The objects that the view asks for, volumes that are there among them: networks, ports, routers, groups and sets, by kind and id.
     pub fn objects(&self) -> Vec<(agent_api::ViewKind, String)> {
         self.state().objects()
     }
@@ -159,7 +165,11 @@ impl HostAgent for SimHost {
             accel: "simulated".to_owned(),
             cpu_model: "simulated".to_owned(),
             address: "127.0.0.1".to_owned(),
-            volume_pool: None,
+            volume_pool: Some(VolumePool {
+                total_gib: self.options.disk_gib,
+                free_gib: self.options.disk_gib,
+                backend: "file".to_owned(),
+            }),
             warnings: Vec::new(),
         }
     }

@@ -1,11 +1,12 @@
 //! The host as a value: pure steps, ordered maps, no waiting.
 
 use crate::guest::Guest;
+use crate::volume::Volume;
 use agent_api::{
     AgentFault, GuestObserved, GuestSpec, ObservedPower, PortObserved, Report, RouterObserved, ViewDelta, ViewKind,
-    ViewObject,
+    ViewObject, VolumeObserved, VolumeSpec, VolumeState,
 };
-use base::{Env, HostName, PortId, RouterId, ServerId, Timestamp};
+use base::{Env, HostName, PortId, RouterId, ServerId, Timestamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a start fails.
@@ -22,11 +23,12 @@ pub struct Trouble {
 pub struct Machine {
     boot_id: String,
     guests: BTreeMap<ServerId, Guest>,
+    volumes: BTreeMap<VolumeId, Volume>,
 }
 
 impl Machine {
     pub fn new(env: &Env) -> Machine {
-        Machine { boot_id: env.uuid(), guests: BTreeMap::new() }
+        Machine { boot_id: env.uuid(), guests: BTreeMap::new(), volumes: BTreeMap::new() }
     }
 
     /// The power goes and comes back: the processes are gone, the disks stay, and the kernel is another.
@@ -43,6 +45,12 @@ impl Machine {
     pub fn guests(&self) -> Vec<GuestObserved> {
         self.guests.values().map(Guest::observed).collect()
     }
+
+    /// The volumes, by id.
+    pub fn volumes(&self) -> Vec<VolumeObserved> {
+        let there = |id: &VolumeId| self.volumes.get(id).is_some_and(|volume| !volume.is_gone());
+        self.volumes.values().map(|volume| volume.observed(there)).collect()
+    }
 }
 
 pub struct State {
@@ -52,11 +60,13 @@ pub struct State {
     machine: Machine,
     /// When the changes under way are done.
     due: BTreeMap<ServerId, Timestamp>,
+    volumes_due: BTreeMap<VolumeId, Timestamp>,
     /// The view without its guests.
     view: BTreeMap<(ViewKind, String), ViewObject>,
     failing_starts: u32,
     trouble: Option<Trouble>,
     reported_guests: BTreeMap<ServerId, GuestObserved>,
+    reported_volumes: BTreeMap<VolumeId, VolumeObserved>,
     reported_ports: BTreeMap<PortId, PortObserved>,
     reported_routers: BTreeMap<RouterId, RouterObserved>,
 }
@@ -70,13 +80,19 @@ impl State {
             reports: 0,
             machine,
             due: BTreeMap::new(),
+            volumes_due: BTreeMap::new(),
             view: BTreeMap::new(),
             failing_starts: 0,
             trouble: None,
             reported_guests: BTreeMap::new(),
+            reported_volumes: BTreeMap::new(),
             reported_ports: BTreeMap::new(),
             reported_routers: BTreeMap::new(),
         };
+        let due = env.now().plus_ms(i64::try_from(delay_ms).unwrap_or(i64::MAX));
+        for (id, _) in state.machine.volumes.iter().filter(|(_, volume)| volume.has_work()) {
+            state.volumes_due.insert(id.clone(), due);
+        }
         for guest in state.machine.guests.values_mut().filter(|guest| guest.has_work()) {
             state.due.insert(guest.spec.id.clone(), env.now().plus_ms(i64::try_from(delay_ms).unwrap_or(i64::MAX)));
             if guest.needs_start() && guest.power == ObservedPower::Stopped && delay_ms > 0 {
@@ -116,6 +132,7 @@ impl State {
         for object in delta.put {
             match object {
                 ViewObject::Guest(spec) => self.put_guest(spec, now),
+                ViewObject::Volume(spec) => self.put_volume(spec, now),
                 other => {
                     let (kind, id) = other.key();
                     self.view.insert((kind, id.to_owned()), other);
@@ -125,9 +142,34 @@ impl State {
         for (kind, id) in delta.remove {
             if kind == ViewKind::Guest {
                 self.forget_if_absent(&ServerId::new(id));
+            } else if kind == ViewKind::Volume {
+                self.forget_volume(&VolumeId::new(id));
             } else {
                 self.view.remove(&(kind, id));
             }
+        }
+    }
+
+    fn put_volume(&mut self, spec: VolumeSpec, now: Timestamp) {
+        let id = spec.id.clone();
+        let volume = match self.machine.volumes.get_mut(&id) {
+            // An older spec comes from a control process that has been overtaken.
+            Some(volume) if spec.generation < volume.spec.generation => return,
+            Some(volume) => volume,
+            None => self.machine.volumes.entry(id.clone()).or_insert_with(|| Volume::new(spec.clone())),
+        };
+        volume.spec = spec;
+        if volume.has_work() && !self.volumes_due.contains_key(&id) {
+            self.volumes_due.insert(id, now.plus_ms(i64::try_from(self.delay_ms).unwrap_or(i64::MAX)));
+        }
+    }
+
+    /// A volume that is missing from a view is left as it is, unless it has already gone.
+    fn forget_volume(&mut self, id: &VolumeId) {
+        if self.machine.volumes.get(id).is_some_and(Volume::is_gone) {
+            self.machine.volumes.remove(id);
+            self.volumes_due.remove(id);
+            self.reported_volumes.remove(id);
         }
     }
 
@@ -164,6 +206,15 @@ impl State {
 
     /// Does what is due.
     pub fn step(&mut self, now: Timestamp) {
+        self.volumes_due.retain(|id, due| {
+            if *due > now {
+                return true;
+            }
+            if let Some(volume) = self.machine.volumes.get_mut(id).filter(|volume| volume.has_work()) {
+                volume.reach();
+            }
+            false
+        });
         for guest in self.machine.guests.values_mut() {
             let retries = guest.fault.as_ref().is_some_and(|fault| fault.retried);
             let due = self.due.get(&guest.spec.id).map_or(retries, |due| *due <= now);
@@ -212,8 +263,14 @@ impl State {
         self.machine.guests()
     }
 
+    pub fn all_volumes(&self) -> Vec<VolumeObserved> {
+        self.machine.volumes()
+    }
+
     pub fn objects(&self) -> Vec<(ViewKind, String)> {
-        self.view.keys().cloned().collect()
+        let volumes = self.machine.volumes.iter().filter(|(_, volume)| !volume.is_gone());
+        let volumes = volumes.map(|(id, _)| (ViewKind::Volume, id.to_string()));
+        self.view.keys().cloned().chain(volumes).collect()
     }
 
     fn ports(&self) -> BTreeMap<PortId, PortObserved> {
@@ -247,12 +304,17 @@ impl State {
         let guests: BTreeMap<_, _> =
             self.machine.guests.iter().map(|(id, guest)| (id.clone(), guest.observed())).collect();
         let (ports, routers) = (self.ports(), self.routers());
+        let volumes: BTreeMap<_, _> = self.all_volumes().into_iter().map(|it| (it.id.clone(), it)).collect();
         // A guest that vanished is absent; the whole report says so by leaving it out.
         let gone: BTreeSet<_> = self.reported_guests.keys().filter(|id| !guests.contains_key(*id)).cloned().collect();
         self.reports += 1;
         let (session, sequence) = (self.session.clone(), self.reports);
         let mut report = Report { host: host.clone(), session, sequence, whole, ..Report::default() };
         report.guests = changed(&guests, &self.reported_guests, whole);
+        report.volumes = changed(&volumes, &self.reported_volumes, whole);
+        // A whole report says by leaving it out that a volume is gone.
+        report.volumes.retain(|volume| !whole || volume.state != VolumeState::Absent);
+        self.reported_volumes = volumes;
         report.ports = changed(&ports, &self.reported_ports, whole);
         report.routers = changed(&routers, &self.reported_routers, whole);
         if !whole {

@@ -7,6 +7,7 @@ mod compute;
 mod identity;
 mod image;
 mod network;
+mod volume;
 
 use crate::client::{Actor, Ask};
 use crate::dice::Dice;
@@ -60,6 +61,10 @@ fn weight(operation: &Operation) -> u64 {
         ("network", "router:delete" | "subnet:delete" | "network:delete" | "security_group:delete") => 5,
         ("image", "images:create" | "images:upload" | "images:stage" | "images:import") => 7,
         ("image", "images:delete") => 4,
+        ("volume", "volumes:create") => 14,
+        ("volume", "volumes:action") => 14,
+        ("volume", "volumes:delete" | "snapshots:create") => 7,
+        ("volume", "snapshots:delete" | "attachments:create") => 4,
         ("nubo", "nubo:undo") => 12,
         ("nubo", "nubo:trash" | "nubo:purge" | "nubo:undo:plan") => 3,
         ("identity", "projects:create" | "users:create") => 4,
@@ -158,6 +163,10 @@ impl Gen<'_> {
 
 fn class_of(operation: &Operation, before: &str, name: &str) -> String {
     match name {
+        "project_id" if operation.service == "volume" => "own_project".into(),
+        "host_name" | "pool_host" => "host_names".into(),
+        "verb" => "verbs".into(),
+        "target_id" => "projects".into(),
         "project_id" | "member_id" => "projects".into(),
         "user_id" => "users".into(),
         "group_id" => "groups".into(),
@@ -185,7 +194,7 @@ fn harms(operation: &Operation) -> bool {
                 operation.operation.starts_with("roles:implies")
             }
         }
-        "compute" | "image" | "network" => operation.method == Method::DELETE || operation.method == Method::PATCH,
+        "compute" | "image" | "network" | "volume" => operation.method == Method::DELETE || operation.method == Method::PATCH,
         _ => false,
     }
 }
@@ -206,6 +215,9 @@ fn path(g: &Gen, operation: &Operation) -> String {
         path.push_str(&match class.as_str() {
             "words" if operation.operation.starts_with("quota_class") => "default".into(),
             "words" => g.word(),
+            "own_project" => g.me().project_id.clone(),
+            "host_names" => g.dice.of(["sim-1@file", "host-1@file", "none"]).into(),
+            "verbs" => g.dice.of(["enable", "enable", "freeze", "thaw", "none"]).into(),
             "network_names" => g.dice.of(["demo-net", "blue-net", "none"]).into(),
             "extensions" => g.dice.of(["router", "security-group", "no-such", "os-keypairs"]).into(),
             _ if own => g.me().user_id.clone(),
@@ -243,6 +255,7 @@ fn query(g: &Gen, operation: &Operation) -> String {
 
 fn who(dice: &Dice, operation: &Operation, actors: usize) -> usize {
     let admins = operation.service == "identity"
+        || operation.service == "volume" && ["/types", "qos-specs", "os-hosts", "stats", "capabilities"].iter().any(|word| operation.path.contains(word))
         || ["hypervisors", "services", "quota", "flavors", "audit", "usage", "owners", "status"]
             .iter()
             .any(|word| operation.path.contains(word) && !operation.operation.starts_with("server"));
@@ -259,6 +272,7 @@ fn body(g: &Gen, operation: &Operation) -> Option<Value> {
         "image" => image::body(g, operation.operation),
         "network" => network::body(g, operation.operation),
         "compute" => compute::body(g, operation.operation),
+        "volume" => volume::body(g, operation.operation),
         "nubo" => own(g, operation.operation),
         _ => None,
     }
@@ -307,7 +321,7 @@ fn has_place(known: &Known, operation: &Operation) -> bool {
         let class = name.map(|name| class_of(operation, before, name.trim_start_matches('*')));
         before = part;
         class.is_none_or(|class| {
-            ["words", "network_names", "extensions"].contains(&class.as_str()) || !known.all(&class).is_empty()
+            ["words", "network_names", "extensions", "own_project", "host_names", "verbs"].contains(&class.as_str()) || !known.all(&class).is_empty()
         })
     })
 }
@@ -344,6 +358,10 @@ pub fn ask(dice: &Dice, known: &Known, actors: &[Actor], operation: &Operation, 
     if operation.service == "compute" {
         let version = dice.of(["2.1", "2.26", "2.60", "2.60", "2.60", "latest", "latest", "2.72"]);
         headers.push(("x-openstack-nova-api-version", version.to_owned()));
+    }
+    if operation.service == "volume" {
+        let version = dice.of(["3.0", "3.27", "3.44", "3.60", "latest", "latest"]);
+        headers.push(("openstack-api-version", format!("volume {version}")));
     }
     if operation.operation.starts_with("auth:") {
         headers.push(("x-subject-token", "own".to_owned()));

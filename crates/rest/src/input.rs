@@ -5,7 +5,7 @@
 //! ends with it.
 
 use base::{Fault, Result, Timestamp};
-use rest::Query;
+use crate::Query;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 

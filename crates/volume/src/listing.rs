@@ -1,0 +1,181 @@
+//! Lists: filters, order and pages over what the objects show of themselves.
+//!
+//! A list is drawn in its newest and longest shape first; what a client filters and sorts by is what it reads.
+
+use crate::Ask;
+use base::{Fault, Result, Timestamp, limits};
+use serde_json::{Map, Value, json};
+use std::cmp::Ordering;
+
+/// What a list knows.
+pub struct Listing {
+    /// The word for the list in the answer.
+    pub plural: &'static str,
+    pub filters: &'static [&'static str],
+    pub sorts: &'static [&'static str],
+    /// The fields that remain where no details are asked for; empty: all.
+    pub brief: &'static [&'static str],
+}
+
+/// Query parameters that are no filters.
+const RESERVED: &[&str] = &[
+    "limit", "marker", "offset", "sort", "sort_key", "sort_dir", "all_tenants", "with_count", "is_public",
+];
+
+impl Listing {
+    /// The answer: a page of what fits, the link to the next one, the count where it was asked for.
+    pub fn page(&self, ask: &Ask, items: Vec<Value>, detail: bool) -> Result<Value> {
+        let limit = number(ask, "limit")?.map(|limit| limit.min(limits::PAGE));
+        let offset = number(ask, "offset")?.unwrap_or(0);
+        let order = self.order(ask)?;
+        let mut items: Vec<Value> = items.into_iter().filter(|item| self.fits(ask, item)).collect();
+        items.sort_by(|a, b| {
+            let by = order.iter().map(|(key, down)| {
+                let ordering = compare(&a[key.as_str()], &b[key.as_str()]);
+                if *down { ordering.reverse() } else { ordering }
+            });
+            by.fold(Ordering::Equal, Ordering::then)
+        });
+        let count = items.len();
+        let from = match ask.query.get("marker").filter(|marker| !marker.is_empty()) {
+            None => 0,
+            Some(marker) => {
+                let at = items.iter().position(|item| item["id"] == marker);
+                1 + at.ok_or_else(|| Fault::not_found(format!("Marker {marker} could not be found.")))?
+            }
+        };
+        let mut page: Vec<Value> = items.into_iter().skip(from + offset).take(limit.unwrap_or(limits::PAGE)).collect();
+        let last = page.last().and_then(|item| item["id"].as_str()).map(str::to_owned);
+        if !detail && !self.brief.is_empty() {
+            page.iter_mut().for_each(|item| keep(item, self.brief));
+        }
+        let full = page.len() == limit.unwrap_or(limits::PAGE);
+        let mut body = Map::new();
+        body.insert(self.plural.to_owned(), Value::Array(page));
+        if let Some(last) = last.filter(|_| full) {
+            let href = format!("{}{}?{}", ask.base_url, ask.path, ask.query.with("marker", &last));
+            body.insert(format!("{}_links", self.plural), json!([{"rel": "next", "href": href}]));
+        }
+        if ask.since(45) && ask.query.boolean("with_count")?.unwrap_or(false) {
+            body.insert("count".to_owned(), json!(count));
+        }
+        Ok(Value::Object(body))
+    }
+
+    fn order(&self, ask: &Ask) -> Result<Vec<(String, bool)>> {
+        let mut keys: Vec<(String, bool)> = Vec::new();
+        if let Some(sort) = ask.query.get("sort") {
+            for part in sort.split(',') {
+                let (key, direction) = part.split_once(':').unwrap_or((part, "desc"));
+                keys.push((key.trim().to_owned(), down(direction.trim())?));
+            }
+        } else if let Some(key) = ask.query.get("sort_key") {
+            keys.push((key.to_owned(), down(ask.query.get("sort_dir").unwrap_or("desc"))?));
+        }
+        for (key, _) in &mut keys {
+            if key == "display_name" {
+                *key = "name".into();
+            }
+            if !self.sorts.contains(&key.as_str()) {
+                return Err(Fault::invalid(format!("Invalid input received: Sort keys are invalid: {key}")));
+            }
+        }
+        let default_down = match ask.query.get("sort_dir") {
+            Some(direction) => down(direction)?,
+            None => true,
+        };
+        keys.push(("created_at".into(), default_down));
+        keys.push(("id".into(), default_down));
+        Ok(keys)
+    }
+
+    /// A name that is no filter is none of ours: Cinder ignores it for who is no administrator, and so do we for all.
+    fn fits(&self, ask: &Ask, item: &Value) -> bool {
+        ask.query.iter().filter(|(name, _)| !RESERVED.contains(name)).all(|(name, wanted)| {
+            let (name, like) = match name.strip_suffix('~') {
+                Some(name) if ask.since(34) => (name, true),
+                _ => (name, false),
+            };
+            let name = if name == "display_name" { "name" } else { name };
+            if !self.filters.contains(&name) {
+                return true;
+            }
+            let value = match name {
+                "project_id" => &item["os-vol-tenant-attr:tenant_id"],
+                "host" => &item["os-vol-host-attr:host"],
+                "glance_metadata" => &item["volume_image_metadata"],
+                _ => &item[name],
+            };
+            match name {
+                "metadata" | "glance_metadata" => holds(value, wanted),
+                "created_at" | "updated_at" => in_time(value, wanted),
+                _ if like => text(value).contains(wanted),
+                _ => text(value).eq_ignore_ascii_case(wanted),
+            }
+        })
+    }
+}
+
+/// Leaves these fields of an object.
+pub fn keep(item: &mut Value, fields: &[&str]) {
+    if let Some(map) = item.as_object_mut() {
+        map.retain(|name, _| fields.contains(&name.as_str()));
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn compare(a: &Value, b: &Value) -> Ordering {
+    match (a.as_i64(), b.as_i64()) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        _ => text(a).cmp(&text(b)),
+    }
+}
+
+/// A dictionary as Python clients write it into a query: `{'a': 'b'}`.
+fn holds(value: &Value, wanted: &str) -> bool {
+    let wanted: Map<String, Value> = serde_json::from_str(&wanted.replace("u'", "'").replace('\'', "\"")).unwrap_or_default();
+    !wanted.is_empty() && wanted.iter().all(|(key, wanted)| value[key.as_str()] == *wanted)
+}
+
+/// `gt:TIME,lte:TIME`, all of which must hold; a bare time is equality.
+fn in_time(value: &Value, wanted: &str) -> bool {
+    let Some(value) = value.as_str().and_then(Timestamp::parse) else { return false };
+    wanted.split(',').all(|part| {
+        let (operator, time) = match part.split_once(':') {
+            Some((operator, time)) if operator.len() <= 3 && !operator.starts_with(|c: char| c.is_ascii_digit()) => {
+                (operator, time)
+            }
+            _ => ("eq", part),
+        };
+        let Some(time) = Timestamp::parse(time) else { return false };
+        match operator {
+            "gt" => value > time,
+            "gte" => value >= time,
+            "lt" => value < time,
+            "lte" => value <= time,
+            "neq" => value != time,
+            _ => value == time,
+        }
+    })
+}
+
+fn down(direction: &str) -> Result<bool> {
+    match direction {
+        "asc" => Ok(false),
+        "desc" => Ok(true),
+        other => Err(Fault::invalid(format!("Unknown sort direction, must be 'desc' or 'asc', not '{other:.20}'"))),
+    }
+}
+
+fn number(ask: &Ask, name: &str) -> Result<Option<usize>> {
+    let asked = ask.query.number(name);
+    let asked = asked.map_err(|_| Fault::invalid(format!("Invalid input received: {name} must be an integer of 0 or more")))?;
+    Ok(asked.map(|number| usize::try_from(number).unwrap_or(usize::MAX)))
+}

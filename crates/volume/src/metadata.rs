@@ -1,0 +1,166 @@
+//! The metadata of volumes and of snapshots: the same calls for both.
+
+use crate::document::{Snapshot, Volume};
+use crate::sight::Sight;
+use crate::{Ask, Volumes, snapshots, table, volumes};
+use base::{Fault, Result};
+use rest::{Call, Reply, Route, input};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use store::{Document, Reader, Stored};
+
+/// The most items.
+const MOST: usize = 128;
+
+pub trait Described: Document {
+    fn find(reader: &mut Reader, ask: &Ask) -> Result<Stored<Self>>;
+    fn metadata(&mut self) -> &mut BTreeMap<String, String>;
+    /// What is read: for a volume more than what is written.
+    fn shown(reader: &mut Reader, doc: &Self) -> Result<Map<String, Value>>;
+    fn routes(state: &Arc<Volumes>) -> Vec<Route>;
+}
+
+impl Described for Volume {
+    fn find(reader: &mut Reader, ask: &Ask) -> Result<Stored<Self>> {
+        volumes::find(reader, ask)
+    }
+    fn metadata(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.metadata
+    }
+    fn shown(reader: &mut Reader, doc: &Self) -> Result<Map<String, Value>> {
+        let sight = Sight::of(reader, doc)?;
+        Ok(volumes::wire::metadata(doc, &sight))
+    }
+    fn routes(state: &Arc<Volumes>) -> Vec<Route> {
+        table! { state;
+            GET "/v3/{project_id}/volumes/{volume_id}/metadata" "volume_metadata:list" "volume:get_volume_metadata" 200 list::<Self>;
+            POST "/v3/{project_id}/volumes/{volume_id}/metadata" "volume_metadata:create" "volume:create_volume_metadata" 200 create::<Self>;
+            PUT "/v3/{project_id}/volumes/{volume_id}/metadata" "volume_metadata:replace" "volume:update_volume_metadata" 200 replace::<Self>;
+            GET "/v3/{project_id}/volumes/{volume_id}/metadata/{key}" "volume_metadata:show" "volume:get_volume_metadata" 200 show::<Self>;
+            PUT "/v3/{project_id}/volumes/{volume_id}/metadata/{key}" "volume_metadata:update" "volume:update_volume_metadata" 200 update::<Self>;
+            DELETE "/v3/{project_id}/volumes/{volume_id}/metadata/{key}" "volume_metadata:delete" "volume:delete_volume_metadata" 200 delete::<Self>;
+        }
+    }
+}
+
+impl Described for Snapshot {
+    fn find(reader: &mut Reader, ask: &Ask) -> Result<Stored<Self>> {
+        snapshots::find(reader, ask)
+    }
+    fn metadata(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.metadata
+    }
+    fn shown(_: &mut Reader, doc: &Self) -> Result<Map<String, Value>> {
+        Ok(doc.metadata.iter().map(|(key, value)| (key.clone(), json!(value))).collect())
+    }
+    fn routes(state: &Arc<Volumes>) -> Vec<Route> {
+        table! { state;
+            GET "/v3/{project_id}/snapshots/{snapshot_id}/metadata" "snapshot_metadata:list" "volume:get_snapshot_metadata" 200 list::<Self>;
+            POST "/v3/{project_id}/snapshots/{snapshot_id}/metadata" "snapshot_metadata:create" "volume:update_snapshot_metadata" 200 create::<Self>;
+            PUT "/v3/{project_id}/snapshots/{snapshot_id}/metadata" "snapshot_metadata:replace" "volume:update_snapshot_metadata" 200 replace::<Self>;
+            GET "/v3/{project_id}/snapshots/{snapshot_id}/metadata/{key}" "snapshot_metadata:show" "volume:get_snapshot_metadata" 200 show::<Self>;
+            PUT "/v3/{project_id}/snapshots/{snapshot_id}/metadata/{key}" "snapshot_metadata:update" "volume:update_snapshot_metadata" 200 update::<Self>;
+            DELETE "/v3/{project_id}/snapshots/{snapshot_id}/metadata/{key}" "snapshot_metadata:delete" "volume:delete_snapshot_metadata" 200 delete::<Self>;
+        }
+    }
+}
+
+pub fn routes<T: Described>(state: &Arc<Volumes>) -> Vec<Route> {
+    T::routes(state)
+}
+
+async fn all<T: Described>(state: &Volumes, ask: &Ask) -> Result<Map<String, Value>> {
+    state
+        .read(ask, |reader, ask| {
+            let found = T::find(reader, ask)?;
+            T::shown(reader, &found.doc)
+        })
+        .await
+}
+
+async fn list<T: Described>(state: Arc<Volumes>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call)?;
+    let metadata = all::<T>(&state, &ask).await?;
+    ask.reply(200, &json!({"metadata": metadata}))
+}
+
+fn missing(key: &str) -> Fault {
+    Fault::not_found(format!("Metadata with key {key:.255} could not be found."))
+}
+
+async fn show<T: Described>(state: Arc<Volumes>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call)?;
+    let metadata = all::<T>(&state, &ask).await?;
+    let value = metadata.get(ask.param("key")).ok_or_else(|| missing(ask.param("key")))?;
+    ask.reply(200, &json!({"meta": {ask.param("key"): value}}))
+}
+
+async fn write<T: Described>(
+    state: &Volumes,
+    ask: &Ask,
+    change: impl Fn(&mut BTreeMap<String, String>, &Ask) -> Result<()> + Send + 'static,
+) -> Result<Map<String, Value>> {
+    state
+        .write(ask, move |tx, ask| {
+            let mut doc = T::find(tx, ask)?.doc;
+            change(doc.metadata(), ask)?;
+            if doc.metadata().len() > MOST {
+                return Err(Fault::invalid(format!("There may be at most {MOST} items of metadata.")));
+            }
+            tx.update(&doc)?;
+            T::shown(tx, &doc)
+        })
+        .await
+}
+
+fn read(body: &Value) -> Result<BTreeMap<String, String>> {
+    let mut fields = input::Fields::body(body)?;
+    let metadata = fields.metadata("metadata")?.ok_or_else(|| Fault::invalid("'metadata' is a required property"))?;
+    fields.finish()?;
+    Ok(metadata)
+}
+
+async fn create<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
+    let (ask, body) = Ask::read(&mut call).await?;
+    let metadata = read(&body)?;
+    let shown = write::<T>(&state, &ask, move |known, _| {
+        known.extend(metadata.clone());
+        Ok(())
+    });
+    ask.reply(200, &json!({"metadata": shown.await?}))
+}
+
+async fn replace<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
+    let (ask, body) = Ask::read(&mut call).await?;
+    let metadata = read(&body)?;
+    let shown = write::<T>(&state, &ask, move |known, _| {
+        *known = metadata.clone();
+        Ok(())
+    });
+    ask.reply(200, &json!({"metadata": shown.await?}))
+}
+
+async fn update<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
+    let (ask, body) = Ask::read(&mut call).await?;
+    let mut fields = input::Fields::body(&body)?;
+    let meta = fields.metadata("meta")?.ok_or_else(|| Fault::invalid("'meta' is a required property"))?;
+    fields.finish()?;
+    if meta.len() != 1 || !meta.contains_key(ask.param("key")) {
+        return Err(Fault::invalid("Request body and URI mismatch: name exactly the key of the URI."));
+    }
+    let given = meta.clone();
+    write::<T>(&state, &ask, move |known, _| {
+        known.extend(meta.clone());
+        Ok(())
+    })
+    .await?;
+    ask.reply(200, &json!({"meta": given}))
+}
+
+async fn delete<T: Described>(state: Arc<Volumes>, call: Call) -> Result<Reply> {
+    let ask = Ask::of(&call)?;
+    write::<T>(&state, &ask, |known, ask| known.remove(ask.param("key")).map(drop).ok_or_else(|| missing(ask.param("key"))))
+        .await?;
+    Ok(Reply::empty(200))
+}

@@ -1,0 +1,298 @@
+//! What is done to a volume by the only key of a body.
+
+use super::create::read_size;
+use super::{find, invalid, ops};
+use crate::document::{Attachment, By, Pool, Volume};
+use crate::sight::Sight;
+use crate::{Ask, Volumes, place, quota, types};
+use base::{AttachmentId, Fault, Result, ServerId};
+use model::volume::{Hold, Stage, Verb};
+use rest::input::{self, Fields};
+use rest::{Call, Reply};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::{Stored, Tx};
+
+/// The rule of each action.
+fn rule(action: &str) -> Option<&'static str> {
+    Some(match action {
+        "os-attach" => "volume_extension:volume_actions:attach",
+        "os-detach" => "volume_extension:volume_actions:detach",
+        "os-force_detach" => "volume_extension:volume_admin_actions:force_detach",
+        "os-reserve" => "volume_extension:volume_actions:reserve",
+        "os-unreserve" => "volume_extension:volume_actions:unreserve",
+        "os-begin_detaching" => "volume_extension:volume_actions:begin_detaching",
+        "os-roll_detaching" => "volume_extension:volume_actions:roll_detaching",
+        "os-initialize_connection" => "volume_extension:volume_actions:initialize_connection",
+        "os-terminate_connection" => "volume_extension:volume_actions:terminate_connection",
+        "os-extend" => "volume:extend",
+        "os-retype" => "volume:retype",
+        "os-set_bootable" | "os-update_readonly_flag" => "volume:update",
+        "os-set_image_metadata" => "volume_extension:volume_image_metadata:set",
+        "os-unset_image_metadata" => "volume_extension:volume_image_metadata:remove",
+        "os-show_image_metadata" => "volume_extension:volume_image_metadata:show",
+        "os-reset_status" => "volume_extension:volume_admin_actions:reset_status",
+        "os-force_delete" => "volume_extension:volume_admin_actions:force_delete",
+        _ => return None,
+    })
+}
+
+pub async fn action(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
+    let (ask, body) = Ask::read(&mut call).await?;
+    let (name, value) = input::action(&body)?;
+    let rule = rule(name).ok_or_else(|| Fault::invalid(format!("There is no such action: {name:.100}")))?;
+    let (name, value, inner) = (name.to_owned(), value.clone(), state.clone());
+    let (status, answer) = state
+        .write(&ask, move |tx, ask| {
+            let volume = find(tx, ask)?;
+            ask.enforce_rule(rule, &policy::Target::project(volume.project_id.as_str()))?;
+            let sight = Sight::of(tx, &volume)?;
+            Doing { state: &inner, ask, sight }.run(tx, volume, &name, &value)
+        })
+        .await?;
+    match answer {
+        Value::Null => Ok(Reply::empty(status)),
+        answer => ask.reply(status, &answer),
+    }
+}
+
+struct Doing<'a> {
+    state: &'a Volumes,
+    ask: &'a Ask,
+    sight: Sight,
+}
+
+/// Status and body of the answer.
+type Answer = Result<(u16, Value)>;
+
+impl Doing<'_> {
+    fn run(&self, tx: &mut Tx, volume: Stored<Volume>, name: &str, value: &Value) -> Answer {
+        let empty = json!({});
+        let value = if value.is_null() { &empty } else { value };
+        let mut fields = Fields::of(name, value)?;
+        let status = self.sight.status(&volume);
+        let mut doc = volume.doc.clone();
+        match name {
+            "os-attach" => return self.attach(tx, &doc, &status, fields),
+            "os-detach" | "os-force_detach" => return self.detach(tx, doc, fields, name),
+            "os-reserve" => {
+                let free = status == "available" || status == "in-use" && doc.multiattach;
+                self.hold(&mut doc, free, &status, Hold::Attaching, tx)?;
+            }
+            "os-unreserve" => self.hold(&mut doc, status == "attaching", &status, Hold::None, tx)?,
+            "os-begin_detaching" => self.hold(&mut doc, status == "in-use", &status, Hold::Detaching, tx)?,
+            "os-roll_detaching" => self.hold(&mut doc, status == "detaching", &status, Hold::None, tx)?,
+            "os-initialize_connection" => return Ok((200, json!({"connection_info": connection(&doc)}))),
+            "os-terminate_connection" => return Ok((202, Value::Null)),
+            "os-retype" => self.retype(tx, &mut doc, &status, fields)?,
+            "os-extend" => self.extend(tx, &mut doc, &status, fields)?,
+            "os-set_bootable" => {
+                doc.bootable = input::boolean("bootable", fields.need("bootable")?)?;
+                tx.update(&doc)?;
+                return Ok((200, Value::Null));
+            }
+            "os-update_readonly_flag" => {
+                if status != "available" {
+                    return Err(invalid(format!("its status must be available to change the flag, not {status}.")));
+                }
+                doc.read_only = Some(input::boolean("readonly", fields.need("readonly")?)?);
+            }
+            "os-set_image_metadata" | "os-unset_image_metadata" | "os-show_image_metadata" => {
+                return image_metadata(tx, doc, name, fields);
+            }
+            "os-reset_status" => reset(&mut doc, &mut fields)?,
+            "os-force_delete" => {
+                ops::remove(tx, volume, true, true)?;
+                return Ok((202, Value::Null));
+            }
+            _ => {}
+        }
+        tx.update(&doc)?;
+        Ok((202, Value::Null))
+    }
+
+    fn hold(&self, doc: &mut Volume, fits: bool, status: &str, hold: Hold, tx: &Tx) -> Result<()> {
+        if !fits {
+            return Err(invalid(format!("its status is {status}, from which this cannot be done.")));
+        }
+        doc.hold = hold;
+        doc.held_since = (hold != Hold::None).then(|| tx.now());
+        Ok(())
+    }
+
+    fn attach(&self, tx: &mut Tx, doc: &Volume, status: &str, mut fields: Fields<'_>) -> Answer {
+        let server = fields.text_or_null("instance_uuid", 1, 255)?;
+        let host = fields.text_or_null("host_name", 1, 255)?;
+        let device = fields.text_or_null("mountpoint", 1, 255)?;
+        let device = device.ok_or_else(|| Fault::invalid("'mountpoint' is a required property"))?;
+        let mode = fields.text_or_null("mode", 1, 16)?.unwrap_or_else(|| "rw".to_owned());
+        if !["rw", "ro"].contains(&mode.as_str()) {
+            return Err(Fault::invalid(format!("Invalid attaching mode '{mode}'. Attaching mode should be 'rw' or 'ro'.")));
+        }
+        match &server {
+            Some(id) if !base::is_uuid(id) => return Err(Fault::invalid(format!("Invalid UUID: {id}"))),
+            None if host.is_none() => return Err(Fault::invalid("Invalid request to attach volume to an invalid target: name an instance or a host.")),
+            _ => {}
+        }
+        if !["available", "attaching"].contains(&status) {
+            return Err(invalid(format!("its status must be available or attaching to attach it, not {status}.")));
+        }
+        let attachment = Attachment {
+            id: AttachmentId::new(tx.uuid()),
+            project_id: doc.project_id.clone(),
+            volume: doc.id.clone(),
+            by: By::Client,
+            server: server.map(ServerId::new),
+            host_name: host,
+            device: Some(device),
+            mode,
+            stage: Stage::Attached,
+            connector: None,
+            attached_at: Some(tx.now()),
+            since: tx.now(),
+            delete_on_termination: false,
+            boot_index: None,
+            tag: None,
+            bus: None,
+        };
+        tx.create(&attachment)?;
+        tx.update(&Volume { hold: Hold::None, held_since: None, ..doc.clone() })?;
+        Ok((202, Value::Null))
+    }
+
+    fn detach(&self, tx: &mut Tx, doc: Volume, mut fields: Fields<'_>, name: &str) -> Answer {
+        let wanted = fields.text_or_null("attachment_id", 1, 255)?;
+        let all = self.sight.attachments(&doc.id);
+        let found: Vec<_> = all.iter().filter(|it| wanted.as_ref().is_none_or(|id| it.id.as_str() == id)).collect();
+        match (found.as_slice(), &wanted) {
+            ([], Some(id)) => return Err(Fault::not_found(format!("Volume attachment {id:.255} could not be found."))),
+            ([_, _, ..], None) => return Err(invalid("Detach volume failed: More than one attachment, but no attachment_id provided.")),
+            ([], None) if doc.hold == Hold::None => return Err(invalid("it is not attached.")),
+            _ => {}
+        }
+        for attachment in found {
+            if attachment.by == By::Server {
+                let server = attachment.server.clone().unwrap_or_default();
+                return Err(invalid(format!("server {server} has it: {name} is not how it is taken away; detach it there.")));
+            }
+            tx.delete::<Attachment>(&attachment.id)?;
+        }
+        // By force an administrator says that all is well again.
+        let forced = doc.forced.clone().filter(|_| name != "os-force_detach");
+        tx.update(&Volume { hold: Hold::None, held_since: None, forced, ..doc })?;
+        Ok((202, Value::Null))
+    }
+
+    /// The type is another one, on the same host: to another one no volume moves yet.
+    fn retype(&self, tx: &mut Tx, doc: &mut Volume, status: &str, mut fields: Fields<'_>) -> Result<()> {
+        let named = input::text("new_type", fields.need("new_type")?, 1, 255)?;
+        let policy = fields.text_or_null("migration_policy", 1, 32)?.unwrap_or_else(|| "never".to_owned());
+        fields.finish()?;
+        if !["never", "on-demand"].contains(&policy.as_str()) {
+            return Err(Fault::invalid("migration_policy must be 'on-demand' or 'never'."));
+        }
+        if !["available", "in-use"].contains(&status) {
+            return Err(invalid(format!("its status must be available or in-use to retype it, not {status}.")));
+        }
+        let kind = types::wanted(tx, self.ask, Some(&named))?;
+        if kind.id == doc.volume_type {
+            return Err(Fault::invalid("Invalid input received: New volume_type same as original."));
+        }
+        if let Some(host) = &doc.host {
+            let pool = tx.need::<Pool>(host)?;
+            place::suits(&pool, &kind.extra_specs).map_err(|why| {
+                invalid(format!("its host does not suit the type {}: {why}; no volume moves to another host yet.", kind.name))
+            })?;
+        }
+        quota::release_volume(tx, doc)?;
+        doc.volume_type = kind.doc.id;
+        quota::charge_volume(tx, doc)
+    }
+
+    fn extend(&self, tx: &mut Tx, doc: &mut Volume, status: &str, mut fields: Fields<'_>) -> Result<()> {
+        let size = read_size("new_size", fields.need("new_size")?)?;
+        fields.finish()?;
+        let in_use = status == "in-use";
+        if in_use && self.ask.since(42) {
+            self.ask.enforce_rule("volume:extend_attached_volume", &self.ask.own())?;
+        } else if status != "available" {
+            return Err(invalid(format!("Volume {} status must be 'available' to extend, currently {status}.", doc.id)));
+        }
+        if size <= doc.size_gib {
+            return Err(Fault::invalid(format!(
+                "Invalid input received: New size for extend must be greater than current size. (current: {}, extended: {size}).",
+                doc.size_gib
+            )));
+        }
+        let by = size - doc.size_gib;
+        quota::charge_growth(tx, doc, by)?;
+        if let Some(host) = &doc.host {
+            let pool = tx.need::<Pool>(host)?;
+            let most = place::capacity(self.state, &pool);
+            match tx.charge(&place::scope(host), place::ROOM, by as i64, Some(most)) {
+                Err(store::Error::Quota { .. }) => {
+                    return Err(Fault::too_large(format!("The host of volume {} has no room for {by} GiB more.", doc.id)));
+                }
+                charged => drop(charged?),
+            }
+        }
+        doc.size_gib = size;
+        doc.ask(Verb::Extend, tx.now());
+        Ok(())
+    }
+}
+
+/// How a host reaches it: the files of a volume are reached from their own host alone.
+pub fn connection(volume: &Volume) -> Value {
+    json!({
+        "driver_volume_type": "nubo",
+        "data": {
+            "volume_id": volume.id,
+            "host": volume.host,
+            "access_mode": if volume.read_only == Some(true) { "ro" } else { "rw" },
+            "encrypted": false,
+            "discard": true,
+        },
+    })
+}
+
+fn image_metadata(tx: &mut Tx, mut doc: Volume, name: &str, mut fields: Fields<'_>) -> Answer {
+    match name {
+        "os-set_image_metadata" => {
+            let set = input::metadata("metadata", fields.need("metadata")?)?;
+            doc.image_metadata.extend(set);
+            if doc.image_metadata.len() > 256 {
+                return Err(Fault::invalid("A volume keeps at most 256 properties of its image."));
+            }
+        }
+        "os-unset_image_metadata" => {
+            let key = input::text("key", fields.need("key")?, 1, 255)?;
+            let missing = || Fault::not_found("Metadata does not exist.");
+            doc.image_metadata.remove(&key).ok_or_else(missing)?;
+        }
+        _ => return Ok((200, json!({"metadata": doc.image_metadata}))),
+    }
+    tx.update(&doc)?;
+    Ok((200, if name == "os-set_image_metadata" { json!({"metadata": doc.image_metadata}) } else { Value::Null }))
+}
+
+/// What an administrator says, goes; `available` and `in-use` mean: what it really is.
+fn reset(doc: &mut Volume, fields: &mut Fields<'_>) -> Result<()> {
+    const KNOWN: &[&str] = &[
+        "creating", "available", "deleting", "error", "error_deleting", "error_managing", "managing", "attaching",
+        "detaching", "in-use", "maintenance", "migrating", "error_extending", "awaiting-transfer", "reserved",
+    ];
+    let status = fields.text_or_null("status", 1, 64)?;
+    let attach = fields.text_or_null("attach_status", 1, 64)?;
+    fields.text_or_null("migration_status", 1, 64)?;
+    if status.is_none() && attach.is_none() {
+        return Err(Fault::invalid("Must specify 'status', 'attach_status' or 'migration_status' for update."));
+    }
+    let Some(status) = status.map(|status| status.to_lowercase()) else { return Ok(()) };
+    if !KNOWN.contains(&status.as_str()) {
+        return Err(Fault::invalid(format!("Must specify a valid status. Provided status: {status}")));
+    }
+    (doc.hold, doc.held_since) = (Hold::None, None);
+    doc.forced = (!["available", "in-use"].contains(&status.as_str())).then_some(status);
+    Ok(())
+}

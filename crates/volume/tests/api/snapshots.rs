@@ -1,0 +1,80 @@
+//! Snapshots and what is made of them.
+
+use crate::cloud::{ADMIN, ALICE, Cloud, MALLORY};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_snapshot_is_there_once_the_host_says_so_and_counts_towards_the_quota() {
+    let cloud = Cloud::new(1).await;
+    let volume = cloud.volume(json!({"size": 2})).await;
+    let body = json!({"snapshot": {"volume_id": volume, "name": "s", "metadata": {"a": "b"}}});
+    let made = cloud.post(ALICE, "/snapshots", body).await.ok(202);
+    let id = made["snapshot"]["id"].as_str().unwrap();
+    assert_eq!((&made["snapshot"]["status"], &made["snapshot"]["size"]), (&json!("creating"), &json!(2)));
+    cloud.settle().await;
+    let seen = cloud.get(ALICE, &format!("/snapshots/{id}")).await.ok(200)["snapshot"].clone();
+    assert_eq!((&seen["status"], &seen["metadata"]["a"]), (&json!("available"), &json!("b")));
+    assert_eq!(seen["os-extended-snapshot-attributes:progress"], "100%");
+    assert_eq!((cloud.used("snapshots").await, cloud.used("gigabytes").await), (1, 4));
+    cloud.get(MALLORY, &format!("/snapshots/{id}")).await.ok(404);
+    cloud.delete(ALICE, &format!("/volumes/{volume}")).await.ok(400);
+    cloud.delete(ALICE, &format!("/snapshots/{id}")).await.ok(202);
+    cloud.get(ALICE, &format!("/snapshots/{id}")).await.ok(404);
+    assert_eq!(cloud.used("gigabytes").await, 2);
+    cloud.settle().await;
+}
+
+#[tokio::test]
+async fn a_volume_goes_with_its_snapshots_by_cascade() {
+    let cloud = Cloud::with_trash(1, 0).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    cloud.snapshot(&volume).await;
+    cloud.delete(ALICE, &format!("/volumes/{volume}?cascade=true")).await.ok(202);
+    assert_eq!((cloud.used("snapshots").await, cloud.used("volumes").await), (0, 0));
+    cloud.settle().await;
+    assert!(cloud.host(0).volumes().is_empty());
+}
+
+#[tokio::test]
+async fn volumes_of_snapshots_and_of_volumes_are_made_beside_them() {
+    let cloud = Cloud::new(3).await;
+    let volume = cloud.volume(json!({"size": 2})).await;
+    let snapshot = cloud.snapshot(&volume).await;
+    for (source, id) in [("snapshot_id", &snapshot), ("source_volid", &volume)] {
+        cloud.post(ALICE, "/volumes", json!({"volume": {source: id, "size": 1}})).await.ok(400);
+        cloud.post(MALLORY, "/volumes", json!({"volume": {source: id}})).await.ok(404);
+        let copy = cloud.volume(json!({source: id})).await;
+        let (copy, original) = (cloud.show(&copy).await, cloud.show(&volume).await);
+        assert_eq!((&copy["size"], &copy[source]), (&json!(2), &json!(id)));
+        assert_eq!(copy["os-vol-host-attr:host"], original["os-vol-host-attr:host"]);
+    }
+}
+
+#[tokio::test]
+async fn a_volume_in_use_is_snapshotted_only_by_force() {
+    let cloud = Cloud::new(1).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    cloud.act(ALICE, &volume, json!({"os-attach": {"host_name": "h", "mountpoint": "/dev/vdb"}})).await.ok(202);
+    let body = |force: bool| Some(json!({"snapshot": {"volume_id": volume, "force": force}}));
+    cloud.send("POST", ALICE, "/snapshots", "3.60", body(false)).await.ok(400);
+    cloud.send("POST", ALICE, "/snapshots", "3.60", body(true)).await.ok(202);
+    cloud.send("POST", ALICE, "/snapshots", "3.66", body(false)).await.ok(400);
+    cloud.post(ALICE, "/snapshots", json!({"snapshot": {"volume_id": volume}})).await.ok(202);
+    cloud.settle().await;
+    let list = cloud.get(ALICE, "/snapshots/detail?status=available").await.ok(200);
+    assert_eq!(list["snapshots"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_state_of_a_snapshot_can_be_reset() {
+    let cloud = Cloud::new(1).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    let id = cloud.snapshot(&volume).await;
+    let path = format!("/snapshots/{id}/action");
+    cloud.post(ALICE, &path, json!({"os-reset_status": {"status": "error"}})).await.ok(403);
+    cloud.post(ADMIN, &path, json!({"os-reset_status": {"status": "error"}})).await.ok(202);
+    let seen = cloud.get(ALICE, &format!("/snapshots/{id}")).await.ok(200);
+    assert_eq!(seen["snapshot"]["status"], "error");
+    cloud.post(ALICE, "/volumes", json!({"volume": {"snapshot_id": id}})).await.ok(400);
+    cloud.post(ADMIN, &path, json!({"os-reset_status": {"status": "shoe"}})).await.ok(400);
+}
