@@ -282,7 +282,8 @@ impl Driver for FileDriver {
         let (folder, layout) = (self.folder(id), self.layout.clone());
         let looked = blocking(move || {
             let mut look = Look {
-                size_bytes: disk.growing.unwrap_or(0).max(disk.size_bytes),
+                // Without a growth that was only announced: it has to be asked for again.
+                size_bytes: disk.size_bytes,
                 snapshots: disk.snapshots.iter().map(|it| (it.id.clone(), it.size_bytes)).collect(),
                 shares: disk.shares(),
                 ..Look::default()
@@ -568,6 +569,8 @@ pub(super) mod tests {
         disk.growing = Some(2 << 30);
         driver.write(&id, &disk).await.unwrap();
         std::fs::write(driver.folder(&id).join("9.qcow2"), "left by a crash").unwrap();
+        let look = driver.look(&id).await.unwrap().unwrap();
+        assert_eq!((look.size_bytes, look.snapshots.len(), look.untidy), (1 << 30, 0, true), "not done yet: {look:?}");
         driver.open(&id, false).await.unwrap();
         let disk = driver.known(&id).await.unwrap();
         assert_eq!((disk.active(), disk.size_bytes, disk.growing, disk.pending.is_none()), (2, 2 << 30, None, true));
