@@ -239,6 +239,26 @@ impl Fixture {
         self.small(self.state().join("hosts/volumes"), size)
     }
 
+    /// Puts the volumes onto an ext4 of its own, in a file.
+    pub fn loop_volumes(&mut self, mib: u64) -> Option<Loop> {
+        let path = self.state().join("hosts/volumes");
+        std::fs::create_dir_all(&path).unwrap();
+        let file = self.folder.path().join("ext4");
+        File::create(&file).and_then(|it| it.set_len(mib << 20)).unwrap();
+        let made = Loop { file, path: path.clone() };
+        let made_ext4 = Command::new("mkfs.ext4").arg("-q").arg(&made.file).status().is_ok_and(|it| it.success());
+        if !made_ext4 || !made.mount() {
+            missing("root", "no loop device can be mounted");
+            return None;
+        }
+        self.mounted = Some(path);
+        Some(made)
+    }
+
+    pub fn volume_file(&self, volume: &agent_api::VolumeSpec, name: &str) -> PathBuf {
+        self.state().join("hosts/volumes").join(volume.id.as_str()).join(name)
+    }
+
     fn small(&mut self, path: PathBuf, size: &str) -> Option<Small> {
         std::fs::create_dir_all(&path).unwrap();
         if let Err(error) = tmpfs(&path, nix::mount::MsFlags::empty(), size) {
@@ -250,19 +270,54 @@ impl Fixture {
     }
 }
 
+/// A file system that can be broken.
+pub struct Loop {
+    file: PathBuf,
+    path: PathBuf,
+}
+
+impl Loop {
+    fn mount(&self) -> bool {
+        let options = "loop,errors=remount-ro";
+        Command::new("mount")
+            .args(["-o", options])
+            .arg(&self.file)
+            .arg(&self.path)
+            .status()
+            .is_ok_and(|it| it.success())
+    }
+
+    /// As after an error that it cannot go on from: nothing is written any more, also by who has a file open.
+    pub fn give_up(&self) {
+        let done = Command::new("mount").args(["-o", "remount,abort"]).arg(&self.path).output().unwrap();
+        let text = format!("{}/.", self.path.display());
+        assert!(File::create(format!("{text}written")).is_err(), "{done:?}");
+    }
+
+    /// Repaired and mounted again.
+    pub fn mend(&self) {
+        self.remove();
+        let _ = Command::new("fsck.ext4").args(["-fpq"]).arg(&self.file).output();
+        assert!(self.mount());
+    }
+
+    pub fn remove(&self) {
+        nix::mount::umount2(&self.path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
 pub struct Small(PathBuf);
 
 impl Small {
-    pub fn grow(&self) {
-        tmpfs(&self.0, nix::mount::MsFlags::MS_REMOUNT, "size=200m").unwrap();
+    /// To the last byte, until it grows.
+    pub fn fill(&self) {
+        let mut file = File::create(self.0.join("filler")).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
     }
 
-    /// For whoever opens anything in it from now on; what is open stays as it is.
-    pub fn read_only(&self, yes: bool) {
-        use nix::mount::{MsFlags, mount};
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-        let flags = if yes { flags | MsFlags::MS_RDONLY } else { flags };
-        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
+    pub fn grow(&self) {
+        let _ = std::fs::remove_file(self.0.join("filler"));
+        tmpfs(&self.0, nix::mount::MsFlags::MS_REMOUNT, "size=2g").unwrap();
     }
 }
 

@@ -1,10 +1,13 @@
 //! Guests in real QEMU processes, most of them without networks.
 
 mod fixture;
+mod kills;
 // Networks as the tests of networks make them; guests in namespaces are not needed here.
 #[allow(dead_code)]
 #[path = "../net/lab.rs"]
 mod lab;
+mod lone;
+mod room;
 mod volumes;
 mod wired;
 
