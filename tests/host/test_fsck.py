@@ -60,6 +60,13 @@ class Lab:
             self.wait(name, "ACTIVE")
         self.api.post("compute", f"/servers/{self.servers['halted']}/action", {"os-stop": None})
         self.wait("halted", "SHUTOFF")
+        # Two layers, and nobody has it open.
+        self.volume = self.api.post("block-storage", "/volumes", {"volume": {"size": 1, "name": "data"}})["volume"]["id"]
+        self.volume_is("available")
+        body = {"snapshot": {"volume_id": self.volume, "name": "kept"}}
+        self.snapshot = self.api.post("block-storage", "/snapshots", body)["snapshot"]["id"]
+        kept = lambda: self.api.get("block-storage", f"/snapshots/{self.snapshot}")["snapshot"]["status"] == "available"
+        lib.wait_for("the snapshot is there", kept, 60, 0.2)
         self.demo = self.api.get("compute", "/servers?name=^demo$")["servers"][0]["id"]
         self.bystander = cloud.guests()[self.demo]
 
@@ -76,6 +83,16 @@ class Lab:
 
     def wait(self, name, status):
         lib.wait_for(f"{name} is {status}", lambda: self.status(name) == status, 120, 0.2)
+
+    def volume_is(self, status):
+        there = lambda: self.api.get("block-storage", f"/volumes/{self.volume}")["volume"]["status"] == status
+        lib.wait_for(f"the volume is {status}", there, 60, 0.2)
+
+    def layers(self):
+        """The folder of the volume, and its layers from the bottom."""
+        folder = self.state / "hosts" / "volumes" / self.volume
+        layers = json.loads((folder / "disk.json").read_text())["layers"]
+        return folder, [f"{layer['number']}.{layer['format']}" for layer in layers]
 
     def port(self, name):
         return self.api.get("network", f"/v2.0/ports?device_id={self.servers[name]}")["ports"][0]["id"]
@@ -172,6 +189,7 @@ def lab(cloud):
         lab.api.delete("compute", f"/servers/{server}")
     gone = lambda: not [s for s in lab.api.get("compute", "/servers")["servers"] if s["id"] in lab.servers.values()]
     lib.wait_for("the victims are gone", gone, 60)
+    lab.api.delete("block-storage", f"/volumes/{lab.volume}?cascade=true")
     for port in lab.api.get("network", f"/v2.0/ports?device_id={lab.router}")["ports"]:
         if port["device_owner"] == "network:router_interface":
             lab.api.call("PUT", "network", f"/v2.0/routers/{lab.router}/remove_router_interface", {"port_id": port["id"]})
@@ -499,6 +517,43 @@ def an_image_with_another_content(lab):
     return f"image file {path}", "not the one that it is named after"
 
 
+@damage("volumes")
+def a_stray_volume_directory(lab):
+    folder = lab.state / "hosts" / "volumes" / lab.stray
+    folder.mkdir()
+    (folder / "1.qcow2").write_bytes(b"somebody's work")
+    return f"volume directory {folder}", "no owner"
+
+
+@damage("volumes")
+def a_volumes_ledger_is_gone(lab):
+    (lab.layers()[0] / "ledger.json").unlink()
+    return "volume data", "its ledger is missing"
+
+
+@damage("volumes")
+def a_stray_file_beside_a_volume(lab):
+    (lab.layers()[0] / "backup.img").write_bytes(b"x" * 100)
+    return "volume data", "backup.img"
+
+
+@damage("volumes")
+def a_layer_names_another_one_below_it(lab):
+    folder, layers = lab.layers()
+    name = layers[-2].encode()
+    content = (folder / layers[-1]).read_bytes()[:65536]
+    with open(folder / layers[-1], "r+b") as disk:
+        disk.seek(content.index(name))
+        disk.write(b"9")
+    return "volume data", f"its layer {layers[-1]} names"
+
+
+@damage("volume ledgers")
+def a_volumes_ledger_is_garbage(lab):
+    (lab.layers()[0] / "ledger.json").write_text("{")
+    return "volume data", "its ledger cannot be read"
+
+
 @damage("images")
 def an_images_file_is_gone(lab):
     path = lab.image_file()
@@ -665,6 +720,14 @@ def a_disk_is_damaged(lab):
     write = lambda head: path.open("r+b").write(head)
     write(b"JUNK")
     return ("server halted", "its disk is damaged"), lambda: write(content)
+
+
+@damage("hand", by_hand=True)
+def a_layer_of_a_volume_is_gone(lab):
+    folder, layers = lab.layers()
+    away = lab.state / "layer-away"
+    (folder / layers[0]).rename(away)
+    return ("volume data", f"its layer {layers[0]} is gone"), lambda: away.rename(folder / layers[0])
 
 
 @damage("hand", by_hand=True)

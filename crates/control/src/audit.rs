@@ -16,7 +16,7 @@ use std::sync::Arc;
 use store::{Cause, Kind, Reader, Store, Tx};
 
 /// The kinds whose names and documents the comparison with a machine needs, beside those that refer to each other.
-const NAMED: &[&str] = &["image", "server", "network", "router", "port", "host", "floatingip"];
+const NAMED: &[&str] = &["image", "server", "network", "router", "port", "host", "floatingip", "volume"];
 /// The most objects that one repair may name.
 pub const MOST: usize = 100_000;
 

@@ -3,7 +3,8 @@
 use super::{Sides, guests};
 use crate::fsck::files::{Disk, Volume};
 use crate::fsck::finding::{Finding, Repair};
-use agent_api::VolumeSpec;
+use agent_api::{Desired, VolumeSpec};
+use std::collections::BTreeSet;
 
 /// What a volume's folder may hold besides its layers.
 const NAMES: &[&str] = &["ledger.json", "disk.json", "qemu.log", "work.sock", "work-serial.sock"];
@@ -29,6 +30,14 @@ pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// What must be the same in both at one generation. A snapshot that went is asked for as absent until it is gone, and
+/// then no more, without a new generation.
+fn core(spec: &VolumeSpec) -> impl PartialEq + use<> {
+    let kept = spec.snapshots.iter().filter(|it| it.desired == Desired::Present);
+    let kept: BTreeSet<String> = kept.map(|it| it.id.to_string()).collect();
+    (spec.size_gib, spec.desired, spec.source.clone(), kept, spec.flatten)
 }
 
 /// One volume with all that belongs to it.
@@ -69,7 +78,9 @@ impl One<'_> {
             Some(Ok(ledger)) if ledger.spec.generation != shall.generation => {
                 format!("its ledger has generation {}, the store has {}", ledger.spec.generation, shall.generation)
             }
-            Some(Ok(ledger)) if ledger.spec != *shall => "its ledger asks for something else than the store".into(),
+            Some(Ok(ledger)) if core(&ledger.spec) != core(shall) => {
+                "its ledger asks for something else than the store".into()
+            }
             Some(Ok(_)) => return,
         };
         found.push(self.finding(what, self.sides.agent()));
@@ -198,6 +209,16 @@ mod tests {
         one(|it| it.ledger = Some(Err("?".into())), &["{data}: its ledger cannot be read | let the agent look again"]);
         let older = |it: &mut Volume| it.ledger.as_mut().unwrap().as_mut().unwrap().spec.generation = 2;
         one(older, &["{data}: its ledger has generation 2, the store has 3 | let the agent look again"]);
+        let gone = |it: &mut Volume| {
+            let snapshots = &mut it.ledger.as_mut().unwrap().as_mut().unwrap().spec.snapshots;
+            snapshots.push(agent_api::SnapshotSpec { id: "s".into(), desired: Desired::Absent });
+        };
+        one(gone, &[]);
+        let kept = |it: &mut Volume| {
+            let snapshots = &mut it.ledger.as_mut().unwrap().as_mut().unwrap().spec.snapshots;
+            snapshots.push(agent_api::SnapshotSpec { id: "s".into(), desired: Desired::Present });
+        };
+        one(kept, &["{data}: its ledger asks for something else than the store | let the agent look again"]);
         let lost = "by hand: what was on it is lost: delete it";
         one(|it| it.disk = None, &[&format!("{{data}}: the record of its layers is gone | {lost}")]);
         let building = |it: &mut Volume| {
