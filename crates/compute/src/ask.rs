@@ -15,6 +15,7 @@ const PLACEHOLDERS: &[&str] = &[
     "key",
     "tag",
     "port_id",
+    "volume_id",
     "network",
     "request_id",
     "project_id",

@@ -31,7 +31,7 @@ pub(crate) use rest::input;
 use ::policy::Policy;
 use agent_api::{HostInventory, Report};
 use base::{Env, Result, Timestamp};
-use contract::{Consoles, Disks, Hosts, Images, Intake, Ports};
+use contract::{Consoles, Disks, Hosts, Images, Intake, Ports, Volumes};
 use engine::Reconciler;
 use rest::{Envelope, Microversions, Service, Version};
 use std::sync::Arc;
@@ -75,6 +75,7 @@ pub struct Compute {
     pub(crate) options: Options,
     pub(crate) images: Arc<dyn Images>,
     pub(crate) ports: Arc<dyn Ports>,
+    pub(crate) volumes: Arc<dyn Volumes>,
     pub(crate) hosts: Arc<dyn Hosts>,
     pub(crate) consoles: Arc<dyn Consoles>,
     pub(crate) policy: Arc<Policy>,
@@ -115,12 +116,13 @@ impl Compute {
         options: Options,
         images: Arc<dyn Images>,
         ports: Arc<dyn Ports>,
+        volumes: Arc<dyn Volumes>,
         hosts: Arc<dyn Hosts>,
         consoles: Arc<dyn Consoles>,
         policy: Arc<Policy>,
     ) -> Arc<Compute> {
         let (book, rooms, started) = (servers::Book::default(), hosts::rooms::Rooms::default(), env.now());
-        Arc::new(Compute { store, env, options, images, ports, hosts, consoles, policy, book, rooms, started })
+        Arc::new(Compute { store, env, options, images, ports, volumes, hosts, consoles, policy, book, rooms, started })
     }
 
     /// The API, and beside it the version list and the consoles' websocket.

@@ -13,6 +13,7 @@ pub mod ports;
 pub mod projector;
 pub mod recount;
 pub mod snapshots;
+pub mod volumes;
 
 pub use explain::{Asking, Explain, Explanation, Waiting};
 pub use guests::{Guests, Running};
@@ -23,4 +24,5 @@ pub use ports::*;
 pub use projector::*;
 pub use recount::{Counts, Miscount, Recount};
 pub use snapshots::{Disk, Disks, InTx, Intake, NewSnapshot};
+pub use volumes::*;
 pub use rest::{Caller, Tokens};

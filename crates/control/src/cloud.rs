@@ -164,6 +164,7 @@ impl Cloud {
             },
             image.clone(),
             network.clone(),
+            volume.clone(),
             hosts.clone(),
             Arc::new(sessions.clone()),
             policy.clone(),

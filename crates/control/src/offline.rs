@@ -53,6 +53,7 @@ impl Offline {
             compute::Options::default(),
             image.clone(),
             network.clone(),
+            volume.clone(),
             hosts,
             Arc::new(sessions),
             policy,

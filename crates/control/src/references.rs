@@ -58,6 +58,7 @@ const REFERENCES: &[Reference] = &[
     link("server_secret", "id", "server", Delete),
     link("volume_snapshot", "volume", "volume", Delete),
     link("volume_attachment", "volume", "volume", Delete),
+    link("volume_leaving", "id", "volume", Delete),
     link("volume_transfer", "volume", "volume", Delete),
     link("volume", "transfer", "volume_transfer", Clear(&["transfer"])),
     link("image_member", "image", "image", Delete),

@@ -17,6 +17,8 @@ mod past;
 mod random;
 #[path = "beyond/trash.rs"]
 mod trash;
+#[path = "beyond/volumes.rs"]
+mod volumes;
 #[path = "beyond/walk.rs"]
 mod walk;
 #[path = "beyond/watch.rs"]

@@ -9,6 +9,7 @@ pub use explain::{Change, Explained, Row, Step, explain};
 
 use base::HostName;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What a server needs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Request {
     pub host: Option<HostName>,
     /// Hosts that have already failed at it.
     pub avoid: Vec<HostName>,
+    /// The hosts on which its volumes are, or could be made. None: it has none.
+    pub volumes: Option<BTreeSet<HostName>>,
 }
 
 /// A host as the scheduler sees it. Capacity is what may be handed out: `(total - reserved) * ratio`.
@@ -59,6 +62,8 @@ pub enum Constraint {
     AvailabilityZone,
     /// It has not failed at this server before.
     NotFailedBefore,
+    /// Its volumes are there, or could be made there.
+    Volumes,
     Vcpus,
     Memory,
     Disk,
@@ -73,6 +78,7 @@ impl Constraint {
             Constraint::HostEnabled => "host enabled",
             Constraint::AvailabilityZone => "availability zone",
             Constraint::NotFailedBefore => "has not failed at this server before",
+            Constraint::Volumes => "its volumes",
             Constraint::Vcpus => "vCPUs",
             Constraint::Memory => "memory (MiB)",
             Constraint::Disk => "disk (GiB)",
@@ -100,7 +106,7 @@ pub struct Amount {
 /// Every constraint of a request on a host, also those that it meets. The order is fixed.
 pub fn checks(request: &Request, host: &Host) -> Vec<Check> {
     let check = |constraint, pass| Check { constraint, pass, amount: None };
-    let mut row = Vec::with_capacity(8);
+    let mut row = Vec::with_capacity(9);
     if let Some(wanted) = &request.host {
         row.push(check(Constraint::NamedHost, *wanted == host.name));
     }
@@ -112,6 +118,9 @@ pub fn checks(request: &Request, host: &Host) -> Vec<Check> {
     }
     if !request.avoid.is_empty() {
         row.push(check(Constraint::NotFailedBefore, !request.avoid.contains(&host.name)));
+    }
+    if let Some(hosts) = &request.volumes {
+        row.push(check(Constraint::Volumes, hosts.contains(&host.name)));
     }
     for (constraint, needed, room) in needs(request, host) {
         let amount = Amount { needed, free: room.free(), capacity: room.capacity };
@@ -134,6 +143,7 @@ fn fits(request: &Request, host: &Host) -> bool {
         && request.host.as_ref().map_or(host.enabled, |wanted| *wanted == host.name)
         && request.availability_zone.as_ref().is_none_or(|zone| *zone == host.availability_zone)
         && !request.avoid.contains(&host.name)
+        && request.volumes.as_ref().is_none_or(|hosts| hosts.contains(&host.name))
         && needs(request, host).iter().all(|(_, needed, room)| *needed <= room.free())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::mirror::Mirror;
 use crate::world::World;
-use agent_api::ObservedPower;
+use agent_api::{AttachmentState, ObservedPower};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,6 +31,7 @@ pub fn every_step(world: &World, mirror: &Mirror) -> Held {
     owners(mirror)?;
     crate::jobs::every_step(mirror)?;
     guests(world)?;
+    attachments(world, mirror)?;
     crate::resting::every_step(mirror)
 }
 
@@ -142,6 +143,39 @@ fn owners(mirror: &Mirror) -> Held {
     Ok(())
 }
 
+/// No attachment without a server and a volume, no volume of two servers or in two guests.
+fn attachments(world: &World, mirror: &Mirror) -> Held {
+    let no = |what: String| Err(Broken::new("no attachment without a server, no volume of two", what));
+    let mut held = BTreeMap::new();
+    for (id, attachment) in mirror.all("volume_attachment") {
+        let (volume, server) = (text(attachment, "volume"), text(attachment, "server"));
+        if let Some(other) = held.insert(volume, id) {
+            return no(format!("volume {volume} has attachments {other} and {id}"));
+        }
+        if mirror.get("volume", volume).is_none() {
+            return no(format!("attachment {id} has no volume {volume}"));
+        }
+        if attachment["by"] == "server" && mirror.get("server", server).is_none() {
+            return no(format!("attachment {id} of volume {volume} has no server {server}"));
+        }
+    }
+    let mut plugged = BTreeMap::new();
+    for slot in world.hosts() {
+        for guest in slot.guests().into_iter().filter(|guest| guest.power != ObservedPower::Absent) {
+            for volume in guest.volumes.iter().filter(|volume| volume.state != AttachmentState::Attaching) {
+                let kept = held.contains_key(&*volume.volume) || mirror.get("volume_leaving", &volume.volume).is_some();
+                if mirror.get("volume", &volume.volume).is_some() && !kept {
+                    return no(format!("volume {} is free, and guest {} has it", volume.volume, guest.id));
+                }
+                if let Some(other) = plugged.insert(volume.volume.to_string(), guest.id.to_string()) {
+                    return no(format!("volume {} is in guests {other} and {}", volume.volume, guest.id));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// No guest on two hosts.
 fn guests(world: &World) -> Held {
     let mut seen = BTreeSet::new();
@@ -156,13 +190,20 @@ fn guests(world: &World) -> Held {
     Ok(())
 }
 
+/// What a server takes of its host's disk: a root disk on a volume is none of it.
+fn disk_of(flavor: &Value) -> i64 {
+    let number = |key: &str| flavor[key].as_i64().unwrap_or(0);
+    let root = if flavor["root_on_volume"] == true { 0 } else { number("disk_gib") };
+    root + number("ephemeral_gib")
+}
+
 /// What the ledger says of hosts and projects is what servers use.
 pub fn ledger(mirror: &Mirror) -> Held {
     let mut counted: BTreeMap<(String, String), i64> = BTreeMap::new();
     for (_, server) in mirror.all("server") {
         let flavor = &server["flavor"];
         let number = |key: &str| flavor[key].as_i64().unwrap_or(0);
-        let (vcpus, ram, disk) = (number("vcpus"), number("ram_mib"), number("disk_gib") + number("ephemeral_gib"));
+        let (vcpus, ram, disk) = (number("vcpus"), number("ram_mib"), disk_of(flavor));
         if let Some(host) = server["host"].as_str() {
             for (resource, amount) in [("VCPU", vcpus), ("MEMORY_MB", ram), ("DISK_GB", disk)] {
                 *counted.entry((format!("host:{host}"), resource.into())).or_default() += amount;
@@ -175,7 +216,7 @@ pub fn ledger(mirror: &Mirror) -> Held {
     }
     for (id, resting) in mirror.all("trashed_guest") {
         let flavor = &resting["server"]["flavor"];
-        let disk = flavor["disk_gib"].as_i64().unwrap_or(0) + flavor["ephemeral_gib"].as_i64().unwrap_or(0);
+        let disk = disk_of(flavor);
         let Some(host) = resting["server"]["host"].as_str() else {
             return Err(Broken::new("what rests has an owner", format!("guest {id} rests on no host")));
         };

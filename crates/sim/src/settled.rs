@@ -3,7 +3,7 @@
 use crate::check::{Broken, Held};
 use crate::mirror::Mirror;
 use crate::world::World;
-use agent_api::{HostAgent, ObservedPower, ViewKind, VolumeState};
+use agent_api::{AttachmentState, HostAgent, ObservedPower, ViewKind, VolumeState};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,7 @@ pub fn settled(world: &World, mirror: &Mirror, owners: &Value) -> Held {
     servers(world, mirror)?;
     guests(world, mirror)?;
     volumes(world, mirror)?;
+    attachments(world, mirror)?;
     views(world, owners)?;
     for slot in world.hosts() {
         let Some(agent) = slot.agent() else { continue };
@@ -130,7 +131,8 @@ fn volumes(world: &World, mirror: &Mirror) -> Held {
         }
     }
     for (id, volume) in mirror.all("volume") {
-        if !volume["unplaceable"].is_null() {
+        let waits_for = mirror.get("server", text(volume, "goes_with"));
+        if !volume["unplaceable"].is_null() || waits_for.is_some_and(|server| server["unschedulable"] == true) {
             continue;
         }
         let Some(there) = on_hosts.get(id) else { return no(id, "is on no host".into()) };
@@ -151,6 +153,33 @@ fn volumes(world: &World, mirror: &Mirror) -> Held {
         }
     }
     Ok(())
+}
+
+/// Every server has its volumes, and no volume waits for a guest that is gone.
+fn attachments(world: &World, mirror: &Mirror) -> Held {
+    let mut plugged = BTreeSet::new();
+    for slot in world.hosts() {
+        for guest in slot.guests() {
+            let attached = guest.volumes.into_iter().filter(|volume| volume.state == AttachmentState::Attached);
+            plugged.extend(attached.map(|volume| volume.attachment.to_string()));
+        }
+    }
+    for (id, attachment) in mirror.all("volume_attachment").filter(|(_, it)| it["by"] == "server") {
+        let server = text(attachment, "server");
+        let stuck = mirror.get("server", server).is_some_and(|server| server["unschedulable"] == true);
+        let gave_up = mirror.get("server_observed", server).is_some_and(|seen| seen["gave_up"] == true);
+        if stuck || gave_up {
+            continue;
+        }
+        if attachment["stage"] != "attached" || !plugged.contains(id) {
+            let there = plugged.contains(id);
+            return Err(Broken::new(RULE, format!("attachment {id} is {attachment}, in its guest: {there}")));
+        }
+    }
+    match mirror.all("volume_leaving").next() {
+        Some((id, leaving)) => Err(Broken::new(RULE, format!("volume {id} still waits for a guest: {leaving}"))),
+        None => Ok(()),
+    }
 }
 
 /// Each host holds what it shall hold.

@@ -74,6 +74,23 @@ impl Ask {
         Ok(ask)
     }
 
+    /// On behalf of another service's request: what it asks for here is held against a rule of this service.
+    pub fn inside(state: &crate::Volumes, caller: &Arc<Caller>, rule: &'static str, now: Timestamp) -> Ask {
+        Ask(Arc::new(Inner {
+            caller: caller.clone(),
+            rule,
+            operation: "",
+            version: crate::VERSIONS.max,
+            base_url: String::new(),
+            path: String::new(),
+            query: Query::default(),
+            now,
+            request_id: base::RequestId::default(),
+            policy: state.policy.clone(),
+            params: BTreeMap::new(),
+        }))
+    }
+
     /// The request with its body.
     pub async fn read(call: &mut Call) -> Result<(Ask, Value)> {
         let ask = Ask::of(call)?;

@@ -150,6 +150,9 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
             if !["available", "attaching"].contains(&status.as_str()) {
                 return Err(invalid(format!("Volume {volume} status must be available or downloading to reserve, but the current status is {status}.")));
             }
+            if tx.count::<Attachment>(Query::index("volume", found.id.as_str()).limit(1))? > 0 {
+                return Err(invalid(format!("volume {volume} already attached")));
+            }
             let attachment = Attachment {
                 id: AttachmentId::new(tx.uuid()),
                 project_id: found.project_id.clone(),
@@ -163,6 +166,9 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
                 connector: connector.clone(),
                 attached_at: None,
                 since: tx.now(),
+                generation: 0,
+                overdue: false,
+                why: None,
                 delete_on_termination: false,
                 boot_index: None,
                 tag: None,

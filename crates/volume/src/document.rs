@@ -336,6 +336,15 @@ pub struct Attachment {
     pub connector: Option<Value>,
     pub attached_at: Option<Timestamp>,
     pub since: Timestamp,
+    /// The server's, from which on its guest shall have the volume, or have it no more.
+    #[serde(default)]
+    pub generation: u64,
+    /// It has been on its way for longer than it may.
+    #[serde(default)]
+    pub overdue: bool,
+    /// What its host says against it.
+    #[serde(default)]
+    pub why: Option<String>,
     pub delete_on_termination: bool,
     pub boot_index: Option<u32>,
     pub tag: Option<String>,
@@ -353,10 +362,14 @@ impl Document for Attachment {
     }
     fn keys(&self, keys: &mut Keys) {
         keys.index("volume", self.volume.as_str());
+        // No back-end lets two servers use one volume.
+        keys.unique("volume", [self.volume.as_str()]);
+        if self.is_passing() {
+            keys.index("todo", "passing");
+        }
         if let Some(server) = &self.server {
             keys.index("server", server.as_str());
             if self.by == By::Server {
-                keys.unique("server_volume", [server.as_str(), self.volume.as_str()]);
                 if let Some(device) = &self.device {
                     keys.unique("device", [server.as_str(), device.as_str()]);
                 }
@@ -367,6 +380,59 @@ impl Document for Attachment {
         needs.on::<Volume>(&self.volume);
         if self.by == By::Server {
             needs.kind("server", self.server.as_ref().map_or("", |id| id.as_str()));
+        }
+    }
+    /// Its guest rested without it, and its host will say when it is there again.
+    fn restored(&mut self, now: Timestamp, replaced: Option<&Self>) {
+        if replaced.is_none() && self.by == By::Server {
+            (self.stage, self.since, self.overdue) = (Stage::Attaching, now, false);
+        }
+    }
+    fn undone(tx: &mut store::Tx, before: Option<&Self>, after: Option<&Self>) -> base::Result<()> {
+        let (None, Some(back)) = (before, after) else { return Ok(()) };
+        let Some(volume) = tx.get::<Volume>(&back.volume)? else { return Ok(()) };
+        let free = volume.transfer.is_none() && volume.hold == Hold::None;
+        match volume.project_id == back.project_id && free {
+            true => Ok(()),
+            false => Err(Fault::conflict(format!("Volume {} is somebody else's by now.", volume.id))),
+        }
+    }
+}
+
+impl Attachment {
+    /// A server's that waits for its host.
+    pub fn is_passing(&self) -> bool {
+        self.by == By::Server && !self.overdue && self.stage != Stage::Attached
+    }
+}
+
+/// A volume of a deleted server whose guest may still have it open. It goes when the host says that it has not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The volume's.
+    pub id: VolumeId,
+    pub project_id: ProjectId,
+    pub server: ServerId,
+    /// The generation of the guest that is without it.
+    pub generation: u64,
+    pub since: Timestamp,
+    pub overdue: bool,
+}
+
+impl Document for Leaving {
+    const KIND: &'static str = "volume_leaving";
+    const TRASH: bool = false;
+    const UNDO: bool = false;
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn project_id(&self) -> &str {
+        &self.project_id
+    }
+    fn keys(&self, keys: &mut Keys) {
+        keys.index("server", self.server.as_str());
+        if !self.overdue {
+            keys.index("todo", "passing");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Why a volume or a snapshot is as it is.
 
 use crate::Volumes;
-use crate::document::{Snapshot, Volume, VolumeObserved};
+use crate::document::{Leaving, Snapshot, Volume, VolumeObserved};
 use crate::sight::{self, Sight};
-use base::Result;
+use base::{Result, Timestamp, VolumeId};
 use contract::{Asking, Explain, Explanation, Waiting};
 use serde_json::json;
 use store::Reader;
@@ -28,12 +28,18 @@ impl Volumes {
         let observed = sight.observed.get(&volume.id);
         let state = sight.status(&volume);
         let said = observed.and_then(|seen| seen.fault.as_ref());
+        let moving = self.moving(reader, &sight, &volume.id)?;
         let why = match (&volume.unplaceable, state.as_str()) {
             (Some(why), _) => why.message.clone(),
             (_, "creating") if volume.host.is_none() => "No host that could keep it answers.".to_owned(),
             (_, "creating") => "Its host makes it.".to_owned(),
             (_, "extending") => "Its host makes it larger.".to_owned(),
             (_, "in-use") => "A server uses it.".to_owned(),
+            (_, "attaching") if moving.is_some() => "The host of its server plugs it in.".to_owned(),
+            (_, "detaching") if moving.is_some() => "The guest that had it has not let go of it yet.".to_owned(),
+            (_, "error_attaching" | "error_detaching") => {
+                "The host of its server has not done it in time. It goes on trying.".to_owned()
+            }
             (_, "available") => "It is on its host, and nobody uses it.".to_owned(),
             (_, "error" | "error_extending") => {
                 said.map_or_else(|| "An administrator or its deadline has put it there.".to_owned(), |why| why.message.clone())
@@ -50,6 +56,7 @@ impl Volumes {
                 false => why.message.clone(),
             }),
         });
+        let waiting = waiting.or(moving);
         let mut found = Explanation { kind: "volume", id: id.to_owned(), state, why, waiting, ..Explanation::default() };
         found.details.insert("used_bytes".into(), json!(observed.map(|seen| seen.used_bytes)));
         found.details.insert("depends_on".into(), json!(observed.map(|seen| &seen.depends_on)));
@@ -58,6 +65,21 @@ impl Volumes {
             found.details.insert("hosts".into(), json!(volume.unplaceable.as_ref().map(|why| &why.details)));
         }
         Ok(Some(found))
+    }
+
+    /// What it waits for between a server and itself.
+    fn moving(&self, reader: &mut Reader, sight: &Sight, id: &VolumeId) -> Result<Option<Waiting>> {
+        let waiting = |since: Timestamp, last_error: Option<String>| Waiting {
+            waiting_on: "the host of its server".to_owned(),
+            since,
+            deadline: Some(since.plus_s(self.options.hold_s)),
+            attempts: 0,
+            last_error,
+        };
+        if let Some(attachment) = sight.attachments(id).iter().find(|it| it.is_passing() || it.overdue) {
+            return Ok(Some(waiting(attachment.since, attachment.why.clone())));
+        }
+        Ok(reader.get::<Leaving>(id)?.map(|leaving| waiting(leaving.since, None)))
     }
 
     fn snapshot(&self, reader: &mut Reader, asking: &Asking, id: &str) -> Result<Option<Explanation>> {

@@ -6,7 +6,6 @@
 
 mod ask;
 mod attachments;
-mod contracts;
 mod document;
 mod explain;
 mod hosts;
@@ -19,6 +18,7 @@ mod policy;
 mod projector;
 mod qos;
 mod quota;
+mod servers;
 mod sight;
 mod snapshots;
 mod sweep;
@@ -87,6 +87,7 @@ pub fn kinds() -> Vec<store::Kind> {
         Kind::of::<Snapshot>(),
         Kind::of::<TrashedSnapshot>(),
         Kind::of::<Attachment>(),
+        Kind::of::<document::Leaving>(),
         Kind::of::<Pool>(),
         Kind::of::<VolumeType>(),
         Kind::of::<qos::Qos>(),

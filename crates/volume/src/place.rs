@@ -64,29 +64,43 @@ pub enum Search {
     Never(Why),
 }
 
+/// Why a volume cannot be made in a pool, whether its host answers or not. `needed`: GiB, with what comes with it.
+pub fn unfit(
+    state: &Volumes,
+    reader: &mut Reader,
+    pool: &Pool,
+    volume: &Volume,
+    only: Option<&HostName>,
+    needed: u64,
+) -> Result<Option<String>> {
+    let specs = reader.get::<VolumeType>(&volume.volume_type)?.map(|kind| kind.doc.extra_specs).unwrap_or_default();
+    let used = reader.usage(&scope(&pool.host), ROOM)?.used;
+    let left = capacity(state, pool).saturating_sub(used);
+    Ok(if only.is_some_and(|only| *only != pool.host) {
+        Some("what the volume is made of lies on another host".to_owned())
+    } else if !pool.enabled {
+        Some("it is disabled".to_owned())
+    } else if pool.zone != volume.zone || zones(&specs).is_some_and(|zones| !zones.contains(&pool.zone.as_str())) {
+        Some(format!("its zone is {}", pool.zone))
+    } else if let Err(why) = suits(pool, &specs) {
+        Some(why)
+    } else if left < needed as i64 {
+        Some(format!("it has room for {left} GiB, and {needed} are asked for"))
+    } else {
+        None
+    })
+}
+
 /// `only`: the host on which the volume must be, since what it is made of lies there.
 pub fn search(state: &Volumes, reader: &mut Reader, volume: &Volume, only: Option<&HostName>) -> Result<Search> {
-    let specs = reader.get::<VolumeType>(&volume.volume_type)?.map(|kind| kind.doc.extra_specs).unwrap_or_default();
     let (mut best, mut asleep, mut table) = (None::<(i64, HostName)>, false, Vec::new());
     for pool in reader.list::<Pool>(Query::all())? {
-        let used = reader.usage(&scope(&pool.host), ROOM)?.used;
-        let left = capacity(state, &pool).saturating_sub(used);
-        let why = if only.is_some_and(|only| *only != pool.host) {
-            Some("what the volume is made of lies on another host".to_owned())
-        } else if !pool.enabled {
-            Some("it is disabled".to_owned())
-        } else if pool.zone != volume.zone || zones(&specs).is_some_and(|zones| !zones.contains(&pool.zone.as_str())) {
-            Some(format!("its zone is {}", pool.zone))
-        } else if let Err(why) = suits(&pool, &specs) {
-            Some(why)
-        } else if left < volume.size_gib as i64 {
-            Some(format!("it has room for {left} GiB, and {} are asked for", volume.size_gib))
-        } else if !state.hosts.is_alive(&pool.host) {
+        let left = capacity(state, &pool).saturating_sub(reader.usage(&scope(&pool.host), ROOM)?.used);
+        let mut why = unfit(state, reader, &pool, volume, only, volume.size_gib)?;
+        if why.is_none() && !state.hosts.is_alive(&pool.host) {
             asleep = true;
-            Some("it does not answer".to_owned())
-        } else {
-            None
-        };
+            why = Some("it does not answer".to_owned());
+        }
         match why {
             Some(why) => table.push(format!("{}: {why}", pool.host)),
             None if best.as_ref().is_none_or(|(most, host)| (left, host) > (*most, &pool.host)) => {

@@ -1,6 +1,6 @@
 //! What is known of volumes beside their own documents: what hosts said, who holds them, what their types are called.
 
-use crate::document::{Attachment, Snapshot, TrashedSnapshot, Volume, VolumeObserved};
+use crate::document::{Attachment, Leaving, Snapshot, TrashedSnapshot, Volume, VolumeObserved};
 use crate::types::VolumeType;
 use base::{Result, VolumeId};
 use model::volume::{Facts, Stage, snapshot_status, status};
@@ -12,6 +12,8 @@ pub struct Sight {
     pub observed: BTreeMap<VolumeId, VolumeObserved>,
     pub attachments: BTreeMap<VolumeId, Vec<Stored<Attachment>>>,
     pub types: BTreeMap<String, String>,
+    /// Volumes that the guests of deleted servers may still have open, and whether for longer than they may.
+    pub leaving: BTreeMap<VolumeId, bool>,
 }
 
 impl Sight {
@@ -23,6 +25,7 @@ impl Sight {
         sight.attachments.insert(volume.id.clone(), attachments);
         let kind = reader.get::<VolumeType>(&volume.volume_type)?;
         sight.types.extend(kind.map(|kind| (kind.doc.id, kind.doc.name)));
+        sight.leaving.extend(reader.get::<Leaving>(&volume.id)?.map(|it| (it.doc.id, it.doc.overdue)));
         Ok(sight)
     }
 
@@ -34,6 +37,8 @@ impl Sight {
         for attachment in reader.list::<Attachment>(query.clone())? {
             sight.attachments.entry(attachment.volume.clone()).or_default().push(attachment);
         }
+        let leaving = reader.list::<Leaving>(query.clone())?;
+        sight.leaving = leaving.into_iter().map(|it| (it.doc.id, it.doc.overdue)).collect();
         let types = reader.list::<VolumeType>(Query::all())?;
         sight.types = types.into_iter().map(|kind| (kind.doc.id, kind.doc.name)).collect();
         Ok(sight)
@@ -45,7 +50,10 @@ impl Sight {
 
     pub fn status(&self, volume: &Volume) -> String {
         let observed = self.observed.get(&volume.id);
-        let stages: Vec<Stage> = self.attachments(&volume.id).iter().map(|it| it.stage).collect();
+        let attachments = self.attachments(&volume.id);
+        let mut stages: Vec<Stage> = attachments.iter().map(|it| it.stage).collect();
+        let leaving = self.leaving.get(&volume.id).copied();
+        stages.extend(leaving.map(|_| Stage::Detaching));
         let facts = Facts {
             forced: volume.forced.as_deref(),
             verb: volume.verb,
@@ -57,7 +65,13 @@ impl Sight {
             offered: volume.transfer.is_some(),
             stages: &stages,
         };
-        status(&facts).to_owned()
+        let late = leaving == Some(true) || attachments.iter().any(|it| it.overdue);
+        match status(&facts) {
+            "attaching" if late => "error_attaching",
+            "detaching" if late => "error_detaching",
+            status => status,
+        }
+        .to_owned()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What nobody asks for: deadlines, holds that lapse, and the emptying of the trash on hosts.
 
-use crate::document::{Snapshot, Volume};
+use crate::document::{Attachment, Leaving, Snapshot, Volume};
 use crate::{Volumes, messages, trash};
 use async_trait::async_trait;
 use base::{Result, Timestamp};
@@ -37,6 +37,8 @@ impl Reconciler for Sweeper {
             Some(("snapshot", id)) => trash::purge_snapshot(tx, id),
             Some(("late", id)) => state.late(tx, id),
             Some(("late_snapshot", id)) => state.late_snapshot(tx, id),
+            Some(("late_attachment", id)) => state.late_attachment(tx, id),
+            Some(("late_leaving", id)) => state.late_leaving(tx, id),
             _ => Ok(()),
         };
         self.0.store.write(Cause::new("nubo", "", "volume.sweep"), sweep).await?;
@@ -56,6 +58,16 @@ impl Volumes {
         for snapshot in reader.list::<Snapshot>(Query::index("todo", "passing"))? {
             if self.past(snapshot.passing_since, self.options.deadline_s, now) {
                 found.push(format!("late_snapshot/{}", snapshot.id));
+            }
+        }
+        for attachment in reader.list::<Attachment>(Query::index("todo", "passing"))? {
+            if self.past(Some(attachment.since), self.options.hold_s, now) {
+                found.push(format!("late_attachment/{}", attachment.id));
+            }
+        }
+        for leaving in reader.list::<Leaving>(Query::index("todo", "passing"))? {
+            if self.past(Some(leaving.since), self.options.hold_s, now) {
+                found.push(format!("late_leaving/{}", leaving.id));
             }
         }
         Ok(found)
@@ -87,6 +99,28 @@ impl Volumes {
             (doc.hold, doc.held_since) = (Hold::None, None);
         }
         tx.update(&doc)?;
+        Ok(())
+    }
+
+    fn late_attachment(&self, tx: &mut Tx, id: &str) -> Result<()> {
+        let Some(attachment) = tx.get::<Attachment>(id)?.filter(|it| it.is_passing()) else { return Ok(()) };
+        if self.past(Some(attachment.since), self.options.hold_s, tx.now()) {
+            let doc = Attachment { overdue: true, ..attachment.doc };
+            let why = "The host of the server has not done it in time. It goes on trying.";
+            messages::say(tx, &doc.project_id, "VOLUME", &doc.volume, messages::Event::Late, why)?;
+            tx.update(&doc)?;
+        }
+        Ok(())
+    }
+
+    fn late_leaving(&self, tx: &mut Tx, id: &str) -> Result<()> {
+        let Some(leaving) = tx.get::<Leaving>(id)?.filter(|it| !it.overdue) else { return Ok(()) };
+        if self.past(Some(leaving.since), self.options.hold_s, tx.now()) {
+            let doc = Leaving { overdue: true, ..leaving.doc };
+            let why = "The host of a deleted server has not said that its guest let go of the volume.";
+            messages::say(tx, &doc.project_id, "VOLUME", &doc.id, messages::Event::Late, why)?;
+            tx.update(&doc)?;
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Deleted volumes and snapshots: what stays on a host until the trash is emptied, and how it goes.
 
 use crate::document::{
-    Attachment, By, Snapshot, TrashedSnapshot, TrashedVolume, Volume, VolumeObserved, VolumeTombstone,
+    Attachment, By, Leaving, Snapshot, TrashedSnapshot, TrashedVolume, Volume, VolumeObserved, VolumeTombstone,
 };
 use crate::place::{ROOM, scope};
 use crate::{Volumes, quota};
@@ -15,6 +15,9 @@ pub fn lay(tx: &mut Tx, volume: Stored<Volume>) -> Result<()> {
     }
     let (id, mut doc) = (volume.id.clone(), volume.doc);
     quota::release_volume(tx, &doc)?;
+    if tx.get::<Leaving>(&id)?.is_some() {
+        tx.delete::<Leaving>(&id)?;
+    }
     tx.delete::<Volume>(&id)?;
     if doc.host.is_none() {
         return Ok(());
@@ -165,7 +168,10 @@ impl Volumes {
                 None => Ok(()),
             },
             "volume_attachment" => match tx.get::<Attachment>(id)? {
-                Some(attachment) if attachment.by == By::Server => crate::contracts::leave(tx, &attachment),
+                Some(attachment) if attachment.by == By::Server => Err(Fault::conflict(format!(
+                    "Volume {} is attached to a server: detach it there.",
+                    attachment.volume
+                ))),
                 Some(attachment) => Ok(tx.delete::<Attachment>(&attachment.id).map(drop)?),
                 None => Ok(()),
             },

@@ -69,7 +69,8 @@ pub fn scope(host: &str) -> String {
 pub const DISK: &str = "DISK_GB";
 
 pub fn disk_claim(flavor: &crate::servers::ServerFlavor) -> i64 {
-    (flavor.disk_gib + flavor.ephemeral_gib) as i64
+    let root_gib = if flavor.root_on_volume { 0 } else { flavor.disk_gib };
+    (root_gib + flavor.ephemeral_gib) as i64
 }
 
 /// What a server uses of a host.

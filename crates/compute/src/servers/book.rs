@@ -11,7 +11,7 @@ use super::document::{Server, ServerObserved, ServerSecret};
 use super::render::{Parts, View, render};
 use crate::Compute;
 use base::{Result, ServerId, Timestamp};
-use contract::ServerPort;
+use contract::{ServerPort, ServerVolume};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use store::{Change, Document, Event, Query, Rev, Stored, Watch};
@@ -40,6 +40,8 @@ pub struct Entry {
     pub server: Stored<Server>,
     pub observed: Option<Stored<ServerObserved>>,
     pub ports: Option<Arc<Vec<ServerPort>>>,
+    /// Read together with the ports.
+    volumes: Arc<Vec<ServerVolume>>,
     renderings: Vec<(View, Arc<str>)>,
 }
 
@@ -111,7 +113,7 @@ impl Pages {
                 }
                 Err(_) => return false,
             },
-            // Which kinds the addresses of a server are made of is the network's to know.
+            // Which kinds the addresses and the volumes of a server are made of is for others to know.
             kind if !OWN.contains(&kind) => network.push(change.clone()),
             _ => {}
         }
@@ -128,7 +130,7 @@ impl Pages {
                 entry.renderings.clear();
             }
             None => {
-                let entry = Entry { server, observed: None, ports: None, renderings: Vec::new() };
+                let entry = Entry { server, observed: None, ports: None, volumes: Arc::default(), renderings: Vec::new() };
                 self.entries.insert((created, id), entry);
             }
         }
@@ -165,9 +167,15 @@ impl Pages {
     }
 
     async fn forget_ports(&mut self, state: &Arc<Compute>, changes: Vec<Change>) -> Result<()> {
-        let ports = state.ports.clone();
+        let (ports, mut touched) = (state.ports.clone(), Vec::new());
+        for change in &changes {
+            match state.volumes.servers_touched(change)? {
+                Some(servers) => touched.extend(servers),
+                None => touched.extend(self.with_volumes()),
+            }
+        }
         let touched = state.store.read(move |reader| {
-            let mut touched = Vec::new();
+            let mut touched = touched.clone();
             for change in &changes {
                 match ports.servers_touched(reader, change)? {
                     Some(servers) => touched.extend(servers),
@@ -194,19 +202,31 @@ impl Pages {
         Ok(())
     }
 
-    /// Reads the ports of those servers that lack them.
+    fn with_volumes(&self) -> impl Iterator<Item = ServerId> {
+        let with = self.entries.values().filter(|entry| !entry.volumes.is_empty());
+        with.map(|entry| entry.server.id.clone())
+    }
+
+    /// Reads the ports and volumes of those servers that lack them.
     pub async fn load_ports(&mut self, state: &Arc<Compute>, ids: &[ServerId]) -> Result<()> {
         let missing: Vec<ServerId> =
             ids.iter().filter(|id| self.entry(id).is_some_and(|entry| entry.ports.is_none())).cloned().collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let (ports, wanted) = (state.ports.clone(), missing.clone());
-        let mut read = state.store.read(move |reader| ports.of_servers(reader, &wanted)).await?;
+        let (ports, volumes, wanted) = (state.ports.clone(), state.volumes.clone(), missing.clone());
+        let read = state.store.read(move |reader| {
+            let mut attached = HashMap::new();
+            for id in &wanted {
+                attached.insert(id.clone(), volumes.of_server(reader, id)?);
+            }
+            Ok((ports.of_servers(reader, &wanted)?, attached))
+        });
+        let (mut read, mut attached) = read.await?;
         for id in &missing {
-            let ports = read.remove(id).unwrap_or_default();
+            let (ports, volumes) = (read.remove(id).unwrap_or_default(), attached.remove(id).unwrap_or_default());
             if let Some(entry) = self.entry(id) {
-                entry.ports = Some(Arc::new(ports));
+                (entry.ports, entry.volumes) = (Some(Arc::new(ports)), Arc::new(volumes));
             }
         }
         Ok(())
@@ -233,6 +253,7 @@ impl Pages {
                 server: &entry.server,
                 observed: entry.observed.as_ref(),
                 ports: entry.ports.as_ref().map(|ports| ports.as_slice()).unwrap_or_default(),
+                volumes: &entry.volumes,
                 user_data: secrets.get(id).map(String::as_str),
                 deleted: None,
             };

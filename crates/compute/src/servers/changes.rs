@@ -104,6 +104,9 @@ fn each(body: &mut Value, change: fn(&mut Value)) {
 }
 
 fn without_more_attributes(server: &mut Value) {
+    for volume in server["os-extended-volumes:volumes_attached"].as_array_mut().into_iter().flatten() {
+        drop_field(volume, "delete_on_termination");
+    }
     for name in
         ["reservation_id", "launch_index", "hostname", "kernel_id", "ramdisk_id", "root_device_name", "user_data"]
     {

@@ -2,15 +2,16 @@
 //! their quota. A single server gets its host in it, too, where one has room; otherwise [`super::Placer`] looks on.
 
 use super::document::{Server, ServerFault, ServerFlavor, ServerSecret};
+use super::block_devices::{self, Disks};
 use super::plan::would_place;
 use super::{changes, history, ops, place};
 use crate::flavors::Flavor;
 use crate::input::{self, Fields};
 use crate::{Ask, Compute, ask, flavors, hosts, keypairs, quota};
 use agent_api::RootDisk;
-use base::{Fault, FaultKind, HostName, ImageId, ProjectId, Result, ServerId};
+use base::{Fault, FaultKind, HostName, ProjectId, Result, ServerId};
 use base64::Engine;
-use contract::{ImageInfo, NetworkRequest, RequestedNetwork};
+use contract::{ForServer, ImageInfo, NetworkRequest, RequestedNetwork};
 use model::server::{Power, Verb};
 use rest::{Call, Reply, Version, header};
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ const GIB: u64 = 1 << 30;
 struct Wanted {
     name: String,
     description: Option<String>,
-    image: Option<ImageId>,
+    disks: Disks,
     flavor: String,
     admin_pass: Option<String>,
     metadata: BTreeMap<String, String>,
@@ -112,7 +113,7 @@ fn parse(ask: &Ask, body: &Value) -> Result<Wanted> {
     // A link is taken for the id at its end, as Nova does.
     let flavor = flavor.rsplit('/').next().unwrap_or_default().to_owned();
     let (zone, host) = parse_zone(fields.name("availability_zone")?)?;
-    let image = parse_image(&mut fields)?;
+    let disks = block_devices::parse(ask, &mut fields)?;
     let min_count = fields.integer("min_count", 1, MOST_SERVERS)?;
     let max_count = fields.integer("max_count", 1, MOST_SERVERS)?;
     let destination = parse_destination(&mut fields)?;
@@ -124,7 +125,7 @@ fn parse(ask: &Ask, body: &Value) -> Result<Wanted> {
     let wanted = Wanted {
         name,
         description: fields.text_or_null("description", 0, 255)?,
-        image,
+        disks,
         flavor,
         admin_pass: fields.text("adminPass", 1, 255)?,
         metadata: fields.metadata("metadata")?.unwrap_or_default(),
@@ -153,8 +154,11 @@ fn parse(ask: &Ask, body: &Value) -> Result<Wanted> {
     Ok(wanted)
 }
 
-/// A port or a fixed address can be given to one server only.
+/// A port, a fixed address or a volume can be given to one server only.
 fn refuse_sharing(wanted: &Wanted) -> Result<()> {
+    if wanted.max_count > 1 && wanted.disks.are_single() {
+        return Err(Fault::invalid("Cannot attach one or more volumes to multiple instances"));
+    }
     let NetworkRequest::List(list) = &wanted.networks else { return Ok(()) };
     if wanted.max_count > 1 && list.iter().any(|network| network.port.is_some()) {
         return Err(Fault::invalid(
@@ -205,66 +209,6 @@ fn parse_destination(fields: &mut Fields<'_>) -> Result<Option<HostName>> {
             "No compute host {host} with the hypervisor {hypervisor}: on this cloud both have one name."
         ))),
         (host, hypervisor) => Ok(host.or(hypervisor).map(HostName::new)),
-    }
-}
-
-/// The image from `imageRef`, or from the only block device that can be had: an image on a local root disk.
-fn parse_image(fields: &mut Fields<'_>) -> Result<Option<ImageId>> {
-    let mut image = match fields.opt("imageRef") {
-        None => None,
-        Some(value) if value == "" => None,
-        Some(value) => {
-            let text = input::text("imageRef", value, 0, 4096)?;
-            let id = text.rsplit('/').next().unwrap_or_default();
-            if !base::is_uuid(id) {
-                return Err(input::refuse("imageRef", value, format!("{} is not a 'uuid'", input::repr(value))));
-            }
-            Some(ImageId::new(id))
-        }
-    };
-    if let Some(list) = fields.array("block_device_mapping")?
-        && !list.is_empty()
-    {
-        return Err(no_volumes());
-    }
-    let Some(list) = fields.array("block_device_mapping_v2")? else { return Ok(image) };
-    for value in list {
-        image = Some(parse_block_device(value, image)?);
-    }
-    if list.len() > 1 {
-        return Err(no_volumes());
-    }
-    Ok(image)
-}
-
-fn no_volumes() -> Fault {
-    Fault::invalid(
-        "Block Device Mapping is Invalid: this cloud has no volumes. The only mapping that works is one image as the local root disk (source_type image, destination_type local, boot_index 0).",
-    )
-}
-
-fn parse_block_device(value: &Value, image: Option<ImageId>) -> Result<ImageId> {
-    let mut fields = Fields::of("block_device_mapping_v2", value)?;
-    let source = fields.text("source_type", 1, 16)?;
-    let destination = fields.text("destination_type", 1, 16)?;
-    let uuid = fields.text_or_null("uuid", 1, 255)?.or(fields.text_or_null("image_id", 1, 255)?);
-    let boot_index = fields.opt("boot_index").filter(|index| !index.is_null());
-    let boot_index = boot_index.map(|index| input::integer("boot_index", index, -1, 1 << 20)).transpose()?;
-    for ignored in
-        ["delete_on_termination", "device_name", "guest_format", "device_type", "disk_bus", "volume_type", "tag"]
-    {
-        fields.opt(ignored);
-    }
-    for refused in ["volume_id", "snapshot_id", "volume_size", "no_device", "virtual_name", "connection_info"] {
-        if fields.opt(refused).is_some_and(|value| !value.is_null()) {
-            return Err(no_volumes());
-        }
-    }
-    fields.finish()?;
-    let local_image = source.as_deref() == Some("image") && destination.as_deref().unwrap_or("local") == "local";
-    match uuid.filter(|_| local_image && boot_index.unwrap_or(0) == 0) {
-        Some(uuid) if image.as_ref().is_none_or(|image| image.as_str() == uuid) => Ok(ImageId::new(uuid)),
-        _ => Err(no_volumes()),
     }
 }
 
@@ -353,16 +297,18 @@ fn make(
     pass: &str,
 ) -> Result<Vec<Server>> {
     let flavor = flavors::find(tx, ask, &wanted.flavor).map_err(as_invalid)?.doc;
-    let image_id = wanted.image.as_ref().ok_or_else(|| {
-        Fault::invalid(
-            "Invalid imageRef provided: a server needs an image, since this cloud has no volumes to boot from.",
-        )
-    })?;
-    let image = state.images.locate(tx, &ask.caller, image_id).map_err(|fault| match fault.kind {
-        FaultKind::NotFound => Fault::invalid("Can not find requested image"),
-        _ => fault,
-    })?;
-    check_image(&image, &flavor)?;
+    let image = match &wanted.disks.image {
+        None if wanted.disks.boots_from_volume() => None,
+        None => return Err(Fault::invalid("Invalid imageRef provided: a server needs an image or a volume to boot from.")),
+        Some(id) => {
+            let image = state.images.locate(tx, &ask.caller, id).map_err(|fault| match fault.kind {
+                FaultKind::NotFound => Fault::invalid("Can not find requested image"),
+                _ => fault,
+            })?;
+            check_image(&image, &flavor)?;
+            Some(image)
+        }
+    };
     let key = match &wanted.key_name {
         None => None,
         Some(name) => {
@@ -381,12 +327,13 @@ fn make(
         ephemeral_gib: flavor.ephemeral_gib,
         swap_mib: flavor.swap_mib,
         extra_specs: flavor.extra_specs,
+        root_on_volume: image.is_none(),
     };
     let count = charge(tx, project, &ask.caller.user_id(), &flavor, wanted)?;
     let reservation_id = format!("r-{}", &tx.env().secret_hex(4));
     let mut servers = Vec::new();
     for index in 0..count {
-        let mut server = draft(tx, ask, project, wanted, &flavor, &image);
+        let mut server = draft(tx, ask, project, wanted, &flavor, image.as_ref());
         server.reservation_id.clone_from(&reservation_id);
         server.launch_index = index as u32;
         server.ec2_number = crate::next_number(tx, "server")?;
@@ -432,6 +379,14 @@ fn keep(state: &Compute, tx: &mut Tx, ask: &Ask, wanted: &Wanted, pass: &str, se
         .ports
         .attach(tx, &ask.caller, &server.project_id, &server.id, &server.hostname, request, groups)
         .map_err(as_invalid)?;
+    let asked = ForServer {
+        caller: &ask.caller,
+        server: &server.id,
+        host: None,
+        generation: server.generation,
+        has_root: server.root.is_some(),
+    };
+    state.volumes.attach(tx, asked, &wanted.disks.volumes).map_err(block_devices::refused)?;
     Ok(())
 }
 
@@ -489,15 +444,18 @@ fn check_place(tx: &mut Tx, wanted: &Wanted) -> Result<()> {
     }
 }
 
-fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &ServerFlavor, image: &ImageInfo) -> Server {
-    let root = image.disk_format.filter(|_| image.quarantined.is_none()).map(|format| RootDisk {
-        image: image.id.clone(),
-        format,
-        sha512: image.sha512.clone(),
-        image_bytes: image.size_bytes,
-        size_gib: flavor.disk_gib,
+fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &ServerFlavor, image: Option<&ImageInfo>) -> Server {
+    let bootable = image.filter(|image| image.quarantined.is_none());
+    let root = bootable.and_then(|image| {
+        Some(RootDisk {
+            image: image.id.clone(),
+            format: image.disk_format?,
+            sha512: image.sha512.clone(),
+            image_bytes: image.size_bytes,
+            size_gib: flavor.disk_gib,
+        })
     });
-    let fault = image.quarantined.as_ref().map(|why| ServerFault {
+    let fault = image.and_then(|image| image.quarantined.as_ref()).map(|why| ServerFault {
         code: 500,
         message: format!("The image cannot be booted: {why}"),
         details: String::new(),
@@ -520,8 +478,8 @@ fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &Serv
         wanted_zone: wanted.zone.clone(),
         wanted_host: wanted.host.clone().or(wanted.destination.clone()),
         flavor: flavor.clone(),
-        image: image.id.clone(),
-        unschedulable: root.is_none(),
+        image: image.map(|image| image.id.clone()).unwrap_or_default(),
+        unschedulable: image.is_some() && root.is_none(),
         root,
         key_name: None,
         public_key: None,
@@ -535,12 +493,12 @@ fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &Serv
         disk_config: wanted.disk_config.clone(),
         access_ip_v4: wanted.access_ip_v4.clone(),
         access_ip_v6: wanted.access_ip_v6.clone(),
+        passing_since: fault.is_none().then(|| tx.now()),
         fault,
         forced_error: false,
         soft_deleted: None,
         stop_reason: None,
         imaging: None,
-        passing_since: image.quarantined.is_none().then(|| tx.now()),
         overdue: 0,
         avoid: Vec::new(),
     }

@@ -18,6 +18,9 @@ pub struct ServerFlavor {
     pub ephemeral_gib: u64,
     pub swap_mib: u64,
     pub extra_specs: BTreeMap<String, String>,
+    /// The server boots from a volume: what the flavor says of a root disk is not taken of its host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_on_volume: bool,
 }
 
 /// Why a server is in ERROR.
@@ -57,8 +60,9 @@ pub struct Server {
     pub wanted_zone: Option<String>,
     pub wanted_host: Option<HostName>,
     pub flavor: ServerFlavor,
+    /// Empty where it boots from a volume.
     pub image: ImageId,
-    /// None when the image could not be used: the server is in ERROR from the start.
+    /// None when it boots from a volume, and when the image could not be used: then it is in ERROR from the start.
     pub root: Option<RootDisk>,
     pub key_name: Option<String>,
     pub public_key: Option<String>,

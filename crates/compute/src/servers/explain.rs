@@ -72,11 +72,11 @@ fn placement(
             details.insert("hosts_that_gave_up".into(), json!(server.avoid));
         }
     }
-    if server.host.is_some() || server.root.is_none() {
+    if server.host.is_some() || server.root.is_none() && !server.flavor.root_on_volume {
         return Ok(());
     }
     let rooms = hosts::rooms::exact(state, reader)?;
-    let explained = scheduler::explain(&place::request(server), &rooms);
+    let explained = scheduler::explain(&place::request(state, reader, server)?, &rooms);
     let counts = explained.counts();
     let counts: serde_json::Map<_, _> =
         counts.iter().map(|(constraint, count)| (constraint.name().to_owned(), json!(count))).collect();

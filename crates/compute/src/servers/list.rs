@@ -579,7 +579,7 @@ pub async fn detail(state: Arc<Compute>, call: Call) -> Result<Reply> {
                 let (server, observed) = revive(gone);
                 let deleted = Some(gone.deleted);
                 let parts =
-                    Parts { server: &server, observed: observed.as_ref(), ports: &[], user_data: None, deleted };
+                    Parts { server: &server, observed: observed.as_ref(), ports: &[], volumes: &[], user_data: None, deleted };
                 fragments.push(render(&parts, &views.of(&server), ask.operation)?.into());
             }
         }

@@ -13,6 +13,7 @@
 mod actions;
 mod allocation;
 mod attributes;
+mod block_devices;
 mod book;
 mod changes;
 mod consoles;
@@ -32,6 +33,7 @@ mod render;
 mod snapshot;
 mod soft;
 mod trash;
+mod volume_attachments;
 
 pub use allocation::{Allocation, Sweeper, recount as recount_hosts};
 pub use book::Book;
@@ -156,6 +158,7 @@ pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
     routes.extend(actions::routes(state));
     routes.extend(attributes::routes(state));
     routes.extend(network::routes(state));
+    routes.extend(volume_attachments::routes(state));
     routes.extend(history::routes(state));
     routes.extend(consoles::routes(state));
     routes

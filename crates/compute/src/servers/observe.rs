@@ -57,20 +57,28 @@ fn guest_seen(state: &Compute, tx: &mut Tx, host: &HostName, guest: &GuestObserv
     let server = tx.get::<Server>(&guest.id)?;
     match server {
         Some(server) if server.host.as_ref() == Some(host) => server_seen(state, tx, server, guest),
-        _ => stray_seen(tx, host, guest),
+        Some(_) => stray_seen(state, tx, host, guest),
+        None => {
+            // What a deleted server had is free once its guest has let go of it.
+            match guest.power {
+                ObservedPower::Absent => state.volumes.guest_gone(tx, &guest.id)?,
+                _ => state.volumes.guest_seen(tx, &guest.id, guest.generation, &guest.volumes)?,
+            }
+            stray_seen(state, tx, host, guest)
+        }
     }
 }
 
 /// A guest that the store does not want on that host. It is asked to go where the store has a word about its server at
 /// least as late as the guest's own: it was deleted, or is another host's. Of one that the store has never heard of, or
 /// that is further than the store knows, the store may be the older copy: it stays as it is, and a person decides.
-fn stray_seen(tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()> {
+fn stray_seen(state: &Compute, tx: &mut Tx, host: &HostName, guest: &GuestObserved) -> Result<()> {
     if trash::is_on(tx, &guest.id, host)? {
         return Ok(());
     }
     let known = Tombstone::of(tx, &guest.id, host)?;
     match (known, guest.power) {
-        (Some(tombstone), ObservedPower::Absent) => trash::bury(tx, &tombstone)?,
+        (Some(tombstone), ObservedPower::Absent) => trash::bury(state, tx, &tombstone)?,
         (None, ObservedPower::Absent) | (Some(_), _) => {}
         (None, _) => {
             if last_word(tx, &guest.id)?.is_none_or(|known| known < guest.generation) {
@@ -98,6 +106,7 @@ fn server_seen(state: &Compute, tx: &mut Tx, server: Stored<Server>, guest: &Gue
     if guest.power == ObservedPower::Absent {
         return gone(state, tx, server);
     }
+    state.volumes.guest_seen(tx, &server.id, guest.generation, &guest.volumes)?;
     let known = tx.get::<ServerObserved>(&server.id)?.map(|seen| seen.doc);
     // That a host has begun says nothing new of a server that nothing is known of.
     let before = known.unwrap_or_else(|| ServerObserved::nothing(&server));
@@ -198,8 +207,9 @@ fn gone(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
     if server.power == Power::Absent {
         // It was asked for without the trash, and its disk is gone.
         tx.skip_trash();
-        return remove(state, tx, server);
+        return remove(state, tx, server, None);
     }
+    state.volumes.guest_gone(tx, &server.id)?;
     let seen = tx.get::<ServerObserved>(&server.id)?.map(|seen| seen.doc);
     if seen.as_ref().is_some_and(|seen| seen.power.is_some()) {
         tracing::warn!(server = %server.id, host = ?server.host, "a guest vanished from its host and is made again");
@@ -225,16 +235,18 @@ fn missing_guests(state: &Compute, tx: &mut Tx, report: &Report) -> Result<()> {
     }
     for tombstone in tx.list::<Tombstone>(Query::index("host", report.host.as_str()))? {
         if !named.contains(&tombstone.doc.id) {
-            trash::bury(tx, &tombstone)?;
+            trash::bury(state, tx, &tombstone)?;
         }
     }
     Ok(())
 }
 
-/// Takes a server out of the cloud with everything it held: ports, room on its host, quota.
-pub fn remove(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
+/// Takes a server out of the cloud with everything it held: ports, volumes, room on its host, quota. `resting`: its
+/// guest is still on its host, and is without volumes by that generation.
+pub fn remove(state: &Compute, tx: &mut Tx, server: Stored<Server>, resting: Option<u64>) -> Result<()> {
     let id = server.id.clone();
     state.ports.detach_all(tx, &id)?;
+    state.volumes.let_go(tx, &id, resting)?;
     if server.soft_deleted.is_none() {
         quota::release_server(tx, &server.project_id, &server.user_id, &server.flavor)?;
     }

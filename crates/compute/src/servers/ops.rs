@@ -36,6 +36,7 @@ pub fn view(state: &Compute, ask: &Ask, server: &Server, single: bool) -> View {
 pub fn shown(state: &Compute, reader: &mut Reader, ask: &Ask, full: &Full) -> Result<String> {
     let view = view(state, ask, &full.server, true);
     let ports = state.ports.of_server(reader, &full.server.id)?;
+    let volumes = state.volumes.of_server(reader, &full.server.id)?;
     let secret = match view.attributes {
         true => reader.get::<ServerSecret>(&full.server.id)?.and_then(|secret| secret.doc.user_data),
         false => None,
@@ -44,6 +45,7 @@ pub fn shown(state: &Compute, reader: &mut Reader, ask: &Ask, full: &Full) -> Re
         server: &full.server,
         observed: full.observed.as_ref(),
         ports: &ports,
+        volumes: &volumes,
         user_data: secret.as_deref(),
         deleted: None,
     };
@@ -206,7 +208,8 @@ fn bury(state: &Compute, tx: &mut Tx, ask: &Ask, mut server: Stored<Server>) -> 
         tracing::warn!(server = %server.id, %host, "removed by an administrator without its host");
         tx.put(&Tombstone::new(server.id.clone(), host, server.generation + 1))?;
     }
-    super::observe::remove(state, tx, server)
+    let resting = server.host.is_some().then_some(server.generation + 1);
+    super::observe::remove(state, tx, server, resting)
 }
 
 /// Passwords that a guest would have encrypted for its owner: this cloud's guests send none.
@@ -249,7 +252,7 @@ pub(super) fn delete_for(
     history::write(tx, &server, user, request, "delete", generation, None)?;
     tx.update(&server.doc)?;
     if server.host.is_none() {
-        super::observe::remove(state, tx, server)?;
+        super::observe::remove(state, tx, server, None)?;
     }
     Ok(())
 }

@@ -62,7 +62,8 @@ impl Reconciler for Placer {
 pub fn at_once(state: &Compute, tx: &mut Tx, server: &Server) -> Result<()> {
     let Some(server) = tx.get::<Server>(&server.id)?.filter(|server| server.needs_placing()) else { return Ok(()) };
     let mut server = server.doc;
-    let Ok(decision) = look_for_host(state, tx, &request(&server))? else { return Ok(()) };
+    let request = request(state, tx, &server)?;
+    let Ok(decision) = look_for_host(state, tx, &request)? else { return Ok(()) };
     settle_on(state, tx, &mut server, decision)?;
     tx.update(&server)?;
     Ok(())
@@ -90,24 +91,26 @@ fn look_for_host(state: &Compute, reader: &mut Reader, request: &Request) -> Res
     Ok(decide(request, &rooms).map_err(|explained| NoHost { explained, rooms }))
 }
 
-pub fn request(server: &Server) -> Request {
+pub fn request(state: &Compute, reader: &mut Reader, server: &Server) -> Result<Request> {
     let flavor = &server.flavor;
-    Request {
+    Ok(Request {
         vcpus: u64::from(flavor.vcpus),
         memory_mib: flavor.ram_mib,
-        disk_gib: flavor.disk_gib + flavor.ephemeral_gib,
+        disk_gib: hosts::disk_claim(flavor).unsigned_abs(),
         availability_zone: server.wanted_zone.clone(),
         host: server.wanted_host.clone(),
         avoid: server.avoid.clone(),
-    }
+        volumes: state.volumes.hosts_for(reader, &server.id)?,
+    })
 }
 
-/// Takes the server's room on the host and binds its ports there.
+/// Takes the server's room on the host, binds its ports there, and has its volumes made there.
 fn settle_on(state: &Compute, tx: &mut Tx, server: &mut Server, decision: Decision) -> Result<()> {
     let host = decision.host.clone();
     let chosen = tx.need::<Host>(&host)?;
     allocation::take(tx, server, &chosen, &state.options.ratios, decision)?;
     state.ports.bind(tx, &server.id, Some(&host))?;
+    state.volumes.settle(tx, &server.id, &host)?;
     server.host = Some(host);
     Ok(())
 }
@@ -119,7 +122,8 @@ fn settle_on(state: &Compute, tx: &mut Tx, server: &mut Server, decision: Decisi
 pub fn elsewhere(state: &Compute, tx: &mut Tx, server: &mut Server, seen: &mut ServerObserved) -> Result<bool> {
     let Some(old) = server.host.clone() else { return Ok(false) };
     let said = seen.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());
-    let request = Request { avoid: [server.avoid.clone(), vec![old.clone()]].concat(), ..request(server) };
+    let avoid = [server.avoid.clone(), vec![old.clone()]].concat();
+    let request = Request { avoid, ..request(state, tx, server)? };
     if request.avoid.len() >= HOSTS_TRIED {
         explain_further(seen, &format!("{HOSTS_TRIED} hosts could not build it, this was the last."));
         return Ok(false);
@@ -158,7 +162,7 @@ fn place(state: &Compute, tx: &mut Tx, id: &str) -> Result<Outcome> {
         // Its going is a signal.
         return Ok(Outcome::Settled);
     }
-    let request = request(&server);
+    let request = request(state, tx, &server)?;
     match look_for_host(state, tx, &request)? {
         Ok(decision) => {
             let host = decision.host.clone();
@@ -264,7 +268,7 @@ fn sweep(state: &Compute, tx: &mut Tx, id: &str) -> Result<()> {
         None => true,
         Some(host) => tx.get::<hosts::Host>(host)?.is_none(),
     };
-    if orphan { observe::remove(state, tx, server) } else { Ok(()) }
+    if orphan { observe::remove(state, tx, server, None) } else { Ok(()) }
 }
 
 impl Janitor {
@@ -278,6 +282,7 @@ impl Janitor {
         if old.is_empty() && tokens.is_empty() && lost.is_empty() {
             return Ok(());
         }
+        let state = self.0.clone();
         let forget = move |tx: &mut Tx| {
             for id in &old {
                 if tx.get::<DeletedServer>(id)?.is_some() {
@@ -288,7 +293,7 @@ impl Janitor {
             consoles::forget(tx, &tokens)?;
             for id in &lost {
                 if let Some(tombstone) = tx.get::<Tombstone>(id)? {
-                    trash::bury(tx, &tombstone)?;
+                    trash::bury(&state, tx, &tombstone)?;
                 }
             }
             Ok(())

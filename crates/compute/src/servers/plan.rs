@@ -18,7 +18,7 @@ pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<N
     let emptied = super::trash::emptied(tx, &rooms)?;
     let (mut admin, mut public) = (Vec::new(), Vec::new());
     for server in servers {
-        let request = request(server);
+        let request = request(state, tx, server)?;
         let fitting = rooms.iter().filter(|room| choose(&request, std::slice::from_ref(room)).is_ok()).count();
         match choose(&request, &rooms).or_else(|why| choose(&request, &emptied).map_err(|_| why)) {
             _ if server.unschedulable => {

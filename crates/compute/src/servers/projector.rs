@@ -3,10 +3,10 @@
 use super::document::{Server, ServerSecret, Tombstone, TrashedGuest};
 use crate::Compute;
 use agent_api::{
-    DesiredPower, GuestSpec, InstanceMetadata, MetadataAddress, MetadataNetwork, Nic, OnCrash, ViewKind, ViewObject,
+    DesiredPower, GuestSpec, GuestVolume, InstanceMetadata, MetadataAddress, MetadataNetwork, Nic, OnCrash, ViewKind, ViewObject,
 };
 use base::{HostName, Result, ServerId};
-use contract::{Projector, ServerPort, Touched};
+use contract::{Projector, ServerPort, ServerVolume, Touched};
 use model::extra_spec;
 use model::server::Power;
 use std::collections::BTreeMap;
@@ -136,6 +136,7 @@ fn resting(state: &Compute, reader: &mut Reader, trashed: &TrashedGuest) -> Resu
 fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPort]) -> Result<GuestSpec> {
     let secret = reader.get::<ServerSecret>(&server.id)?.map(|secret| secret.doc);
     let zone = state.zone_of(reader, server)?;
+    let volumes = state.volumes.of_server(reader, &server.id)?;
     Ok(GuestSpec {
         id: server.id.clone(),
         generation: server.generation,
@@ -152,7 +153,7 @@ fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPo
         vcpus: server.flavor.vcpus,
         memory_mib: server.flavor.ram_mib,
         root: server.root.clone(),
-        volumes: Vec::new(),
+        volumes: volumes.into_iter().filter(ServerVolume::is_wanted).map(plugged).collect(),
         nics: ports
             .iter()
             .map(|port| Nic {
@@ -169,6 +170,18 @@ fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPo
         config_drive: server.config_drive,
         metadata: metadata(server, secret, ports, zone),
     })
+}
+
+fn plugged(volume: ServerVolume) -> GuestVolume {
+    GuestVolume {
+        attachment: volume.attachment,
+        volume: volume.volume,
+        device: volume.device,
+        boot_index: volume.boot_index,
+        bus: volume.bus,
+        tag: volume.tag,
+        read_only: volume.read_only,
+    }
 }
 
 fn metadata(server: &Server, secret: Option<ServerSecret>, ports: &[ServerPort], zone: String) -> InstanceMetadata {

@@ -2,7 +2,7 @@
 
 use super::document::{Server, ServerObserved, fault_of, state_of};
 use base::Timestamp;
-use contract::ServerPort;
+use contract::{ServerPort, ServerVolume};
 use rest::Version;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -30,6 +30,7 @@ pub struct Parts<'a> {
     pub server: &'a Stored<Server>,
     pub observed: Option<&'a Stored<ServerObserved>>,
     pub ports: &'a [ServerPort],
+    pub volumes: &'a [ServerVolume],
     pub user_data: Option<&'a str>,
     /// Set for a server that is gone.
     pub deleted: Option<Timestamp>,
@@ -49,9 +50,17 @@ fn links(base: &str, below: &str) -> [Link; 2] {
 }
 
 #[derive(Serialize)]
-struct Image<'a> {
+#[serde(untagged)]
+enum Image<'a> {
+    Linked { id: &'a str, links: [Link; 1] },
+    /// An empty text: it boots from a volume.
+    None(&'static str),
+}
+
+#[derive(Serialize)]
+struct Attached<'a> {
     id: &'a str,
-    links: [Link; 1],
+    delete_on_termination: bool,
 }
 
 #[derive(Serialize)]
@@ -151,7 +160,7 @@ struct Whole<'a> {
     #[serde(rename = "OS-EXT-STS:power_state")]
     power_state: u8,
     #[serde(rename = "os-extended-volumes:volumes_attached")]
-    volumes_attached: [(); 0],
+    volumes_attached: Vec<Attached<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<Fault<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -287,9 +296,12 @@ fn whole<'a>(parts: &Parts<'a>, view: &View) -> Whole<'a> {
         user_id: &server.user_id,
         metadata: &server.metadata,
         host_id: host_id(&server.project_id, host),
-        image: Image {
-            id: &server.image,
-            links: [Link { rel: "bookmark", href: format!("{}/compute/images/{}", view.base_url, server.image) }],
+        image: match server.image.as_str() {
+            "" => Image::None(""),
+            id => {
+                let href = format!("{}/compute/images/{id}", view.base_url);
+                Image::Linked { id, links: [Link { rel: "bookmark", href }] }
+            }
         },
         flavor: if view.version < Version(2, 47) {
             let href = format!("{}/compute/flavors/{}", view.base_url, flavor.id);
@@ -330,7 +342,11 @@ fn whole<'a>(parts: &Parts<'a>, view: &View) -> Whole<'a> {
         task_state: state.task_state,
         vm_state: state.vm_state,
         power_state: state.power_state,
-        volumes_attached: [],
+        volumes_attached: parts
+            .volumes
+            .iter()
+            .map(|it| Attached { id: &it.volume, delete_on_termination: it.delete_on_termination })
+            .collect(),
         fault,
         security_groups: (!groups.is_empty()).then(|| groups.iter().map(|name| Named { name }).collect()),
         locked: server.lock.is_some(),

@@ -82,6 +82,12 @@ fn begin(
     if server.host.is_none() || full.observed.is_none() {
         return Err(ops::refuse_state("createImage", &server.id, "vm_state", shown.vm_state));
     }
+    if server.root.is_none() {
+        return Err(Fault::invalid(format!(
+            "Instance {} boots from a volume: make a snapshot of the volume, or an image of it, instead.",
+            server.id
+        )));
+    }
     quota::check_metadata(tx, &server.project_id, metadata.len())?;
     let image = ImageId::new(tx.uuid());
     let min_ram_mib = state.images.describe(tx, &server.image)?.map_or(0, |base| base.min_ram_mib);

@@ -80,7 +80,7 @@ impl Reconciler for Reclaimer {
             }
             server.doc.ask(Verb::Delete, tx.now());
             tx.update(&server.doc)?;
-            if server.host.is_none() { observe::remove(&state, tx, server) } else { Ok(()) }
+            if server.host.is_none() { observe::remove(&state, tx, server, None) } else { Ok(()) }
         };
         self.0.store.write(super::place::cause("server.reclaim"), reclaim).await?;
         Ok(Outcome::Settled)

@@ -28,7 +28,7 @@ const BATCH: usize = 500;
 pub fn lay(state: &Compute, tx: &mut Tx, server: Stored<Server>) -> Result<()> {
     let resting = Server { power: Power::Stopped, ..server.doc.clone() };
     let deleted = tx.now();
-    observe::remove(state, tx, server)?;
+    observe::remove(state, tx, server, Some(resting.generation))?;
     // What the allocation gave back, but for the disk.
     if let Some(host) = &resting.host {
         tx.charge(&scope(host), DISK, disk_claim(&resting.flavor), None)?;
@@ -43,7 +43,10 @@ pub fn is_on(reader: &mut Reader, id: &ServerId, host: &HostName) -> Result<bool
 }
 
 /// The guest has gone from its host, and gives back what its disk had reserved.
-pub fn bury(tx: &mut Tx, tombstone: &Tombstone) -> Result<()> {
+pub fn bury(state: &Compute, tx: &mut Tx, tombstone: &Tombstone) -> Result<()> {
+    if tx.get::<Server>(&tombstone.id)?.is_none() {
+        state.volumes.guest_gone(tx, &tombstone.id)?;
+    }
     if tombstone.disk_gib > 0 {
         tx.charge(&scope(&tombstone.host), DISK, -(tombstone.disk_gib as i64), None)?;
     }

@@ -329,6 +329,7 @@ impl Cloud {
             options,
             Arc::new(FakeImages),
             Arc::new(FakePorts),
+            Arc::new(contract::NoVolumes),
             hardware.clone(),
             hardware.clone(),
             Arc::new(policy::Policy::new(compute::RULES, None).unwrap()),

@@ -81,6 +81,7 @@ fn body_of(operation: &str) -> serde_json::Value {
         "metadata:update" => json!({"meta": {"x": "y"}}),
         "tags:replace" => json!({"tags": ["x"]}),
         "interfaces:create" => json!({"interfaceAttachment": {"net_id": NET}}),
+        "volume_attachments:create" | "volume_attachments:update" => json!({"volumeAttachment": {"volumeId": NET}}),
         "remote_consoles:create" => json!({"remote_console": {"protocol": "vnc", "type": "novnc"}}),
         "reboot" => json!({"type": "SOFT"}),
         "createImage" => json!({"name": "x"}),

@@ -48,6 +48,8 @@ pub struct Change {
 pub enum Step {
     WithoutNamedHost,
     WithoutZone,
+    /// Its volumes are elsewhere, or no host that would do has room for them.
+    WithoutVolumes,
     /// By so much smaller.
     SmallerFlavor {
         vcpus: u64,
@@ -102,8 +104,9 @@ fn another(request: &Request) -> Change {
     let Request { vcpus, memory_mib, disk_gib, .. } = *request;
     let zone = request.availability_zone.clone();
     let unnamed = request.host.is_some().then_some(Step::WithoutNamedHost);
+    let unbound = request.volumes.is_some().then_some(Step::WithoutVolumes);
     let host = Step::AnotherHost { zone, vcpus, memory_mib, disk_gib };
-    Change { steps: unnamed.into_iter().chain([host]).collect() }
+    Change { steps: unnamed.into_iter().chain(unbound).chain([host]).collect() }
 }
 
 /// How much is lacking, in parts per million of what is needed.
@@ -133,6 +136,11 @@ fn lesser(request: &Request) -> Vec<(Request, Vec<Step>)> {
         for (less, steps) in all.clone() {
             let steps = [steps, vec![Step::WithoutZone]].concat();
             all.push((Request { availability_zone: None, ..less }, steps));
+        }
+    }
+    if request.volumes.is_some() {
+        for (less, steps) in all.clone() {
+            all.push((Request { volumes: None, ..less }, [steps, vec![Step::WithoutVolumes]].concat()));
         }
     }
     all
@@ -166,7 +174,10 @@ fn mended(request: &Request, host: &Host, mut steps: Vec<Step>) -> Option<(Vec<S
         match check.constraint {
             Constraint::HostUp => steps.push(Step::HostUp { host: name }),
             Constraint::HostEnabled => steps.push(Step::HostEnabled { host: name }),
-            Constraint::NamedHost | Constraint::AvailabilityZone | Constraint::NotFailedBefore => return None,
+            Constraint::NamedHost
+            | Constraint::AvailabilityZone
+            | Constraint::NotFailedBefore
+            | Constraint::Volumes => return None,
             Constraint::Vcpus | Constraint::Memory | Constraint::Disk => {
                 let at = index(check.constraint)?;
                 let (_, needed, room) = needs(request, host)[at];
@@ -268,6 +279,7 @@ impl fmt::Display for Step {
         match self {
             Step::WithoutNamedHost => write!(f, "without asking for that host"),
             Step::WithoutZone => write!(f, "without asking for that availability zone"),
+            Step::WithoutVolumes => write!(f, "without its volumes, or with them where there is room for it"),
             Step::SmallerFlavor { vcpus, memory_mib, disk_gib } => {
                 write!(f, "with a flavor of {}", amounts(*vcpus, *memory_mib, *disk_gib, " less"))
             }

@@ -121,6 +121,7 @@ fn apply(change: &Change, request: &mut Request, hosts: &mut Vec<Host>) {
     for step in &change.steps {
         match step {
             Step::WithoutNamedHost => request.host = None,
+            Step::WithoutVolumes => request.volumes = None,
             Step::WithoutZone => request.availability_zone = None,
             Step::SmallerFlavor { vcpus, memory_mib, disk_gib } => {
                 request.vcpus -= vcpus;
@@ -177,7 +178,9 @@ fn a_request() -> impl Strategy<Value = Request> {
         proptest::option::of(prop_oneof![Just("nova".to_owned()), Just("east".to_owned()), Just("west".to_owned())]);
     let named = proptest::option::weighted(0.2, 0usize..6);
     let avoid = proptest::collection::vec(0usize..6, 0..3);
-    (1u64..10, 1u64..10, 0u64..10, zone, named, avoid).prop_map(|(vcpus, memory_mib, disk_gib, zone, named, avoid)| {
+    let volumes = proptest::option::weighted(0.3, proptest::collection::btree_set(0usize..6, 0..3));
+    let room = (1u64..10, 1u64..10, 0u64..10);
+    (room, zone, named, avoid, volumes).prop_map(|((vcpus, memory_mib, disk_gib), zone, named, avoid, volumes)| {
         Request {
             vcpus,
             memory_mib,
@@ -185,6 +188,7 @@ fn a_request() -> impl Strategy<Value = Request> {
             availability_zone: zone,
             host: named.map(|n| HostName::new(format!("h{n}"))),
             avoid: avoid.into_iter().map(|n| HostName::new(format!("h{n}"))).collect(),
+            volumes: volumes.map(|hosts| hosts.into_iter().map(|n| HostName::new(format!("h{n}"))).collect()),
         }
     })
 }

@@ -27,6 +27,15 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         } else {
             json!({"port_id": g.id("ports")})
         }}),
+        "volume_attachments:create" => {
+            let mut wanted = json!({"volumeId": g.id("volumes")});
+            if g.chance(30) {
+                wanted["device"] = g.dice.of(["/dev/vdb", "/dev/vdd", "/dev/sdx"]).into();
+            }
+            json!({"volumeAttachment": wanted})
+        }
+        "volume_attachments:update" => json!({"volumeAttachment": {"volumeId": g.id("os-volume_attachments"),
+            "delete_on_termination": g.chance(50)}}),
         "remote_consoles:create" => {
             json!({"remote_console": {"protocol": g.dice.of(["vnc", "serial"]), "type": g.dice.of(["novnc", "serial"])}})
         }
@@ -67,6 +76,9 @@ fn server(g: &Gen) -> Value {
     if g.chance(10) {
         server["security_groups"] = json!([{"name": g.dice.of(["default", "group-1", "none"])}]);
     }
+    if g.chance(25) {
+        disks(g, &mut server);
+    }
     if g.chance(5) {
         server["user_data"] = "IyEvYmluL3NoCg==".into();
     }
@@ -74,6 +86,30 @@ fn server(g: &Gen) -> Value {
         server["availability_zone"] = g.dice.of(["nova", "nova:sim-1", "elsewhere"]).into();
     }
     json!({"server": server})
+}
+
+/// Volumes of its own, one to boot from or one beside the local disk.
+fn disks(g: &Gen, server: &mut Value) {
+    let delete = g.chance(50);
+    let volume = match g.dice.below(6) {
+        0 | 1 => json!({"source_type": "image", "uuid": fixed(g, "images"), "volume_size": 1, "boot_index": 0}),
+        2 => json!({"source_type": "volume", "uuid": g.id("volumes"), "boot_index": g.dice.of([0, -1])}),
+        3 => json!({"source_type": "volume", "uuid": g.id("volumes"), "boot_index": -1}),
+        4 => json!({"source_type": "snapshot", "uuid": g.id("snapshots"), "boot_index": g.dice.of([0, -1])}),
+        _ => json!({"source_type": "blank", "volume_size": 1, "boot_index": -1}),
+    };
+    if volume["boot_index"] == 0 {
+        server["imageRef"] = "".into();
+    }
+    let mut list = vec![volume];
+    if g.chance(20) {
+        list.push(json!({"source_type": "blank", "volume_size": 2, "boot_index": -1}));
+    }
+    for volume in &mut list {
+        volume["destination_type"] = "volume".into();
+        volume["delete_on_termination"] = delete.into();
+    }
+    server["block_device_mapping_v2"] = list.into();
 }
 
 /// Mostly one that serves.

@@ -61,6 +61,7 @@ fn weight(operation: &Operation) -> u64 {
         ("network", "router:delete" | "subnet:delete" | "network:delete" | "security_group:delete") => 5,
         ("image", "images:create" | "images:upload" | "images:stage" | "images:import") => 7,
         ("image", "images:delete") => 4,
+        ("compute", "volume_attachments:create" | "volume_attachments:delete") => 12,
         ("volume", "volumes:create") => 14,
         ("volume", "volumes:action") => 14,
         ("volume", "volumes:delete" | "snapshots:create") => 7,
@@ -199,7 +200,17 @@ fn harms(operation: &Operation) -> bool {
     }
 }
 
+/// A volume of a server is reached by that server.
+fn path_of_attachment(g: &Gen, operation: &Operation) -> Option<String> {
+    let below = operation.path.strip_suffix("/servers/{server_id}/os-volume_attachments/{volume_id}")?;
+    let thing = g.dice.pick(g.known.all("os-volume_attachments")).filter(|_| g.chance(85))?;
+    Some(format!("{below}/servers/{}/os-volume_attachments/{}", thing.value["serverId"].as_str()?, thing.id))
+}
+
 fn path(g: &Gen, operation: &Operation) -> String {
+    if let Some(path) = path_of_attachment(g, operation) {
+        return path;
+    }
     let mut path = String::new();
     let mut before = "";
     for part in operation.path.split('/').skip(1) {

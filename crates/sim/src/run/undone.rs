@@ -45,8 +45,19 @@ const MOVES: &[&str] = &[
 ];
 
 /// The same of documents.
-const DOCUMENT_MOVES: &[&str] =
-    &["revision", "generation", "verb", "verb_generation", "passing_since", "overdue", "stop_reason"];
+const DOCUMENT_MOVES: &[&str] = &[
+    "revision",
+    "generation",
+    "verb",
+    "verb_generation",
+    "passing_since",
+    "overdue",
+    "stop_reason",
+    "since",
+    "stage",
+    "attached_at",
+    "why",
+];
 
 /// A job went with its owner: an image that comes back waits for a client's bytes, and of a server that comes back no
 /// image is made.

@@ -137,6 +137,9 @@ impl Doing<'_> {
         if !["available", "attaching"].contains(&status) {
             return Err(invalid(format!("its status must be available or attaching to attach it, not {status}.")));
         }
+        if !self.sight.attachments(&doc.id).is_empty() {
+            return Err(invalid(format!("volume {} already attached", doc.id)));
+        }
         let attachment = Attachment {
             id: AttachmentId::new(tx.uuid()),
             project_id: doc.project_id.clone(),
@@ -150,6 +153,9 @@ impl Doing<'_> {
             connector: None,
             attached_at: Some(tx.now()),
             since: tx.now(),
+            generation: 0,
+            overdue: false,
+            why: None,
             delete_on_termination: false,
             boot_index: None,
             tag: None,

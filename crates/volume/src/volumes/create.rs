@@ -185,8 +185,8 @@ pub fn make(state: &Volumes, tx: &mut Tx, ask: &Ask, wanted: &Wanted) -> Result<
         unplaceable: None,
     };
     quota::charge_volume(tx, &volume)?;
-    let only = place::bound_to(tx, &volume)?;
-    if volume.goes_with.is_none() || only.is_some() {
+    if volume.goes_with.is_none() {
+        let only = place::bound_to(tx, &volume)?;
         place::place(state, tx, &mut volume, only.as_ref())?;
     }
     tx.create(&volume)?;
