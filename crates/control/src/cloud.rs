@@ -187,6 +187,7 @@ impl Cloud {
         });
         let bin = Arc::new(trash::Bin {
             own: own.clone(),
+            identity: identity.clone(),
             image: image.clone(),
             compute: compute.clone(),
             volume: volume.clone(),

@@ -7,6 +7,7 @@
 use crate::own_api::Own;
 use base::{Fault, RequestId, Result};
 use compute::Compute;
+use identity::Identity;
 use policy::{Rule, Scope, Target};
 use rest::{Access, Call, Caller, Method, Reply, Route, Undo};
 use serde_json::{Value, json};
@@ -34,6 +35,7 @@ const NAMED: usize = 10;
 /// Whose limits hold where an undo charges again.
 pub(crate) struct Bin {
     pub own: Arc<Own>,
+    pub identity: Arc<Identity>,
     pub image: Arc<image::Service>,
     pub compute: Arc<Compute>,
     pub volume: Arc<volume::Volumes>,
@@ -145,7 +147,10 @@ async fn take_back(bin: Arc<Bin>, call: Call) -> Result<Reply> {
         tx.undo(&plan, &by, &mut ForUndo { bin: &inner, user: &user, request: by.as_str() })?;
         Ok(plan)
     });
-    call.reply(200, &shown(&undone.await?.value))
+    let undone = undone.await?.value;
+    // Who hears that a credential is gone finds it gone.
+    bin.identity.sync().await?;
+    call.reply(200, &shown(&undone))
 }
 
 /// Which request, and who asks.

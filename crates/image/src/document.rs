@@ -240,6 +240,7 @@ impl Member {
 
 impl Document for Member {
     const KIND: &'static str = "image_member";
+    const SHARE: bool = true;
 
     fn id(&self) -> &str {
         &self.id

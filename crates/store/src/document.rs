@@ -58,6 +58,9 @@ pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static
     const TRASH: bool = true;
     /// False: an undo leaves documents of this kind as they are: logs, and what follows from other documents.
     const UNDO: bool = true;
+    /// True: it lets another project, in whose lists it stands, use what it hangs on. A request of whoever owns that is
+    /// wholly theirs.
+    const SHARE: bool = false;
     /// How an undo takes back the making of one.
     const MADE: Made = Made::Deleted;
     /// Fields, at any depth, that only rise: an undo takes them back only where the document is, as a whole, what the

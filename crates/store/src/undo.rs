@@ -79,6 +79,7 @@ impl Document for Undone {
 pub(crate) struct Reversing {
     pub trash: bool,
     pub undo: bool,
+    pub share: bool,
     pub made: Made,
     pub needs: fn(&str) -> Result<Needs, Error>,
     pub costs: fn(&str) -> Result<Costs, Error>,
@@ -95,6 +96,7 @@ impl Reversing {
         Reversing {
             trash: T::TRASH && T::HISTORY,
             undo: T::UNDO,
+            share: T::SHARE,
             made: T::MADE,
             needs: |text| {
                 let mut needs = Needs::default();

@@ -644,3 +644,20 @@ async fn an_undo_takes_nothing_that_its_own_call_would_refuse_to_delete() {
     assert_eq!(cloud.undo(&cloud.demo, &made[1].request_id(), false).await.status, 200);
     assert_eq!(count(apps).await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_image_comes_back_for_its_owner_with_those_it_is_shared_with() {
+    let cloud = TestCloud::start(1).await;
+    let other = cloud.made("/identity/v3/projects", "project", json!({"name": "other"})).await;
+    let body = json!({"name": "lent", "disk_format": "raw", "container_format": "bare", "visibility": "shared"});
+    let image = cloud.call(&cloud.demo, "POST", "/image/v2/images", &body, &[]).await;
+    let path = format!("/image/v2/images/{}", image.body["id"].as_str().unwrap());
+    let shared = cloud.call(&cloud.demo, "POST", &format!("{path}/members"), &json!({"member": other}), &[]).await;
+    assert_eq!(shared.status, 200, "{}", shared.body);
+    let gone = cloud.call(&cloud.demo, "DELETE", &path, &NULL, &[]).await;
+    assert_eq!((gone.status, cloud.status_of(&path).await), (204, 404));
+    let back = cloud.undo(&cloud.demo, &gone.request_id(), false).await;
+    assert_eq!(back.status, 200, "{}", back.body);
+    let members = cloud.call(&cloud.demo, "GET", &format!("{path}/members"), &NULL, &[]).await;
+    assert_eq!(members.body["members"][0]["member_id"], *other, "{}", members.body);
+}

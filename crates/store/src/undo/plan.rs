@@ -18,7 +18,7 @@ pub struct PastRequest {
     /// The operation, such as `servers:delete`.
     pub what: String,
     pub at: Timestamp,
-    /// Whose documents it touched.
+    /// Whose documents it touched, but for shares of them.
     pub projects: Vec<String>,
 }
 
@@ -138,7 +138,8 @@ impl Reader {
                     at,
                     projects: Vec::new(),
                 });
-                if !project_id.is_empty() && !request.projects.contains(&project_id) {
+                let share = self.kind_named(&kind).is_some_and(|kind| kind.reversing.share);
+                if !project_id.is_empty() && !share && !request.projects.contains(&project_id) {
                     request.projects.push(project_id.clone());
                 }
                 match places.get(&(kind.clone(), id.clone())) {
