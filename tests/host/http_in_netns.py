@@ -71,7 +71,7 @@ class Api:
                      for s in json.loads(text)["token"]["catalog"]}
 
     def call(self, method, service, path, body=None):
-        headers = {"X-Auth-Token": self.token, "OpenStack-API-Version": "compute 2.60"}
+        headers = {"X-Auth-Token": self.token, "OpenStack-API-Version": "compute 2.60, volume 3.60"}
         status, _, text = self.send(method, self.urls[service] + path, body, headers)
         if status >= 400:
             raise Fault(status, text)

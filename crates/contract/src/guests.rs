@@ -1,7 +1,7 @@
 //! What the services that work for a server ask of compute.
 
 use base::{Result, ServerId, Timestamp};
-use store::Reader;
+use store::{Reader, Tx};
 
 /// A server that shall run, or runs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,4 +17,12 @@ pub struct Running {
 pub trait Guests: Send + Sync {
     /// None for a server that shall not run, and for one that is not there: nothing of it has anything to wait for.
     fn running(&self, reader: &mut Reader, server: &ServerId) -> Result<Option<Running>>;
+    /// A volume that the server has shall grow: the server's history says who asked for it, and in which request.
+    fn volume_grows(&self, _tx: &mut Tx, _server: &ServerId, _user: &str, _request: &str) -> Result<()> {
+        Ok(())
+    }
+    /// It has grown.
+    fn volume_grown(&self, _tx: &mut Tx, _server: &ServerId) -> Result<()> {
+        Ok(())
+    }
 }

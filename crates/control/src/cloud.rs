@@ -171,6 +171,7 @@ impl Cloud {
         );
         let guests: Arc<dyn Guests> = compute.clone();
         network.meet(Arc::downgrade(&hosts), Arc::downgrade(&guests));
+        volume.meet(Arc::downgrade(&guests));
         let projectors: Vec<Arc<dyn Projector>> = vec![network.clone(), volume.clone(), compute.clone()];
         sessions.set_projectors(projectors.clone());
         let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), volume.clone(), compute.clone()];

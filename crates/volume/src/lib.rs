@@ -37,12 +37,12 @@ pub use types::VolumeType;
 pub(crate) use ask::Ask;
 
 use ::policy::Policy;
-use base::{Env, Result, Timestamp};
-use contract::{Hosts, Images};
+use base::{Env, Result, ServerId, Timestamp, VolumeId};
+use contract::{Guests, Hosts, Images};
 use engine::Reconciler;
 use rest::{Access, Envelope, Method, Microversions, Route, Service, Version};
-use std::sync::Arc;
-use store::{Reader, Store, Tx};
+use std::sync::{Arc, OnceLock, Weak};
+use store::{Query, Reader, Store, Tx};
 
 /// What is spoken: every change in this range that touches an operation of ours is made.
 pub const VERSIONS: Microversions =
@@ -74,6 +74,7 @@ pub struct Volumes {
     pub(crate) hosts: Arc<dyn Hosts>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) started: Timestamp,
+    guests: OnceLock<Weak<dyn Guests>>,
 }
 
 /// The kinds of documents, for opening the store.
@@ -127,7 +128,30 @@ impl Volumes {
         policy: Arc<Policy>,
     ) -> Arc<Volumes> {
         let started = env.now();
-        Arc::new(Volumes { store, env, options, images, hosts, policy, started })
+        Arc::new(Volumes { store, env, options, images, hosts, policy, started, guests: OnceLock::new() })
+    }
+
+    /// Set once, after compute stands.
+    pub fn meet(&self, guests: Weak<dyn Guests>) {
+        if self.guests.set(guests).is_err() {
+            tracing::error!("the volume service met compute twice");
+        }
+    }
+
+    /// Says something to whom has servers, for each of this cloud's that has the volume.
+    pub(crate) fn tell(
+        &self,
+        tx: &mut Tx,
+        volume: &VolumeId,
+        say: impl Fn(&dyn Guests, &mut Tx, &ServerId) -> Result<()>,
+    ) -> Result<()> {
+        let Some(guests) = self.guests.get().and_then(Weak::upgrade) else { return Ok(()) };
+        for attachment in tx.list::<Attachment>(Query::index("volume", volume.as_str()))? {
+            if let Some(server) = attachment.server.as_ref().filter(|_| attachment.by == document::By::Server) {
+                say(&*guests, tx, server)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn service(self: &Arc<Self>) -> Service {

@@ -4,6 +4,7 @@ use crate::document::{Pool, Snapshot, TrashedVolume, Volume, VolumeObserved, Vol
 use crate::{Volumes, messages, sight, trash};
 use agent_api::{HostInventory, Report, VolumeState};
 use base::{Result, VolumeId};
+use model::volume::Verb;
 use std::collections::BTreeSet;
 use store::{Query, Stored, Tx};
 
@@ -48,7 +49,7 @@ impl Volumes {
         for said in &report.volumes {
             let volume = tx.get::<Volume>(&said.id)?.filter(|it| it.host.as_ref() == Some(&report.host));
             if let Some(volume) = volume {
-                take(tx, volume, said)?;
+                self.take(tx, volume, said)?;
             } else if let Some(trashed) = tx.get::<TrashedVolume>(&said.id)? {
                 resting(tx, trashed.doc, said)?;
             } else if let Some(tombstone) = tx.get::<VolumeTombstone>(&said.id)? {
@@ -60,6 +61,36 @@ impl Volumes {
             }
         }
         if report.whole { missing(tx, report) } else { Ok(()) }
+    }
+
+    fn take(&self, tx: &mut Tx, volume: Stored<Volume>, said: &agent_api::VolumeObserved) -> Result<()> {
+        let before = tx.get::<VolumeObserved>(&volume.id)?.map(|seen| seen.doc);
+        if said.state == VolumeState::Absent && before.is_none() {
+            // The host has not heard of it yet.
+            return Ok(());
+        }
+        let seen = observation(before.clone(), &volume, said);
+        if before.as_ref() == Some(&seen) {
+            return Ok(());
+        }
+        let mut doc = volume.doc.clone();
+        if sight::reached(&doc, Some(&seen)) {
+            if doc.verb == Verb::Extend && doc.passing_since.is_some() {
+                self.tell(tx, &doc.id, |guests, tx, server| guests.volume_grown(tx, server))?;
+            }
+            (doc.passing_since, doc.overdue) = (None, 0);
+        } else if before.as_ref().is_some_and(|seen| seen.ready) && !seen.ready && seen.generation == 0 {
+            tracing::warn!(volume = %doc.id, host = ?doc.host, "a volume vanished from its host");
+            doc.passing_since = doc.passing_since.or(Some(tx.now()));
+        }
+        if seen.gave_up && !before.as_ref().is_some_and(|seen| seen.gave_up) {
+            let why = seen.fault.as_ref().map_or("", |why| why.message.as_str()).to_owned();
+            messages::say(tx, &doc.project_id, "VOLUME", &doc.id, messages::Event::HostGaveUp, &why)?;
+        }
+        tx.put(&seen)?;
+        // A snapshot that only the host has is told to go: by the volume's own document the host is asked anew.
+        tx.update(&doc)?;
+        settle_snapshots(tx, &doc, &seen)
     }
 }
 
@@ -93,33 +124,6 @@ fn observation(before: Option<VolumeObserved>, volume: &Volume, said: &agent_api
         attempts: said.attempts,
         ..before
     }
-}
-
-fn take(tx: &mut Tx, volume: Stored<Volume>, said: &agent_api::VolumeObserved) -> Result<()> {
-    let before = tx.get::<VolumeObserved>(&volume.id)?.map(|seen| seen.doc);
-    if said.state == VolumeState::Absent && before.is_none() {
-        // The host has not heard of it yet.
-        return Ok(());
-    }
-    let seen = observation(before.clone(), &volume, said);
-    if before.as_ref() == Some(&seen) {
-        return Ok(());
-    }
-    let mut doc = volume.doc.clone();
-    if sight::reached(&doc, Some(&seen)) {
-        (doc.passing_since, doc.overdue) = (None, 0);
-    } else if before.as_ref().is_some_and(|seen| seen.ready) && !seen.ready && seen.generation == 0 {
-        tracing::warn!(volume = %doc.id, host = ?doc.host, "a volume vanished from its host");
-        doc.passing_since = doc.passing_since.or(Some(tx.now()));
-    }
-    if seen.gave_up && !before.as_ref().is_some_and(|seen| seen.gave_up) {
-        let why = seen.fault.as_ref().map_or("", |why| why.message.as_str()).to_owned();
-        messages::say(tx, &doc.project_id, "VOLUME", &doc.id, messages::Event::HostGaveUp, &why)?;
-    }
-    tx.put(&seen)?;
-    // A snapshot that only the host has is told to go: by the volume's own document the host is asked anew.
-    tx.update(&doc)?;
-    settle_snapshots(tx, &doc, &seen)
 }
 
 /// Ends the waiting of snapshots that are there.

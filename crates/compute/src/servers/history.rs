@@ -49,6 +49,9 @@ impl Document for InstanceAction {
     }
 }
 
+/// The generation of an action that does not end with one of the server's.
+pub const UNTIL_TOLD: u64 = u64::MAX;
+
 /// Writes down that something was asked of a server. Without a generation it is done already.
 pub fn begin(tx: &mut Tx, ask: &Ask, server: &Server, action: &str, generation: Option<u64>) -> Result<()> {
     let user = ask.caller.user_id();
@@ -65,7 +68,7 @@ pub fn begin_for(tx: &mut Tx, ask: &Ask, server: &Server, action: &str) -> Resul
         request_id: ask.request_id.to_string(),
         action: action.to_owned(),
         message: None,
-        generation: u64::MAX,
+        generation: UNTIL_TOLD,
         host: server.host.as_ref().map(|host| host.to_string()),
         finish: None,
         success: true,
@@ -97,6 +100,17 @@ pub fn write(
         success: true,
     };
     tx.create(&action)?;
+    Ok(())
+}
+
+/// Closes what was begun until told.
+pub fn done(tx: &mut Tx, server: &ServerId, action: &str) -> Result<()> {
+    for open in tx.list::<InstanceAction>(Query::index("open", server.as_str()))? {
+        if open.action == action {
+            let finish = Some(tx.now());
+            tx.update(&InstanceAction { finish, ..open.doc })?;
+        }
+    }
     Ok(())
 }
 

@@ -129,6 +129,9 @@ fn late(
     })
 }
 
+/// As Nova names it.
+const EXTEND: &str = "extend_volume";
+
 impl Guests for Compute {
     fn running(&self, reader: &mut Reader, server: &ServerId) -> Result<Option<Running>> {
         let Some(server) = reader.get::<Server>(server)? else { return Ok(None) };
@@ -144,6 +147,17 @@ impl Guests for Compute {
             attempts: seen.as_ref().map_or(0, |seen| seen.attempts),
             last_error: fault.map(|fault| fault.message.clone()),
         }))
+    }
+
+    fn volume_grows(&self, tx: &mut Tx, server: &ServerId, user: &str, request: &str) -> Result<()> {
+        match tx.get::<Server>(server)? {
+            Some(server) => history::write(tx, &server, user, request, EXTEND, Some(history::UNTIL_TOLD), None),
+            None => Ok(()),
+        }
+    }
+
+    fn volume_grown(&self, tx: &mut Tx, server: &ServerId) -> Result<()> {
+        history::done(tx, server, EXTEND)
     }
 }
 

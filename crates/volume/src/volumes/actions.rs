@@ -127,11 +127,17 @@ impl Doing<'_> {
         let device = device.ok_or_else(|| Fault::invalid("'mountpoint' is a required property"))?;
         let mode = fields.text_or_null("mode", 1, 16)?.unwrap_or_else(|| "rw".to_owned());
         if !["rw", "ro"].contains(&mode.as_str()) {
-            return Err(Fault::invalid(format!("Invalid attaching mode '{mode}'. Attaching mode should be 'rw' or 'ro'.")));
+            return Err(Fault::invalid(format!(
+                "Invalid attaching mode '{mode}'. Attaching mode should be 'rw' or 'ro'."
+            )));
         }
         match &server {
             Some(id) if !base::is_uuid(id) => return Err(Fault::invalid(format!("Invalid UUID: {id}"))),
-            None if host.is_none() => return Err(Fault::invalid("Invalid request to attach volume to an invalid target: name an instance or a host.")),
+            None if host.is_none() => {
+                return Err(Fault::invalid(
+                    "Invalid request to attach volume to an invalid target: name an instance or a host.",
+                ));
+            }
             _ => {}
         }
         if !["available", "attaching"].contains(&status) {
@@ -172,14 +178,18 @@ impl Doing<'_> {
         let found: Vec<_> = all.iter().filter(|it| wanted.as_ref().is_none_or(|id| it.id.as_str() == id)).collect();
         match (found.as_slice(), &wanted) {
             ([], Some(id)) => return Err(Fault::not_found(format!("Volume attachment {id:.255} could not be found."))),
-            ([_, _, ..], None) => return Err(invalid("Detach volume failed: More than one attachment, but no attachment_id provided.")),
+            ([_, _, ..], None) => {
+                return Err(invalid("Detach volume failed: More than one attachment, but no attachment_id provided."));
+            }
             // What is not attached is detached already, as in Cinder.
             _ => {}
         }
         for attachment in found {
             if attachment.by == By::Server {
                 let server = attachment.server.clone().unwrap_or_default();
-                return Err(invalid(format!("server {server} has it: {name} is not how it is taken away; detach it there.")));
+                return Err(invalid(format!(
+                    "server {server} has it: {name} is not how it is taken away; detach it there."
+                )));
             }
             tx.delete::<Attachment>(&attachment.id)?;
         }
@@ -207,7 +217,10 @@ impl Doing<'_> {
         if let Some(host) = &doc.host {
             let pool = tx.need::<Pool>(host)?;
             place::suits(&pool, &kind.extra_specs).map_err(|why| {
-                invalid(format!("its host does not suit the type {}: {why}; no volume moves to another host yet.", kind.name))
+                invalid(format!(
+                    "its host does not suit the type {}: {why}; no volume moves to another host yet.",
+                    kind.name
+                ))
             })?;
         }
         quota::release_volume(tx, doc)?;
@@ -222,7 +235,10 @@ impl Doing<'_> {
         if in_use && self.ask.since(42) {
             self.ask.enforce_rule("volume:extend_attached_volume", &self.ask.own())?;
         } else if status != "available" {
-            return Err(invalid(format!("Volume {} status must be 'available' to extend, currently {status}.", doc.id)));
+            return Err(invalid(format!(
+                "Volume {} status must be 'available' to extend, currently {status}.",
+                doc.id
+            )));
         }
         if size <= doc.size_gib {
             return Err(Fault::invalid(format!(
@@ -237,14 +253,19 @@ impl Doing<'_> {
             let most = place::capacity(self.state, &pool);
             match tx.charge(&place::scope(host), place::ROOM, by as i64, Some(most)) {
                 Err(store::Error::Quota { .. }) => {
-                    return Err(Fault::too_large(format!("The host of volume {} has no room for {by} GiB more.", doc.id)));
+                    return Err(Fault::too_large(format!(
+                        "The host of volume {} has no room for {by} GiB more.",
+                        doc.id
+                    )));
                 }
                 charged => drop(charged?),
             }
         }
         doc.size_gib = size;
         doc.ask(Verb::Extend, tx.now());
-        Ok(())
+        let (user, request) = (self.ask.caller.user_id(), &self.ask.request_id);
+        self.state
+            .tell(tx, &doc.id, |guests, tx, server| guests.volume_grows(tx, server, user.as_str(), request.as_str()))
     }
 }
 
@@ -285,8 +306,21 @@ fn image_metadata(tx: &mut Tx, mut doc: Volume, name: &str, mut fields: Fields<'
 /// What an administrator says, goes; `available` and `in-use` mean: what it really is.
 fn reset(doc: &mut Volume, fields: &mut Fields<'_>) -> Result<()> {
     const KNOWN: &[&str] = &[
-        "creating", "available", "deleting", "error", "error_deleting", "error_managing", "managing", "attaching",
-        "detaching", "in-use", "maintenance", "migrating", "error_extending", "awaiting-transfer", "reserved",
+        "creating",
+        "available",
+        "deleting",
+        "error",
+        "error_deleting",
+        "error_managing",
+        "managing",
+        "attaching",
+        "detaching",
+        "in-use",
+        "maintenance",
+        "migrating",
+        "error_extending",
+        "awaiting-transfer",
+        "reserved",
     ];
     let status = fields.text_or_null("status", 1, 64)?;
     let attach = fields.text_or_null("attach_status", 1, 64)?;

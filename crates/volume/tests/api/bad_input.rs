@@ -47,7 +47,7 @@ async fn volumes_do_not_shrink_and_are_attached_once_and_detached_by_who_has_the
     for size in [json!(0), json!(1), json!(2), json!("abc"), json!(null), json!(-3)] {
         cloud.act(ALICE, &id, json!({"os-extend": {"new_size": size}})).await.ok(400);
     }
-    for action in [json!({"os-detach": {}}), json!({"os-roll_detaching": null}), json!({"os-fly": null}), json!({})] {
+    for action in [json!({"os-roll_detaching": null}), json!({"os-fly": null}), json!({})] {
         cloud.act(ALICE, &id, action).await.ok(400);
     }
     let attach = json!({"os-attach": {"host_name": "h", "mountpoint": "/dev/vdb"}});
@@ -56,7 +56,10 @@ async fn volumes_do_not_shrink_and_are_attached_once_and_detached_by_who_has_the
     cloud.delete(ALICE, &format!("/volumes/{id}")).await.ok(400);
     let other = json!({"os-detach": {"attachment_id": "33333333-3333-3333-3333-333333333333"}});
     cloud.act(ALICE, &id, other).await.ok(404);
-    cloud.act(ALICE, &id, json!({"os-detach": {}})).await.ok(202);
+    // As in Cinder, what is not attached is detached already.
+    for _ in 0..2 {
+        cloud.act(ALICE, &id, json!({"os-detach": {}})).await.ok(202);
+    }
 }
 
 #[tokio::test]
