@@ -24,6 +24,9 @@ pub struct VolumeSpec {
     /// Shall depend on no image and on no other volume any more: a copy-on-write parent is copied into it.
     #[serde(default)]
     pub flatten: bool,
+    /// Its host has had it. Where it is missing it was lost, and is not made again.
+    #[serde(default)]
+    pub made: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -175,6 +175,9 @@ pub struct VolumeObserved {
     pub project_id: ProjectId,
     pub generation: u64,
     pub ready: bool,
+    /// It was ready once.
+    #[serde(default)]
+    pub made: bool,
     pub size_bytes: u64,
     pub used_bytes: u64,
     pub snapshots: BTreeSet<VolumeSnapshotId>,

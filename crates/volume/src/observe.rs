@@ -115,6 +115,7 @@ fn observation(before: Option<VolumeObserved>, volume: &Volume, said: &agent_api
         project_id: volume.project_id.clone(),
         generation: said.generation,
         ready: said.state == VolumeState::Ready,
+        made: before.made || said.state == VolumeState::Ready,
         size_bytes: said.size_bytes,
         used_bytes,
         snapshots: said.snapshots.iter().map(|snapshot| snapshot.id.clone()).collect(),

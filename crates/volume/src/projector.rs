@@ -30,7 +30,9 @@ impl Projector for Volumes {
                 Some(None) => {}
                 None => touched.anywhere(ViewKind::Volume, &change.id),
             },
-            TrashedVolume::KIND | VolumeTombstone::KIND => touched.anywhere(ViewKind::Volume, &change.id),
+            VolumeObserved::KIND | TrashedVolume::KIND | VolumeTombstone::KIND => {
+                touched.anywhere(ViewKind::Volume, &change.id)
+            }
             _ => {}
         }
         Ok(())
@@ -78,6 +80,7 @@ fn absent(tombstone: &VolumeTombstone) -> VolumeSpec {
         source: VolumeSource::Blank,
         snapshots: Vec::new(),
         flatten: false,
+        made: true,
     }
 }
 
@@ -87,8 +90,9 @@ fn spec(reader: &mut Reader, volume: &Volume) -> Result<VolumeSpec> {
     let mut present: Vec<VolumeSnapshotId> = living.into_iter().map(|snapshot| snapshot.doc.id).collect();
     present.extend(sight::resting(reader, &volume.id)?.into_iter().map(|resting| resting.doc.snapshot.id));
     let known: BTreeSet<&VolumeSnapshotId> = present.iter().collect();
-    let seen = reader.get::<VolumeObserved>(&volume.id)?.map(|seen| seen.doc.snapshots).unwrap_or_default();
-    let stray: Vec<VolumeSnapshotId> = seen.into_iter().filter(|id| !known.contains(id)).collect();
+    let seen = reader.get::<VolumeObserved>(&volume.id)?.map(|seen| seen.doc).unwrap_or_default();
+    let made = seen.made;
+    let stray: Vec<VolumeSnapshotId> = seen.snapshots.into_iter().filter(|id| !known.contains(id)).collect();
     let snapshots = present.iter().map(|id| (id, Desired::Present)).chain(stray.iter().map(|id| (id, Desired::Absent)));
     Ok(VolumeSpec {
         id: volume.id.clone(),
@@ -105,5 +109,6 @@ fn spec(reader: &mut Reader, volume: &Volume) -> Result<VolumeSpec> {
         },
         snapshots: snapshots.map(|(id, desired)| SnapshotSpec { id: id.clone(), desired }).collect(),
         flatten: volume.flatten,
+        made,
     })
 }

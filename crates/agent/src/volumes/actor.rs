@@ -174,7 +174,7 @@ impl Actor {
         }
         let known = |copy: &str| lock(&volumes.volumes).get(&VolumeId::new(copy)).cloned();
         let done_with = |copy: &str| known(copy).is_none_or(|copy| lock(&copy.record).reached > 0 || copy.is_gone());
-        if look.is_none() && !absent && record.reached > 0 {
+        if look.is_none() && !absent && (record.reached > 0 || spec.made) {
             // Made anew it would be empty, and nobody would see that something was lost.
             return Err(fault::refused(
                 "The volume's files are gone from its host. What was on it is lost; delete it.",

@@ -67,6 +67,7 @@ mod tests {
             source: Default::default(),
             snapshots: Vec::new(),
             flatten: false,
+            made: false,
         };
         change(&mut spec);
         spec

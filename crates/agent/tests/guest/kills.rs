@@ -95,6 +95,7 @@ fn volume(number: u32) -> VolumeSpec {
         source: VolumeSource::Blank,
         snapshots: Vec::new(),
         flatten: false,
+        made: false,
     }
 }
 

@@ -47,6 +47,7 @@ fn volume(number: u32) -> VolumeSpec {
         source: VolumeSource::Blank,
         snapshots: Vec::new(),
         flatten: false,
+        made: false,
     }
 }
 
@@ -203,4 +204,20 @@ async fn a_broken_disk_is_the_guests_to_see() {
     all_go(&fixture, &agent, &mut [server, bystander], &mut [larger]).await;
     drop(agent);
     broken.remove();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_was_there_once_is_not_made_anew() {
+    let Some(fixture) = Fixture::new("lost").await else { return };
+    let agent = fixture.agent().await;
+    // An agent that has lost everything it knew: control alone knows that there was something.
+    let mut lost = VolumeSpec { made: true, generation: 3, ..volume(1) };
+    let seen = until(&agent, &lost, "fault", |it| it.fault.is_some()).await;
+    let fault = seen.fault.as_ref().unwrap();
+    assert!(fault.message.contains("lost") && !fault.retried && seen.state != VolumeState::Ready, "{seen:?}");
+    assert!(!fixture.volume_file(&lost, "1.raw").exists());
+    lost.made = false;
+    lost.generation += 1;
+    lost.desired = Desired::Absent;
+    until(&agent, &lost, "absence", |it| it.state == VolumeState::Absent && it.fault.is_none()).await;
 }

@@ -79,7 +79,7 @@ impl Hosts for Hardware {
 
 pub struct Cloud {
     gateway: Gateway,
-    volumes: Arc<Volumes>,
+    pub volumes: Arc<Volumes>,
     pub store: Store,
     pub clock: Arc<ManualClock>,
     hardware: Arc<Hardware>,
@@ -231,6 +231,14 @@ impl Cloud {
 
     pub async fn show(&self, id: &str) -> Value {
         self.get(ADMIN, &format!("/volumes/{id}")).await.ok(200)["volume"].clone()
+    }
+
+    /// Whether its host is told that it has had the volume.
+    pub async fn made(&self, id: &str) -> bool {
+        let (volumes, id) = (self.volumes.clone(), id.to_owned());
+        let look = move |reader: &mut Reader| volumes.everywhere(reader, agent_api::ViewKind::Volume, &id);
+        let there = self.store.read(look).await.unwrap();
+        there.values().any(|object| matches!(object, agent_api::ViewObject::Volume(spec) if spec.made))
     }
 
     pub async fn status(&self, id: &str) -> String {

@@ -198,3 +198,18 @@ async fn what_an_administrator_says_of_a_volume_holds_until_it_is_taken_back() {
     cloud.act(ADMIN, &id, json!({"os-force_delete": {}})).await.ok(202);
     cloud.get(ALICE, &format!("/volumes/{id}")).await.ok(404);
 }
+
+#[tokio::test]
+async fn a_host_is_told_which_volumes_it_has_had() {
+    let cloud = Cloud::new(1).await;
+    let id = cloud.post(ALICE, "/volumes", json!({"volume": {"size": 1}})).await.ok(202);
+    let id = id["volume"]["id"].as_str().unwrap().to_owned();
+    assert!(!cloud.made(&id).await);
+    cloud.settle().await;
+    assert!(cloud.made(&id).await);
+    // Also of one that vanished since.
+    let (volumes, mut report) = (cloud.volumes.clone(), cloud.host(0).observe_now(true));
+    report.volumes.clear();
+    cloud.store.write(store::Cause::new("test", "", "observed"), move |tx| volumes.observed(tx, &report)).await.unwrap();
+    assert!(cloud.made(&id).await);
+}
