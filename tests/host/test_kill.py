@@ -65,21 +65,24 @@ class Round:
     def act(self):
         """The call that is interrupted. A cut connection is no failure: the object decides."""
         try:
-            if self.what == "create":
-                self.create(self.caller)
-            elif self.what == "delete":
-                self.caller.delete("compute", f"/servers/{self.server}")
-            elif self.what == "reboot":
-                self.caller.post("compute", f"/servers/{self.server}/action", {"reboot": {"type": "HARD"}})
-            else:
-                body = {"floatingip": {"floating_network_id": self.bench.public, "port_id": self.port}}
-                self.caller.post("network", "/v2.0/floatingips", body)
+            self.call(self.caller)
             self.answered = True
         except OSError as error:
             self.error = error
         except Exception as error:
             self.error = error
             raise
+
+    def call(self, api):
+        if self.what == "create":
+            self.create(api)
+        elif self.what == "delete":
+            api.delete("compute", f"/servers/{self.server}")
+        elif self.what == "reboot":
+            api.post("compute", f"/servers/{self.server}/action", {"reboot": {"type": "HARD"}})
+        else:
+            body = {"floatingip": {"floating_network_id": self.bench.public, "port_id": self.port}}
+            api.post("network", "/v2.0/floatingips", body)
 
     def find(self):
         """The server as it stands, by name: the call may have been cut before it told the id."""
@@ -145,9 +148,8 @@ def start(round_):
     return thread
 
 
-def measure(bench, what, number):
+def measure(round_):
     """Seconds from the first byte until the object has settled, without a kill."""
-    round_ = Round(bench, what, f"measure-{what}-{number}")
     round_.prepare()
     thread = start(round_)
     looked = []
@@ -195,6 +197,24 @@ def one_round(cloud, round_, victims, moment):
     return not settled
 
 
+def rounds(cloud, kind, bench, operations, count, bystander, seed):
+    """So many rounds, the operations in turn; says how many kills came before the object had settled."""
+    dice = random.Random(seed)
+    durations = {what: min(measure(kind(bench, what, f"measure-{what}-{n}")) for n in range(2)) for what in operations}
+    print({what: round(seconds, 3) for what, seconds in durations.items()})
+    process = cloud.guests()[bystander]
+    early, strata = 0, -(-count // len(operations))
+    for number in range(count):
+        what, stratum = operations[number % len(operations)], number // len(operations)
+        # Each operation meets each kind of death; its moments lie one in each equal part of its time.
+        victims = VICTIMS[(number + stratum) % len(VICTIMS)]
+        moment = durations[what] * (stratum + dice.random()) / strata
+        early += one_round(cloud, kind(bench, what, number), victims, moment)
+        assert cloud.guests()[bystander] == process, f"seed {seed}, round {number}: the bystander was touched"
+    print(f"{early} of {count} kills came before the object had settled")
+    return early
+
+
 def same(cloud, baseline):
     """Waits for the kernel to show what it showed before; says the difference otherwise."""
     until = time.monotonic() + 10
@@ -213,23 +233,14 @@ def guest_life(cloud, address):
 def test_kill_9_at_any_moment(cloud):
     seed = int(os.environ.get("NUBO_SEED", random.randrange(1 << 32)))
     print(f"NUBO_SEED={seed}")
-    dice, bench = random.Random(seed), Bench(cloud)
-    durations = {what: min(measure(bench, what, n) for n in range(2)) for what in OPERATIONS}
-    print({what: round(seconds, 3) for what, seconds in durations.items()})
+    bench = Bench(cloud)
+    for what in OPERATIONS:
+        measure(Round(bench, what, f"first-{what}"))
     bystander = cloud.api.json("server", "show", "demo", cloud="demo")["id"]
     address = cloud.demo_address()
-    process = cloud.guests()[bystander]
     (boot, uptime), began = guest_life(cloud, address), time.monotonic()
     baseline = cloud.kernel_view()
-    early, strata = 0, -(-ROUNDS // len(OPERATIONS))
-    for number in range(ROUNDS):
-        what, stratum = OPERATIONS[number % len(OPERATIONS)], number // len(OPERATIONS)
-        # Each operation meets each kind of death; its moments lie one in each equal part of its time.
-        victims = VICTIMS[(number + stratum) % len(VICTIMS)]
-        moment = durations[what] * (stratum + dice.random()) / strata
-        early += one_round(cloud, Round(bench, what, number), victims, moment)
-        assert cloud.guests()[bystander] == process, f"seed {seed}, round {number}: the bystander was touched"
-    print(f"{early} of {ROUNDS} kills came before the object had settled")
+    early = rounds(cloud, Round, bench, OPERATIONS, ROUNDS, bystander, seed)
     assert early >= ROUNDS * 3 // 4, f"seed {seed}: only {early} of {ROUNDS} kills came before the object had settled"
     assert cloud.fsck() == [], f"seed {seed}"
     same(cloud, baseline)

@@ -1,0 +1,155 @@
+"""`kill -9` at any moment of what is done with a volume of a running guest: it settles, and its bytes are what they were.
+
+NUBO_ROUNDS scales the number of rounds, NUBO_SEED repeats a run.
+"""
+
+import os
+import random
+
+import http_in_netns
+import lib
+from test_kill import Bench, Round, guest_life, measure, rounds, same
+from test_volumes import GIB_SECTORS, at, attach, detach, gone, made, sectors
+
+ROUNDS = int(os.environ.get("NUBO_ROUNDS", "12"))
+OPERATIONS = ["attach", "detach", "snapshot", "extend", "delete", "boot"]
+RESTING = ("available", "in-use")
+
+
+class VolumeBench(Bench):
+    """A guest that can be asked what it sees, and a volume whose first bytes are known."""
+
+    def __init__(self, cloud):
+        super().__init__(cloud)
+        self.server = self.api.get("compute", "/servers?name=^demo$")["servers"][0]["id"]
+        self.run = at(cloud, cloud.demo_address())
+        self.volume = made(self.api, size=1)
+        device = attach(self.api, self.server, self.volume)
+        lib.wait_for("the guest sees the disk", lambda: sectors(self.run, device.removeprefix("/dev/")), 30)
+        self.run(f"head -c 4194304 /dev/urandom | sudo tee {device} >/dev/null && sync")
+        self.bytes = self.sum(device)
+
+    def sum(self, device):
+        return self.run(f"sudo dd if={device} bs=1M count=4 iflag=direct 2>/dev/null | md5sum")
+
+    def volumes(self):
+        return {it["id"]: it for it in self.api.get("block-storage", "/volumes/detail")["volumes"]}
+
+    def snapshots(self):
+        return self.api.get("block-storage", "/snapshots")["snapshots"]
+
+
+class VolumeRound(Round):
+    """One operation on the volume, or on one of its own."""
+
+    def prepare(self):
+        bench = self.bench
+        self.other = None
+        held = bool(bench.volumes()[bench.volume]["attachments"])
+        if self.what == "attach" and held:
+            detach(self.api, bench.server, bench.volume)
+        if self.what in ("detach", "snapshot", "extend") and not held:
+            attach(self.api, bench.server, bench.volume)
+        if self.what == "delete":
+            self.other = made(self.api, size=1)
+        self.size = bench.volumes()[bench.volume]["size"]
+
+    def call(self, api):
+        attachments, volume = f"/servers/{self.bench.server}/os-volume_attachments", self.bench.volume
+        if self.what == "attach":
+            api.post("compute", attachments, {"volumeAttachment": {"volumeId": volume}})
+        elif self.what == "detach":
+            api.delete("compute", f"{attachments}/{volume}")
+        elif self.what == "snapshot":
+            body = {"snapshot": {"volume_id": volume, "name": self.name, "force": True}}
+            api.post("block-storage", "/snapshots", body)
+        elif self.what == "extend":
+            api.post("block-storage", f"/volumes/{volume}/action", {"os-extend": {"new_size": self.size + 1}})
+        elif self.what == "delete":
+            api.delete("block-storage", f"/volumes/{self.other}")
+        else:
+            disk = {"source_type": "image", "destination_type": "volume", "uuid": self.bench.image, "volume_size": 1,
+                    "boot_index": 0, "delete_on_termination": True}
+            body = {"name": self.name, "flavorRef": self.bench.flavor, "networks": [{"uuid": self.bench.network}],
+                    "block_device_mapping_v2": [disk]}
+            api.post("compute", "/servers", {"server": body})
+
+    def is_settled(self):
+        try:
+            volumes = self.bench.volumes().values()
+            if not all(it["status"] in RESTING for it in volumes):
+                return False
+            if not all(it["status"] == "available" for it in self.bench.snapshots()):
+                return False
+            if self.what == "delete" and self.answered and self.other in self.bench.volumes():
+                return False
+        except OSError:
+            return False
+        return super().is_settled()
+
+    def check(self):
+        assert not isinstance(self.error, http_in_netns.Fault), self.error
+        bench = self.bench
+        volumes, server = bench.volumes(), self.find()
+        volume = volumes[bench.volume]
+        if self.what in ("attach", "detach"):
+            held = bool(volume["attachments"])
+            assert held == (self.what == "attach") or not self.answered, f"an answered {self.what} was forgotten"
+        if self.what == "snapshot":
+            found = [it for it in bench.snapshots() if it["name"] == self.name]
+            assert found or not self.answered, "an answered snapshot was forgotten"
+        if self.what == "extend":
+            assert volume["size"] == self.size + 1 or (volume["size"] == self.size and not self.answered), volume
+        if self.what == "delete":
+            assert self.other not in volumes or not self.answered, "an answered delete was forgotten"
+        if self.what == "boot":
+            assert server is not None or not self.answered, "the server was lost"
+            assert server is None or (server["status"] == "ACTIVE" and server["id"] in bench.cloud.guests()), server
+            assert len(volumes) == 1 + (server is not None), "a volume without its server"
+        self.check_guest(volume)
+
+    def check_guest(self, volume):
+        """The guest has what is said of it, and the bytes are there."""
+        run = self.bench.run
+        if not volume["attachments"]:
+            assert sectors(run, "vdb") == 0, "the guest still has the disk"
+            return
+        (attachment,) = volume["attachments"]
+        device = attachment["device"]
+        wanted = volume["size"] * GIB_SECTORS
+        lib.wait_for("the guest sees the size", lambda: sectors(run, device.removeprefix("/dev/")) == wanted, 10)
+        assert self.bench.sum(device) == self.bench.bytes, "the bytes have changed"
+
+    def clean(self):
+        for snapshot in self.bench.snapshots():
+            self.api.delete("block-storage", f"/snapshots/{snapshot['id']}")
+        lib.wait_for("no snapshot is left", lambda: not self.bench.snapshots(), 60, 0.05)
+        if self.other and self.other in self.bench.volumes():
+            gone(self.api, self.other)
+        server = self.find()
+        if server:
+            self.api.delete("compute", f"/servers/{server['id']}")
+        alone = lambda: list(self.bench.volumes()) == [self.bench.volume] and self.find() is None
+        lib.wait_for("nothing of the round is left", alone, 60, 0.05)
+
+
+def test_kill_9_while_a_volume_changes(cloud):
+    seed = int(os.environ.get("NUBO_SEED", random.randrange(1 << 32)))
+    print(f"NUBO_SEED={seed}")
+    address = cloud.demo_address()
+    lib.wait_for("the demo answers", lambda: cloud.ssh(address, "true", check=False).returncode == 0, 240)
+    bench = VolumeBench(cloud)
+    for what in OPERATIONS:
+        measure(VolumeRound(bench, what, f"first-{what}"))
+    boot, _ = guest_life(cloud, address)
+    if bench.volumes()[bench.volume]["attachments"]:
+        detach(bench.api, bench.server, bench.volume)
+    baseline = cloud.kernel_view()
+    early = rounds(cloud, VolumeRound, bench, OPERATIONS, ROUNDS, bench.server, seed)
+    assert early >= ROUNDS // 2, f"seed {seed}: only {early} of {ROUNDS} kills came before the volume had settled"
+    if bench.volumes()[bench.volume]["attachments"]:
+        detach(bench.api, bench.server, bench.volume)
+    lib.wait_for(f"nothing is left over, seed {seed}", lambda: cloud.fsck() == [], 30)
+    same(cloud, baseline)
+    assert guest_life(cloud, address)[0] == boot, "the guest was rebooted"
+    gone(bench.api, bench.volume)
