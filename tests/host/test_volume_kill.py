@@ -138,18 +138,18 @@ def test_kill_9_while_a_volume_changes(cloud):
     print(f"NUBO_SEED={seed}")
     address = cloud.demo_address()
     lib.wait_for("the demo answers", lambda: cloud.ssh(address, "true", check=False).returncode == 0, 240)
+    api = http_in_netns.Api(cloud)
+    gone(api, made(api, size=1))
+    baseline = cloud.kernel_view()
     bench = VolumeBench(cloud)
     for what in OPERATIONS:
         measure(VolumeRound(bench, what, f"first-{what}"))
     boot, _ = guest_life(cloud, address)
-    if bench.volumes()[bench.volume]["attachments"]:
-        detach(bench.api, bench.server, bench.volume)
-    baseline = cloud.kernel_view()
     early = rounds(cloud, VolumeRound, bench, OPERATIONS, ROUNDS, bench.server, seed)
     assert early >= ROUNDS // 2, f"seed {seed}: only {early} of {ROUNDS} kills came before the volume had settled"
     if bench.volumes()[bench.volume]["attachments"]:
         detach(bench.api, bench.server, bench.volume)
+    gone(bench.api, bench.volume)
     lib.wait_for(f"nothing is left over, seed {seed}", lambda: cloud.fsck() == [], 30)
     same(cloud, baseline)
     assert guest_life(cloud, address)[0] == boot, "the guest was rebooted"
-    gone(bench.api, bench.volume)
