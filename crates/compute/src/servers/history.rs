@@ -260,7 +260,9 @@ fn event_name(action: &str) -> String {
     match action {
         "create" => "compute__do_build_and_run_instance".to_owned(),
         "delete" => "compute_terminate_instance".to_owned(),
-        "attach_interface" | "detach_interface" => format!("compute_{action}"),
+        "attach_interface" | "detach_interface" | "attach_volume" | "detach_volume" | "extend_volume" => {
+            format!("compute_{action}")
+        }
         "lock" | "unlock" => format!("api_{action}"),
         other => format!("compute_{other}_instance"),
     }
