@@ -67,6 +67,14 @@ def start_time(pid):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def parent(pid):
+    """None for a process that is gone."""
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
+
+
 class Real:
     """A cloud in a namespace of its own."""
 

@@ -100,8 +100,10 @@ def test_a_dead_supervisor_is_replaced_and_adopts_what_runs(cloud):
 
 
 def started(cloud, name):
-    """Pids of a part's processes, ready or not."""
-    return {pid for pid, line in real.processes().items() if f" {name} --state {cloud.state}" in line}
+    """Pids of a part's processes, ready or not. A child that it has forked and that has not become another program yet
+    looks the same, and is none."""
+    found = {pid for pid, line in real.processes().items() if f" {name} --state {cloud.state}" in line}
+    return {pid for pid in found if real.parent(pid) not in found}
 
 
 def kill_and_see_it_start(cloud, name):
