@@ -3,9 +3,12 @@
 //!
 //! Each figure has its reference measured in turns with it (A B A B …), and the median of each is quoted.
 
+mod by_hand;
+mod guest;
 mod load;
 mod real;
 mod simulated;
+mod volumes;
 
 use anyhow::Result;
 
@@ -34,11 +37,12 @@ fn main() -> Result<()> {
     }
     let nubo = std::path::PathBuf::from(std::env::var("NUBO_BIN").unwrap_or_else(|_| "target/release/nubo".into()));
     let mut rows = Vec::new();
-    if arguments.get(1).is_none_or(|word| word == "simulated") {
-        rows.extend(runtime.block_on(simulated::measure(&nubo))?);
+    let wanted = |name: &str| arguments.get(1).is_none_or(|word| word == name);
+    if wanted("simulated") || wanted("volumes") {
+        rows.extend(runtime.block_on(simulated::measure(&nubo, wanted("simulated"), wanted("volumes")))?);
     }
-    if arguments.get(1).is_none_or(|word| word == "real") {
-        rows.extend(runtime.block_on(real::measure())?);
+    if wanted("real") || wanted("volumes") || wanted("guest") {
+        rows.extend(runtime.block_on(real::measure(wanted))?);
     }
     println!("| what | measured | reference | ratio | bound | holds |\n|---|---|---|---|---|---|");
     for row in &rows {

@@ -1,7 +1,7 @@
 //! What can be measured on simulated hosts: tokens, lists, uploads, the start of control.
 
 use crate::load::{Answer, Connection, rate};
-use crate::{Row, median};
+use crate::{Row, median, volumes};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use hyper::Method;
@@ -89,7 +89,8 @@ impl Session {
     }
 }
 
-pub async fn measure(nubo: &Path) -> Result<Vec<Row>> {
+/// `services`: tokens, lists, uploads; `volumes`: what the making of a volume costs.
+pub async fn measure(nubo: &Path, services: bool, volumes: bool) -> Result<Vec<Row>> {
     let mut command = Command::new(nubo);
     command.args(["up", "--simulated-hosts", "4"]).env("NUBO_LOG", "warn").env("NUBO_LISTEN", "127.0.0.1:0");
     command.env_remove("NUBO_STATE").env_remove("NUBO_NETNS");
@@ -97,9 +98,15 @@ pub async fn measure(nubo: &Path) -> Result<Vec<Row>> {
     let words: Vec<&str> = cloud.line.split(' ').collect();
     let [_, url, clouds] = words[..] else { bail!("nubo said {:?}", cloud.line) };
     let mut admin = Session::login(url, clouds, "nubo").await?;
-    let mut rows = vec![tokens(url, &admin).await?];
-    rows.extend(details(&mut admin).await?);
-    rows.extend(uploads(&mut admin, &cloud).await?);
+    let mut rows = Vec::new();
+    if volumes {
+        rows.extend(volumes::engine_work(Session::login(url, clouds, "nubo").await?).await?);
+    }
+    if services {
+        rows.push(tokens(url, &admin).await?);
+        rows.extend(details(&mut admin).await?);
+        rows.extend(uploads(&mut admin, &cloud).await?);
+    }
     Ok(rows)
 }
 
@@ -209,7 +216,7 @@ async fn engine_work(admin: &mut Session) -> Result<Row> {
         }
         ours.push(began.elapsed().as_secs_f64() * 1e3);
         commits.push((revision(admin).await? - before) as f64);
-        theirs.push(bare.commit()?);
+        theirs.push(bare.commit(&["server", "server_secret", "port", "instance_action"])?);
         admin.send(Method::DELETE, &path, "", Bytes::new()).await?;
         // Gone before the next begins, and before anybody counts servers.
         while admin.json(Method::GET, &path, Value::Null).await.is_ok() {
@@ -228,21 +235,21 @@ async fn engine_work(admin: &mut Session) -> Result<Row> {
 }
 
 /// How many commits the store has seen.
-async fn revision(admin: &mut Session) -> Result<u64> {
+pub async fn revision(admin: &mut Session) -> Result<u64> {
     let answer = admin.send(Method::GET, "/metrics", "", Bytes::new()).await?;
     let text = String::from_utf8_lossy(&answer.body);
     let line = text.lines().find_map(|line| line.strip_prefix("nubo_store_revision "));
     Ok(line.context("no nubo_store_revision in /metrics")?.trim().parse()?)
 }
 
-/// What a commit costs alone: the rows of a server's creation by prepared statements, durable as nubo's are.
-struct BareStore {
+/// What a commit costs alone: its rows by prepared statements, durable as nubo's are.
+pub struct BareStore {
     connection: rusqlite::Connection,
     folder: std::path::PathBuf,
 }
 
 impl BareStore {
-    fn open() -> Result<BareStore> {
+    pub fn open() -> Result<BareStore> {
         let folder = std::env::temp_dir().join(format!("nubo-bench-store-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let connection = rusqlite::Connection::open(folder.join("bare.sqlite"))?;
@@ -257,8 +264,8 @@ impl BareStore {
         Ok(BareStore { connection, folder })
     }
 
-    /// Milliseconds of one commit: four documents with two index entries and their history.
-    fn commit(&self) -> Result<f64> {
+    /// Milliseconds of one commit: documents of these kinds with two index entries and their history.
+    pub fn commit(&self, kinds: &[&str]) -> Result<f64> {
         let body = vec![b'x'; 1500];
         let mut document = self.connection.prepare_cached("INSERT INTO document VALUES (?1, ?2, ?3)")?;
         let mut entry = self.connection.prepare_cached("INSERT INTO entry VALUES (?1, ?2, ?3, ?4)")?;
@@ -266,7 +273,7 @@ impl BareStore {
         let rev: i64 = self.connection.query_row("SELECT coalesce(max(rev), 0) + 1 FROM history", [], |r| r.get(0))?;
         let began = Instant::now();
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        for kind in ["server", "server_secret", "port", "instance_action"] {
+        for kind in kinds {
             let id = format!("{kind}-{rev}");
             document.execute((kind, &id, &body))?;
             for name in ["project", "host"] {
@@ -285,7 +292,7 @@ impl Drop for BareStore {
     }
 }
 
-async fn image(admin: &mut Session, name: &str, bytes: impl Into<Bytes>) -> Result<String> {
+pub async fn image(admin: &mut Session, name: &str, bytes: impl Into<Bytes>) -> Result<String> {
     let body = json!({"name": name, "disk_format": "raw", "container_format": "bare"});
     let made = admin.json(Method::POST, "/image/v2/images", body).await?;
     let id = made["id"].as_str().context("id")?.to_owned();
