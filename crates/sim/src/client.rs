@@ -37,6 +37,14 @@ impl Ask {
         Ask { service: "sim", operation: "sim:look", method, path, headers, body: Vec::new(), actor }
     }
 
+    /// What is counted of it: the operation, and which action of several.
+    pub fn names(&self) -> Vec<String> {
+        let name = format!("{} {}", self.service, self.operation);
+        let action = self.operation.ends_with(":action").then(|| serde_json::from_slice::<Value>(&self.body).ok());
+        let action = action.flatten().and_then(|body| Some(format!("{name} {}", body.as_object()?.keys().next()?)));
+        [Some(name), action].into_iter().flatten().collect()
+    }
+
     /// Asks what it would do.
     pub fn is_dry(&self) -> bool {
         self.path.contains("dry_run=")

@@ -17,6 +17,7 @@ const DRAWN: &[&str] =
 /// Kinds that only the trash has.
 const OF_TRASH: &[&str] = &[
     "trash", "trashed_guest", "guest_tombstone", "trashed_volume", "trashed_volume_snapshot", "volume_tombstone",
+    "volume_snapshot_tombstone",
 ];
 
 const UUID: usize = 36;

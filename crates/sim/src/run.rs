@@ -271,12 +271,13 @@ impl<'a> History<'a> {
     async fn call(&mut self, dice: &Dice, step: u64) -> Held {
         let asked = (0..8).find_map(|_| {
             let operation = calls::choose(dice, &self.table)?;
-            let ask = calls::ask(dice, &self.known, &self.template.actors, operation, step)?;
-            Some((operation.name(), ask))
+            calls::ask(dice, &self.known, &self.template.actors, operation, step)
         });
-        let Some((name, mut ask)) = asked else { return Ok(()) };
+        let Some(mut ask) = asked else { return Ok(()) };
         let twice = keyed::twice(dice, &mut ask, step);
-        self.tally.operations.entry(name).or_default().0 += 1;
+        for name in ask.names() {
+            self.tally.operations.entry(name).or_default().0 += 1;
+        }
         self.tally.calls += 1;
         self.world.say(format!(
             "#{step} {} {} {} {}",
@@ -325,8 +326,8 @@ impl<'a> History<'a> {
         let name = format!("{} {}", ask.service, ask.operation);
         if answer.is_ok() {
             // What the simulator asks for itself is counted where it compares.
-            if let Some(entry) = self.tally.operations.get_mut(&name) {
-                entry.1 += 1;
+            for name in ask.names() {
+                self.tally.operations.entry(name).and_modify(|(_, done)| *done += 1);
             }
             self.hear(&ask, &answer);
         }

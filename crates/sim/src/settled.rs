@@ -143,6 +143,12 @@ fn volumes(world: &World, mirror: &Mirror) -> Held {
             return no(id, "is there and still shows as on its way".into());
         }
     }
+    let known = |id: &str| mirror.get("volume_snapshot", id).or(mirror.get("trashed_volume_snapshot", id)).is_some();
+    for (id, volume) in &on_hosts {
+        if let Some(stray) = volume.snapshots.iter().find(|it| !known(&it.id)) {
+            return no(id, format!("its host has the snapshot {}, which is nobody's", stray.id));
+        }
+    }
     for (id, snapshot) in mirror.all("volume_snapshot") {
         let there = on_hosts.get(text(snapshot, "volume"));
         if !there.is_some_and(|volume| volume.snapshots.iter().any(|it| it.id.as_str() == id)) {

@@ -66,6 +66,7 @@ fn weight(operation: &Operation) -> u64 {
         ("volume", "volumes:action") => 14,
         ("volume", "volumes:delete" | "snapshots:create") => 7,
         ("volume", "snapshots:delete" | "attachments:create") => 4,
+        ("volume", "transfers:create" | "transfers:accept" | "new_transfers:create" | "new_transfers:accept") => 4,
         ("nubo", "nubo:undo") => 12,
         ("nubo", "nubo:trash" | "nubo:purge" | "nubo:undo:plan") => 3,
         ("identity", "projects:create" | "users:create") => 4,
@@ -207,7 +208,17 @@ fn path_of_attachment(g: &Gen, operation: &Operation) -> Option<String> {
     Some(format!("{below}/servers/{}/os-volume_attachments/{}", thing.value["serverId"].as_str()?, thing.id))
 }
 
+/// An offer is taken by who knows its key.
+fn path_of_offer(g: &Gen, operation: &Operation) -> Option<String> {
+    let (before, after) = operation.path.split_once("{transfer_id}").filter(|(_, after)| *after == "/accept")?;
+    let offer = volume::offer(g).filter(|_| g.chance(85))?;
+    Some(format!("{}{}{after}", before.replace("{project_id}", &g.me().project_id), offer.id))
+}
+
 fn path(g: &Gen, operation: &Operation) -> String {
+    if let Some(path) = path_of_offer(g, operation) {
+        return path;
+    }
     if let Some(path) = path_of_attachment(g, operation) {
         return path;
     }

@@ -1,6 +1,7 @@
 //! Bodies of the volume service.
 
 use super::Gen;
+use crate::known::Thing;
 use serde_json::{Value, json};
 
 pub fn body(g: &Gen, operation: &str) -> Option<Value> {
@@ -45,12 +46,21 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         "attachments:update" => json!({"attachment": {"connector": {"host": "elsewhere", "mountpoint": "/dev/vdb"}}}),
         "attachments:action" => json!({"os-complete": {}}),
         "transfers:create" => json!({"transfer": {"volume_id": g.id("volumes"), "name": g.name("transfer")}}),
-        "transfers:accept" => json!({"accept": {"auth_key": "no key that anybody knows"}}),
+        "transfers:accept" => {
+            let key = offer(g).filter(|_| g.chance(85)).map(|offer| &offer.value["auth_key"]);
+            json!({"accept": {"auth_key": key.unwrap_or(&json!("no key that anybody knows"))}})
+        }
         "quota_sets:update" => json!({"quota_set": {"volumes": 10 + g.dice.below(90)}}),
         "quota_classes:update" => json!({"quota_class_set": {"snapshots": 10 + g.dice.below(90)}}),
         "volume_services:update" => json!({"host": "sim-1@file", "binary": "cinder-volume"}),
         _ => return None,
     })
+}
+
+/// The last volume that was offered to whoever knows the key.
+pub fn offer<'a>(g: &Gen<'a>) -> Option<&'a Thing> {
+    let all = ["os-volume-transfer", "volume-transfers"].into_iter().flat_map(|class| g.known.all(class));
+    all.filter(|thing| thing.value["auth_key"].is_string()).last()
 }
 
 fn volume(g: &Gen) -> Value {
@@ -66,7 +76,8 @@ fn volume(g: &Gen) -> Value {
 }
 
 fn action(g: &Gen) -> Value {
-    match g.dice.below(15) {
+    match g.dice.below(16) {
+        15 => json!({"nubo-flatten": null}),
         0..3 => json!({"os-extend": {"new_size": 1 + g.dice.below(6)}}),
         3 => json!({"os-reserve": null}),
         4 => json!({"os-unreserve": null}),
