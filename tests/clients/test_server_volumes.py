@@ -1,8 +1,8 @@
 """Servers and their volumes, with the commands that a user types."""
 
+import json
 import time
 import uuid
-
 
 import pytest
 
@@ -57,3 +57,36 @@ def test_a_server_boots_from_a_volume(sim, made):
     sim.run("server", "delete", server, cloud="demo")
     wait(sim, ["volume"], volume["Volume ID"], "available")
     sim.run("volume", "delete", volume["Volume ID"], cloud="demo")
+
+
+def test_an_image_of_a_server_that_boots_from_a_volume_names_snapshots(sim, made):
+    tag = uuid.uuid4().hex[:8]
+    server, image, copy = f"srv-{tag}", f"img-{tag}", f"copy-{tag}"
+    sim.run("server", "create", server, *made, "--boot-from-volume", 1, "--block-device",
+            "source_type=blank,destination_type=volume,volume_size=2,boot_index=-1,delete_on_termination=true,tag=data",
+            cloud="demo")
+    wait(sim, ["server"], server, "ACTIVE")
+    old = {row["Volume ID"] for row in sim.json("server", "volume", "list", server, cloud="demo")}
+    assert len(old) == 2
+    sim.run("server", "image", "create", server, "--name", image, "--wait", cloud="demo")
+    shown = sim.json("image", "show", image, cloud="demo")
+    mapping = json.loads(shown["properties"]["block_device_mapping"])
+    assert shown["status"] == "active" and shown["size"] == 0
+    assert [(it["boot_index"], it["volume_size"], it.get("tag")) for it in mapping] == [(0, 1, None), (None, 2, "data")]
+    for snapshot in mapping:
+        assert wait(sim, ["volume", "snapshot"], snapshot["snapshot_id"], "available")["name"] == f"snapshot for {image}"
+    # A volume cannot be made of it, a server can.
+    refused = sim.run("volume", "create", f"none-{tag}", "--image", image, "--size", 3, cloud="demo", check=False)
+    assert refused.returncode != 0 and "no bytes" in refused.stderr, refused.stderr
+    sim.run("server", "create", copy, "--image", image, *made[2:], cloud="demo")
+    wait(sim, ["server"], copy, "ACTIVE")
+    rows = sim.json("server", "volume", "list", copy, cloud="demo")
+    new = {row["Volume ID"]: row["Device"] for row in rows}
+    assert sorted(new.values()) == ["/dev/vda", "/dev/vdb"] and not old & set(new)
+    sources = {sim.json("volume", "show", volume, cloud="demo")["snapshot_id"] for volume in new}
+    assert sources == {it["snapshot_id"] for it in mapping}
+    for name in (copy, server):
+        sim.run("server", "delete", name, "--wait", cloud="demo")
+    sim.run("image", "delete", image, cloud="demo")
+    for snapshot in mapping:
+        sim.run("volume", "snapshot", "delete", snapshot["snapshot_id"], cloud="demo")

@@ -1,5 +1,6 @@
 """Volumes of real guests: plugged in and out while they run, larger meanwhile, copied, and booted from."""
 
+import json
 import uuid
 
 import http_in_netns
@@ -95,37 +96,70 @@ def test_a_volume_goes_in_and_out_of_a_running_guest(cloud):
     lib.wait_for("nothing is left", lambda: cloud.fsck() == [], 30)
 
 
-def test_a_server_boots_from_a_volume_that_outlives_it(cloud):
-    api = http_in_netns.Api(cloud)
-    (flavor,) = [it["id"] for it in api.get("compute", "/flavors")["flavors"] if it["name"] == "m1.tiny"]
+def booted(cloud, api, **body):
+    """A server of this kind that answers by SSH; its id, what runs a command in it, and what takes it away again."""
+    flavor = next(it["id"] for it in api.get("compute", "/flavors")["flavors"] if it["name"] == "m1.tiny")
     network = api.get("network", "/v2.0/networks?name=demo-net")["networks"][0]["id"]
     public = api.get("network", "/v2.0/networks?name=public")["networks"][0]["id"]
+    server = {"name": f"boots-{uuid.uuid4().hex[:6]}", "flavorRef": flavor, "key_name": "demo",
+              "networks": [{"uuid": network}], **body}
+    server = api.post("compute", "/servers", {"server": server})["server"]["id"]
+    wait_status(api, server, "ACTIVE")
+    (port,) = api.get("network", f"/v2.0/ports?device_id={server}")["ports"]
+    floating = {"floatingip": {"floating_network_id": public, "port_id": port["id"]}}
+    floating = api.post("network", "/v2.0/floatingips", floating)["floatingip"]
+    address = floating["floating_ip_address"]
+    lib.wait_for("the server answers", lambda: cloud.ssh(address, "true", check=False).returncode == 0, 240)
+
+    def away():
+        api.delete("network", f"/v2.0/floatingips/{floating['id']}")
+        remove(api, server)
+
+    return server, at(cloud, address), away
+
+
+def volumes_of(api, server):
+    return [it["volumeId"] for it in api.get("compute", f"/servers/{server}/os-volume_attachments")["volumeAttachments"]]
+
+
+def test_a_server_boots_from_a_volume_that_outlives_it(cloud):
+    api, word = http_in_netns.Api(cloud), uuid.uuid4().hex
     image = api.get("image", "/v2/images?name=tiny")["images"][0]["id"]
     disk = {"source_type": "image", "destination_type": "volume", "uuid": image, "volume_size": 1, "boot_index": 0,
             "delete_on_termination": False}
-    volume, word = None, uuid.uuid4().hex
-    for turn in range(2):
-        body = {"name": f"boots-{word[:6]}-{turn}", "flavorRef": flavor, "key_name": "demo", "networks": [{"uuid": network}],
-                "block_device_mapping_v2": [disk]}
-        server = api.post("compute", "/servers", {"server": body})["server"]["id"]
-        wait_status(api, server, "ACTIVE")
-        (attached,) = api.get("compute", f"/servers/{server}/os-volume_attachments")["volumeAttachments"]
-        volume = attached["volumeId"]
-        (port,) = api.get("network", f"/v2.0/ports?device_id={server}")["ports"]
-        floating = {"floatingip": {"floating_network_id": public, "port_id": port["id"]}}
-        floating = api.post("network", "/v2.0/floatingips", floating)["floatingip"]
-        address = floating["floating_ip_address"]
-        lib.wait_for("the server answers", lambda: cloud.ssh(address, "true", check=False).returncode == 0, 240)
-        if turn == 0:
-            cloud.ssh(address, f"echo {word} | sudo tee /mnt/kept && sync")
-            disk = {"source_type": "volume", "destination_type": "volume", "uuid": volume, "boot_index": 0,
-                    "delete_on_termination": True}
-        else:
-            assert cloud.ssh(address, "sudo cat /mnt/kept").stdout.strip() == word
-        api.delete("network", f"/v2.0/floatingips/{floating['id']}")
-        remove(api, server)
-        if turn == 0:
-            wait_volume(api, volume, "available")
-    away = lambda: volume not in [it["id"] for it in api.get("block-storage", "/volumes")["volumes"]]
-    lib.wait_for("the volume went with its server", away, 60, 0.2)
+    server, run, away = booted(cloud, api, block_device_mapping_v2=[disk])
+    (volume,) = volumes_of(api, server)
+    run(f"echo {word} | sudo tee /mnt/kept && sync")
+
+    # It is made to stand on nothing but itself while it runs.
+    layers = lambda: sorted(it.name for it in (cloud.state / "hosts/volumes" / volume).iterdir() if it.suffix in (".qcow2", ".raw"))
+    assert len(layers()) == 2, layers()
+    api.post("block-storage", f"/volumes/{volume}/action", {"nubo-flatten": None})
+    lib.wait_for("the volume stands alone", lambda: len(layers()) == 1, 120, 0.5)
+
+    # An image of it names a snapshot; a server from that image begins with what was written.
+    made_image = api.post("compute", f"/servers/{server}/action", {"createImage": {"name": "kept"}})["image_id"]
+    (mapping,) = json.loads(api.get("image", f"/v2/images/{made_image}")["block_device_mapping"])
+    snapshot = mapping["snapshot_id"]
+    ready = lambda: api.get("block-storage", f"/snapshots/{snapshot}")["snapshot"]["status"] == "available"
+    lib.wait_for("the snapshot is there", ready, 60, 0.2)
+    other, run_other, away_other = booted(cloud, api, imageRef=made_image)
+    assert run_other("sudo cat /mnt/kept") == word
+    (copy,) = volumes_of(api, other)
+    assert copy != volume
+    away_other()
+    wait_volume(api, copy, "available")
+    gone(api, copy)
+    api.delete("image", f"/v2/images/{made_image}")
+    api.delete("block-storage", f"/snapshots/{snapshot}")
+    away()
+    wait_volume(api, volume, "available")
+
+    disk = {"source_type": "volume", "destination_type": "volume", "uuid": volume, "boot_index": 0,
+            "delete_on_termination": True}
+    server, run, away = booted(cloud, api, block_device_mapping_v2=[disk])
+    assert run("sudo cat /mnt/kept") == word
+    away()
+    left = lambda: volume not in [it["id"] for it in api.get("block-storage", "/volumes")["volumes"]]
+    lib.wait_for("the volume went with its server", left, 60, 0.2)
     lib.wait_for("nothing is left", lambda: cloud.fsck() == [], 30)

@@ -97,6 +97,9 @@ pub struct VolumeObserved {
     /// The volumes with which it shares content, copy-on-write, and which are still there.
     #[serde(default)]
     pub depends_on: Vec<VolumeId>,
+    /// It stands on an image, or on what was another volume's, copy-on-write.
+    #[serde(default)]
+    pub shares: bool,
     /// The host could not do what the spec asks.
     #[serde(default)]
     pub fault: Option<AgentFault>,

@@ -33,6 +33,10 @@ pub trait Images: Send + Sync {
     fn reserve(&self, _tx: &mut Tx, _new: &NewSnapshot) -> Result<()> {
         Err(Fault::new(base::FaultKind::NotImplemented, "Images cannot be made from servers here."))
     }
+    /// Makes an image that is active without bytes: its properties name the snapshots that a server begins with.
+    fn register(&self, _tx: &mut Tx, _new: &NewSnapshot) -> Result<()> {
+        Err(Fault::new(base::FaultKind::NotImplemented, "Images cannot be made from servers here."))
+    }
     /// Removes an image whose bytes have not come; one that is whole, or gone, stays as it is.
     fn discard(&self, _tx: &mut Tx, _id: &ImageId) -> Result<()> {
         Ok(())

@@ -7,7 +7,7 @@ use crate::Caller;
 use agent_api::{DiskBus, GuestVolumeObserved};
 use base::{AttachmentId, Fault, FaultKind, HostName, ImageId, Result, ServerId, VolumeId, VolumeSnapshotId};
 use model::volume::Stage;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Change, Reader, Tx};
 
@@ -74,6 +74,16 @@ impl ServerVolume {
     }
 }
 
+/// A snapshot of a server's volume, and what the volume was to the server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeKept {
+    pub snapshot: VolumeSnapshotId,
+    pub size_gib: u64,
+    pub of: ServerVolume,
+    /// What its image said of a volume to boot from.
+    pub image_metadata: BTreeMap<String, String>,
+}
+
 pub trait Volumes: Send + Sync {
     /// Gives a server volumes: makes those that are asked for, and takes over those that are there.
     ///
@@ -96,6 +106,17 @@ pub trait Volumes: Send + Sync {
     /// The server is gone: its volumes are free, or go with it, as was asked for. `resting`: its guest is still on its
     /// host, and has let go of them by this generation.
     fn let_go(&self, tx: &mut Tx, server: &ServerId, resting: Option<u64>) -> Result<()>;
+    /// Keeps all volumes of a server as they are, crash-consistent each for itself.
+    ///
+    /// # Errors
+    /// Conflict where one is on its way in or out, Forbidden, Quota.
+    fn keep_as_they_are(
+        &self,
+        tx: &mut Tx,
+        caller: &Arc<Caller>,
+        server: &ServerId,
+        name: &str,
+    ) -> Result<Vec<VolumeKept>>;
     /// What a host says of the volumes of a guest.
     fn guest_seen(
         &self,
@@ -138,6 +159,9 @@ impl Volumes for NoVolumes {
     }
     fn let_go(&self, _: &mut Tx, _: &ServerId, _: Option<u64>) -> Result<()> {
         Ok(())
+    }
+    fn keep_as_they_are(&self, _: &mut Tx, _: &Arc<Caller>, _: &ServerId, _: &str) -> Result<Vec<VolumeKept>> {
+        Ok(Vec::new())
     }
     fn guest_seen(&self, _: &mut Tx, _: &ServerId, _: u64, _: &[GuestVolumeObserved]) -> Result<()> {
         Ok(())

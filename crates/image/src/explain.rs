@@ -36,7 +36,7 @@ impl Explain for Service {
                 Some(why) => format!("It cannot be booted: {why}"),
                 None => "Its bytes are there and were accepted.".to_owned(),
             },
-            (Status::Active, None) => "It is active without bytes.".to_owned(),
+            (Status::Active, None) => "It has no bytes: it names the snapshots of volumes that a server begins with.".to_owned(),
         };
         // An upload lives while its process holds its file; one that died, or is late, is put back to queued.
         let of_job = job.map(|job| job.waiting("the host of its server to hand over the disk"));

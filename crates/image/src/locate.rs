@@ -21,31 +21,11 @@ impl Images for Service {
     }
 
     fn reserve(&self, tx: &mut Tx, new: &NewSnapshot) -> Result<()> {
-        let image = Image {
-            id: new.id.clone(),
-            owner: Some(new.project.clone()),
-            name: Some(new.name.clone()),
-            status: Status::Queued,
-            visibility: Visibility::Private,
-            protected: false,
-            hidden: false,
-            container_format: Some("bare".to_owned()),
-            disk_format: Some("qcow2".to_owned()),
-            min_disk_gib: new.min_disk_gib,
-            min_ram_mib: new.min_ram_mib,
-            tags: BTreeSet::new(),
-            properties: new.properties.clone(),
-            contents: None,
-            staged: None,
-            transfer: None,
-            transfer_since: None,
-            failed: None,
-            awaits: Some(new.server.clone()),
-        };
-        crate::images::within_limits(&image)?;
-        quota::charge(tx, &self.options.quota, &image, 1)?;
-        tx.create(&image)?;
-        Ok(())
+        self.make(tx, Image { awaits: Some(new.server.clone()), ..of_server(new, Status::Queued) })
+    }
+
+    fn register(&self, tx: &mut Tx, new: &NewSnapshot) -> Result<()> {
+        self.make(tx, of_server(new, Status::Active))
     }
 
     fn discard(&self, tx: &mut Tx, id: &ImageId) -> Result<()> {
@@ -56,6 +36,39 @@ impl Images for Service {
         quota::charge(tx, &self.options.quota, &image, -1)?;
         tx.delete::<Image>(id)?;
         Ok(())
+    }
+}
+
+impl Service {
+    fn make(&self, tx: &mut Tx, image: Image) -> Result<()> {
+        crate::images::within_limits(&image)?;
+        quota::charge(tx, &self.options.quota, &image, 1)?;
+        tx.create(&image)?;
+        Ok(())
+    }
+}
+
+fn of_server(new: &NewSnapshot, status: Status) -> Image {
+    Image {
+        id: new.id.clone(),
+        owner: Some(new.project.clone()),
+        name: Some(new.name.clone()),
+        status,
+        visibility: Visibility::Private,
+        protected: false,
+        hidden: false,
+        container_format: Some("bare".to_owned()),
+        disk_format: Some("qcow2".to_owned()),
+        min_disk_gib: new.min_disk_gib,
+        min_ram_mib: new.min_ram_mib,
+        tags: BTreeSet::new(),
+        properties: new.properties.clone(),
+        contents: None,
+        staged: None,
+        transfer: None,
+        transfer_since: None,
+        failed: None,
+        awaits: None,
     }
 }
 

@@ -13,12 +13,13 @@ pub struct Volume {
     /// With the size that the volume had.
     snapshots: BTreeMap<VolumeSnapshotId, u64>,
     parent: Option<VolumeId>,
+    shares: bool,
     gone: bool,
 }
 
 impl Volume {
     pub fn new(spec: VolumeSpec) -> Volume {
-        Volume { spec, reached: 0, size_gib: 0, snapshots: BTreeMap::new(), parent: None, gone: false }
+        Volume { spec, reached: 0, size_gib: 0, snapshots: BTreeMap::new(), parent: None, shares: false, gone: false }
     }
 
     pub fn has_work(&self) -> bool {
@@ -34,16 +35,17 @@ impl Volume {
         if self.spec.desired == Desired::Absent {
             (self.gone, self.size_gib) = (true, 0);
             self.snapshots.clear();
-            self.parent = None;
+            (self.parent, self.shares) = (None, false);
         } else {
             if self.reached == 0 || self.gone {
+                self.shares = self.spec.source != VolumeSource::Blank;
                 self.parent = match &self.spec.source {
                     VolumeSource::Snapshot { volume, .. } | VolumeSource::Volume { volume } => Some(volume.clone()),
                     VolumeSource::Blank | VolumeSource::Image(_) => None,
                 };
             }
             if self.spec.flatten {
-                self.parent = None;
+                (self.parent, self.shares) = (None, false);
             }
             self.gone = false;
             let before = if self.size_gib == 0 { self.spec.size_gib } else { self.size_gib };
@@ -75,6 +77,7 @@ impl Volume {
             used_bytes: 0,
             snapshots: snapshots.map(|(id, gib)| SnapshotObserved { id: id.clone(), size_bytes: gib << 30 }).collect(),
             depends_on: self.parent.iter().filter(|parent| there(parent)).cloned().collect(),
+            shares: self.shares,
             fault: None,
             attempts: 0,
         }

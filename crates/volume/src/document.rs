@@ -183,6 +183,9 @@ pub struct VolumeObserved {
     pub snapshots: BTreeSet<VolumeSnapshotId>,
     /// The volumes on whose bytes it lies.
     pub depends_on: BTreeSet<VolumeId>,
+    /// It stands on an image, or on what was another volume's.
+    #[serde(default)]
+    pub shares: bool,
     pub fault: Option<Why>,
     pub gave_up: bool,
     pub attempts: u32,
@@ -311,6 +314,28 @@ impl Document for VolumeTombstone {
     }
     fn keys(&self, keys: &mut Keys) {
         keys.index("host", self.host.as_str());
+    }
+}
+
+/// A snapshot that must go from the host of its volume. Without such a word no host is told to forget one: the store may
+/// be an older copy than the snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotTombstone {
+    pub id: VolumeSnapshotId,
+    pub volume: VolumeId,
+    /// The volume's, from which on it is gone.
+    pub generation: u64,
+}
+
+impl Document for SnapshotTombstone {
+    const KIND: &'static str = "volume_snapshot_tombstone";
+    const TRASH: bool = false;
+    const UNDO: bool = false;
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn keys(&self, keys: &mut Keys) {
+        keys.index("volume", self.volume.as_str());
     }
 }
 

@@ -56,10 +56,13 @@ impl Volumes {
                 false => why.message.clone(),
             }),
         });
+        let flattening = volume.flatten && observed.is_some_and(|seen| seen.shares);
         let waiting = waiting.or(moving);
         let mut found = Explanation { kind: "volume", id: id.to_owned(), state, why, waiting, ..Explanation::default() };
         found.details.insert("used_bytes".into(), json!(observed.map(|seen| seen.used_bytes)));
         found.details.insert("depends_on".into(), json!(observed.map(|seen| &seen.depends_on)));
+        found.details.insert("shares".into(), json!(observed.map(|seen| seen.shares)));
+        found.details.insert("flattening".into(), json!(flattening));
         if asking.admin {
             found.details.insert("host".into(), json!(volume.host));
             found.details.insert("hosts".into(), json!(volume.unplaceable.as_ref().map(|why| &why.details)));

@@ -29,7 +29,8 @@ mod versions;
 mod volumes;
 
 pub use document::{
-    Attachment, Origin, Pool, Snapshot, TrashedSnapshot, TrashedVolume, Volume, VolumeObserved, VolumeTombstone,
+    Attachment, Origin, Pool, Snapshot, SnapshotTombstone, TrashedSnapshot, TrashedVolume, Volume, VolumeObserved,
+    VolumeTombstone,
 };
 pub use policy::RULES;
 pub use types::VolumeType;
@@ -85,6 +86,7 @@ pub fn kinds() -> Vec<store::Kind> {
         Kind::of::<VolumeObserved>(),
         Kind::of::<TrashedVolume>(),
         Kind::of::<VolumeTombstone>(),
+        Kind::of::<SnapshotTombstone>(),
         Kind::of::<Snapshot>(),
         Kind::of::<TrashedSnapshot>(),
         Kind::of::<Attachment>(),

@@ -1,9 +1,11 @@
 //! Taking over what hosts say: pools at the start of a session, volumes whenever they change.
 
-use crate::document::{Pool, Snapshot, TrashedVolume, Volume, VolumeObserved, VolumeTombstone, Why};
+use crate::document::{
+    Pool, Snapshot, SnapshotTombstone, TrashedVolume, Volume, VolumeObserved, VolumeTombstone, Why,
+};
 use crate::{Volumes, messages, sight, trash};
 use agent_api::{HostInventory, Report, VolumeState};
-use base::{Result, VolumeId};
+use base::{Result, VolumeId, VolumeSnapshotId};
 use model::volume::Verb;
 use std::collections::BTreeSet;
 use store::{Query, Stored, Tx};
@@ -88,9 +90,8 @@ impl Volumes {
             messages::say(tx, &doc.project_id, "VOLUME", &doc.id, messages::Event::HostGaveUp, &why)?;
         }
         tx.put(&seen)?;
-        // A snapshot that only the host has is told to go: by the volume's own document the host is asked anew.
         tx.update(&doc)?;
-        settle_snapshots(tx, &doc, &seen)
+        settle_snapshots(tx, &doc, &seen, before.as_ref())
     }
 }
 
@@ -120,6 +121,7 @@ fn observation(before: Option<VolumeObserved>, volume: &Volume, said: &agent_api
         used_bytes,
         snapshots: said.snapshots.iter().map(|snapshot| snapshot.id.clone()).collect(),
         depends_on: said.depends_on.iter().cloned().collect(),
+        shares: said.shares,
         gave_up: said.fault.as_ref().is_some_and(|fault| !fault.retried),
         fault,
         attempts: said.attempts,
@@ -127,9 +129,23 @@ fn observation(before: Option<VolumeObserved>, volume: &Volume, said: &agent_api
     }
 }
 
-/// Ends the waiting of snapshots that are there.
-fn settle_snapshots(tx: &mut Tx, volume: &Volume, seen: &VolumeObserved) -> Result<()> {
-    for snapshot in tx.list::<Snapshot>(Query::index("volume", volume.id.as_str()))? {
+/// Ends the waiting of snapshots that are there, and of those that are gone. One that nobody knows is left alone, as a
+/// volume is that nobody knows.
+fn settle_snapshots(
+    tx: &mut Tx,
+    volume: &Volume,
+    seen: &VolumeObserved,
+    before: Option<&VolumeObserved>,
+) -> Result<()> {
+    let snapshots = tx.list::<Snapshot>(Query::index("volume", volume.id.as_str()))?;
+    let mut known: BTreeSet<VolumeSnapshotId> = snapshots.iter().map(|it| it.id.clone()).collect();
+    known.extend(bury_snapshots(tx, seen)?);
+    known.extend(sight::resting(tx, &volume.id)?.into_iter().map(|resting| resting.doc.snapshot.id));
+    let new = |id: &&VolumeSnapshotId| before.is_none_or(|before| !before.snapshots.contains(*id));
+    for id in seen.snapshots.difference(&known).filter(new) {
+        tracing::warn!(volume = %volume.id, snapshot = %id, "a snapshot that the store does not know is left alone");
+    }
+    for snapshot in snapshots {
         if seen.snapshots.contains(&snapshot.id) && (snapshot.passing_since.is_some() || snapshot.overdue) {
             tx.update(&Snapshot { passing_since: None, overdue: false, ..snapshot.doc })?;
         }
@@ -137,13 +153,25 @@ fn settle_snapshots(tx: &mut Tx, volume: &Volume, seen: &VolumeObserved) -> Resu
     Ok(())
 }
 
+/// Takes away the tombstones of snapshots that are gone; all that there were.
+fn bury_snapshots(tx: &mut Tx, seen: &VolumeObserved) -> Result<Vec<VolumeSnapshotId>> {
+    let tombstones = tx.list::<SnapshotTombstone>(Query::index("volume", seen.id.as_str()))?;
+    for tombstone in &tombstones {
+        if seen.generation >= tombstone.generation && !seen.snapshots.contains(&tombstone.id) {
+            tx.delete::<SnapshotTombstone>(&tombstone.id)?;
+        }
+    }
+    Ok(tombstones.into_iter().map(|tombstone| tombstone.doc.id).collect())
+}
+
 fn resting(tx: &mut Tx, trashed: TrashedVolume, said: &agent_api::VolumeObserved) -> Result<()> {
     if said.state == VolumeState::Absent {
         return Ok(());
     }
     let before = tx.get::<VolumeObserved>(&said.id)?.map(|seen| seen.doc);
-    tx.put(&observation(before, &trashed.volume, said))?;
-    Ok(())
+    let seen = observation(before, &trashed.volume, said);
+    tx.put(&seen)?;
+    bury_snapshots(tx, &seen).map(drop)
 }
 
 /// What a whole report leaves out is not there.

@@ -25,6 +25,7 @@ rules! {
     "volume:force_delete": ADMIN, "Delete a volume in any state.";
     "volume:retype": MEMBER, "Change the type of a volume.";
     "volume:extend": MEMBER, "Extend a volume.";
+    "volume:flatten": MEMBER, "Make a volume stand on nothing but itself.";
     "volume:extend_attached_volume": MEMBER, "Extend a volume in use.";
     "volume:get_volume_metadata": READER, "Show a volume's metadata.";
     "volume:create_volume_metadata": MEMBER, "Add to a volume's metadata.";

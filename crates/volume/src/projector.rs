@@ -1,11 +1,13 @@
 //! Volumes as the hosts that keep them are told.
 
-use crate::document::{Origin, Snapshot, TrashedVolume, Volume, VolumeObserved, VolumeTombstone};
+use crate::document::{
+    Origin, Snapshot, SnapshotTombstone, TrashedVolume, Volume, VolumeObserved, VolumeTombstone,
+};
 use crate::{Volumes, sight};
 use agent_api::{Desired, ImageSource, SnapshotSpec, ViewKind, ViewObject, VolumeSource, VolumeSpec};
 use base::{HostName, Result, VolumeSnapshotId};
 use contract::{Projector, Touched};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use store::{Change, Document, Query, Reader};
 
 impl Projector for Volumes {
@@ -84,16 +86,15 @@ fn absent(tombstone: &VolumeTombstone) -> VolumeSpec {
     }
 }
 
-/// A snapshot in the trash is there, too. One that only the host knows of must go.
+/// A snapshot in the trash is there, too. One that only the host knows of is left alone: the store may be an older copy.
 fn spec(reader: &mut Reader, volume: &Volume) -> Result<VolumeSpec> {
     let living = reader.list::<Snapshot>(Query::index("volume", volume.id.as_str()))?;
     let mut present: Vec<VolumeSnapshotId> = living.into_iter().map(|snapshot| snapshot.doc.id).collect();
     present.extend(sight::resting(reader, &volume.id)?.into_iter().map(|resting| resting.doc.snapshot.id));
-    let known: BTreeSet<&VolumeSnapshotId> = present.iter().collect();
-    let seen = reader.get::<VolumeObserved>(&volume.id)?.map(|seen| seen.doc).unwrap_or_default();
-    let made = seen.made;
-    let stray: Vec<VolumeSnapshotId> = seen.snapshots.into_iter().filter(|id| !known.contains(id)).collect();
-    let snapshots = present.iter().map(|id| (id, Desired::Present)).chain(stray.iter().map(|id| (id, Desired::Absent)));
+    let made = reader.get::<VolumeObserved>(&volume.id)?.is_some_and(|seen| seen.doc.made);
+    let gone = reader.list::<SnapshotTombstone>(Query::index("volume", volume.id.as_str()))?;
+    let snapshots = present.iter().map(|id| (id, Desired::Present));
+    let snapshots = snapshots.chain(gone.iter().map(|gone| (&gone.doc.id, Desired::Absent)));
     Ok(VolumeSpec {
         id: volume.id.clone(),
         generation: volume.generation,

@@ -10,12 +10,14 @@
 
 use crate::document::{Attachment, By, Leaving, Pool, Snapshot, Volume};
 use crate::volumes::{self, Wanted, invalid};
+use crate::snapshots::{self, Said};
 use crate::{Ask, Volumes, messages, place, sight, trash};
 use agent_api::{AttachmentState, DiskBus, GuestVolumeObserved};
 use base::{AttachmentId, Fault, HostName, Result, ServerId, VolumeId};
-use contract::{ForServer, ServerVolume, VolumeFrom, WantedVolume};
+use contract::{Caller, ForServer, ServerVolume, VolumeFrom, VolumeKept, WantedVolume};
 use model::volume::Stage;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use store::{Change, Document, Query, Reader, Stored, Tx};
 
 /// The slots that a guest has for disks: `vda` to `vdo`.
@@ -317,6 +319,34 @@ impl contract::Volumes for Volumes {
             }
         }
         Ok(())
+    }
+
+    fn keep_as_they_are(
+        &self,
+        tx: &mut Tx,
+        caller: &Arc<Caller>,
+        server: &ServerId,
+        name: &str,
+    ) -> Result<Vec<VolumeKept>> {
+        let ask = Ask::inside(self, caller, "volume:create_snapshot", tx.now());
+        let mut kept = Vec::new();
+        for attachment in of(tx, server)? {
+            let Some(volume) = tx.get::<Volume>(&attachment.volume)? else { continue };
+            ask.allow(&volume.project_id, || Fault::not_found(format!("Volume {} could not be found.", volume.id)))?;
+            let status = sight::status_of(tx, &volume)?;
+            if status != "in-use" {
+                return Err(Fault::conflict(format!(
+                    "Volume {} of server {server} is {status}: wait until it is in-use.",
+                    volume.id
+                )));
+            }
+            let of = shown(&attachment, Some(&volume));
+            let said = Said { name: Some(format!("snapshot for {name}")), ..Said::default() };
+            let (size_gib, image_metadata) = (volume.size_gib, volume.image_metadata.clone());
+            let snapshot = snapshots::keep(tx, &ask, volume.doc, said)?.id;
+            kept.push(VolumeKept { snapshot, size_gib, of, image_metadata });
+        }
+        Ok(kept)
     }
 
     fn guest_seen(

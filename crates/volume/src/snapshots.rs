@@ -3,7 +3,7 @@
 //! The host makes one when the volume's specification names it, crash-consistent where a guest writes; it is there
 //! once the host says so.
 
-use crate::document::{Snapshot, VolumeObserved};
+use crate::document::{Snapshot, Volume, VolumeObserved};
 use crate::listing::Listing;
 use crate::volumes;
 use crate::{Ask, Volumes, metadata, quota, sight, table, trash};
@@ -13,7 +13,7 @@ use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use store::{Query, Reader, Stored};
+use store::{Query, Reader, Stored, Tx};
 
 /// The most snapshots of a volume: each is a layer that a read may have to go through.
 const MOST: usize = 128;
@@ -149,35 +149,49 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
             if !(status == "available" || force && status == "in-use") {
                 return Err(volumes::invalid(format!("Volume {volume} status must be available, but current status is: {status}.")));
             }
-            if tx.count::<Snapshot>(Query::index("volume", found.id.as_str()))? >= MOST {
-                return Err(Fault::too_large(format!("A volume has at most {MOST} snapshots.")));
-            }
-            let mut doc = found.doc;
-            doc.touch();
-            let snapshot = Snapshot {
-                id: VolumeSnapshotId::new(tx.uuid()),
-                project_id: doc.project_id.clone(),
-                user_id: ask.caller.user_id(),
-                volume: doc.id.clone(),
-                volume_type: doc.volume_type.clone(),
-                name: name.clone(),
-                description: description.clone(),
-                size_gib: doc.size_gib,
-                metadata: metadata.clone(),
-                generation: doc.generation,
-                passing_since: Some(tx.now()),
-                overdue: false,
-                forced: None,
-                progress: None,
-            };
-            quota::charge_snapshot(tx, &snapshot)?;
-            tx.create(&snapshot)?;
-            tx.update(&doc)?;
+            let said = Said { name: name.clone(), description: description.clone(), metadata: metadata.clone() };
+            let snapshot = keep(tx, ask, found.doc, said)?;
             let snapshot = tx.need::<Snapshot>(&snapshot.id)?;
             seen(tx, snapshot)
         })
         .await?;
     ask.reply(202, &json!({"snapshot": view(&ask, &snapshot, observed.as_ref(), false)}))
+}
+
+/// What is said of a new snapshot.
+#[derive(Default)]
+pub struct Said {
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// The volume's host is asked to keep it as it is.
+pub fn keep(tx: &mut Tx, ask: &Ask, mut volume: Volume, said: Said) -> Result<Snapshot> {
+    if tx.count::<Snapshot>(Query::index("volume", volume.id.as_str()))? >= MOST {
+        return Err(Fault::too_large(format!("A volume has at most {MOST} snapshots.")));
+    }
+    volume.touch();
+    let snapshot = Snapshot {
+        id: VolumeSnapshotId::new(tx.uuid()),
+        project_id: volume.project_id.clone(),
+        user_id: ask.caller.user_id(),
+        volume: volume.id.clone(),
+        volume_type: volume.volume_type.clone(),
+        name: said.name,
+        description: said.description,
+        size_gib: volume.size_gib,
+        metadata: said.metadata,
+        generation: volume.generation,
+        passing_since: Some(tx.now()),
+        overdue: false,
+        forced: None,
+        progress: None,
+    };
+    quota::charge_snapshot(tx, &snapshot)?;
+    tx.create(&snapshot)?;
+    tx.update(&volume)?;
+    Ok(snapshot)
 }
 
 fn volumes_names(fields: &mut Fields<'_>) -> Result<(Option<String>, Option<String>)> {

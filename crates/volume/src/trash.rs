@@ -1,11 +1,12 @@
 //! Deleted volumes and snapshots: what stays on a host until the trash is emptied, and how it goes.
 
 use crate::document::{
-    Attachment, By, Leaving, Snapshot, TrashedSnapshot, TrashedVolume, Volume, VolumeObserved, VolumeTombstone,
+    Attachment, By, Leaving, Snapshot, SnapshotTombstone, TrashedSnapshot, TrashedVolume, Volume, VolumeObserved,
+    VolumeTombstone,
 };
 use crate::place::{ROOM, scope};
 use crate::{Volumes, quota};
-use base::{Fault, Result, VolumeId};
+use base::{Fault, Result, VolumeId, VolumeSnapshotId};
 use store::{Held, Query, Reader, Stored, Tx};
 
 /// Takes a volume out of the cloud with its snapshots, and leaves its bytes on its host while the trash keeps it.
@@ -39,8 +40,20 @@ pub fn lay_snapshot(tx: &mut Tx, snapshot: Stored<Snapshot>, alone: bool) -> Res
     if tx.has_trash() {
         tx.create(&TrashedSnapshot { snapshot: snapshot.doc, deleted: tx.now() })?;
     } else if alone {
-        tx.modify::<Volume>(&volume, Volume::touch)?;
+        forget(tx, &volume, &snapshot.doc.id)?;
     }
+    Ok(())
+}
+
+/// The host of its volume is asked to forget a snapshot.
+fn forget(tx: &mut Tx, volume: &VolumeId, snapshot: &VolumeSnapshotId) -> Result<()> {
+    let Some(mut doc) = tx.get::<Volume>(volume)?.map(|volume| volume.doc) else { return Ok(()) };
+    doc.touch();
+    if doc.host.is_some() {
+        let (id, volume, generation) = (snapshot.clone(), doc.id.clone(), doc.generation);
+        tx.put(&SnapshotTombstone { id, volume, generation })?;
+    }
+    tx.update(&doc)?;
     Ok(())
 }
 
@@ -49,6 +62,9 @@ pub fn send_away(tx: &mut Tx, trashed: &TrashedVolume) -> Result<()> {
     let volume = &trashed.volume;
     for resting in tx.list::<TrashedSnapshot>(Query::index("volume", volume.id.as_str()))? {
         tx.delete::<TrashedSnapshot>(&resting.doc.snapshot.id)?;
+    }
+    for tombstone in tx.list::<SnapshotTombstone>(Query::index("volume", volume.id.as_str()))? {
+        tx.delete::<SnapshotTombstone>(&tombstone.doc.id)?;
     }
     if tx.get::<VolumeObserved>(&volume.id)?.is_some() {
         tx.delete::<VolumeObserved>(&volume.id)?;
@@ -101,10 +117,7 @@ pub fn purge_snapshot(tx: &mut Tx, id: &str) -> Result<()> {
         return Ok(());
     }
     tx.delete::<TrashedSnapshot>(id)?;
-    if tx.get::<Volume>(&volume)?.is_some() {
-        tx.modify::<Volume>(&volume, Volume::touch)?;
-    }
-    Ok(())
+    forget(tx, &volume, &trashed.snapshot.id)
 }
 
 /// Why a volume must not go now.

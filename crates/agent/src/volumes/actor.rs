@@ -375,6 +375,7 @@ impl Actor {
                 used_bytes: look.used_bytes.div_ceil(1 << 20) << 20,
                 snapshots: own(&look.snapshots),
                 depends_on: look.depends_on.clone(),
+                shares: look.shares,
                 ..blank(&self.id, VolumeState::Ready)
             },
         };

@@ -375,6 +375,7 @@ fn blank(id: &VolumeId, state: VolumeState) -> VolumeObserved {
         used_bytes: 0,
         snapshots: Vec::new(),
         depends_on: Vec::new(),
+        shares: false,
         fault: None,
         attempts: 0,
     }

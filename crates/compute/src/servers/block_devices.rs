@@ -4,9 +4,9 @@ use crate::Ask;
 use crate::input::{self, Fields};
 use agent_api::DiskBus;
 use base::{Fault, FaultKind, ImageId, Result};
-use contract::{VolumeFrom, WantedVolume};
+use contract::{ImageInfo, VolumeFrom, VolumeKept, WantedVolume};
 use rest::Version;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The most volumes of a server: it has fifteen slots.
 const MOST: usize = 15;
@@ -34,6 +34,61 @@ fn bad(why: impl std::fmt::Display) -> Fault {
     Fault::invalid(format!("Block Device Mapping is Invalid: {why}"))
 }
 
+/// What an image says that its servers begin with, as it is written into the image's property.
+pub const PROPERTY: &str = "block_device_mapping";
+/// The longest mapping of an image.
+const PROPERTY_BYTES: usize = 65_536;
+
+/// The mapping of an image of a server that boots from a volume.
+pub fn mapping(kept: &[VolumeKept]) -> Value {
+    let one = |kept: &VolumeKept| {
+        let mut device = json!({
+            "source_type": "snapshot",
+            "destination_type": "volume",
+            "snapshot_id": kept.snapshot,
+            "volume_size": kept.size_gib,
+            "device_name": format!("/dev/{}", kept.of.device),
+            "boot_index": kept.of.boot_index,
+            "delete_on_termination": kept.of.delete_on_termination,
+            "disk_bus": kept.of.bus.name(),
+            "device_type": "disk",
+        });
+        if let Some(tag) = &kept.of.tag {
+            device["tag"] = json!(tag);
+        }
+        device
+    };
+    kept.iter().map(one).collect()
+}
+
+impl Disks {
+    /// An image may name volumes instead of being a disk itself: then those are had, but where the body says otherwise
+    /// of a device.
+    pub fn of_image(&self, image: &ImageInfo) -> Result<Option<Disks>> {
+        let Some(text) = image.properties.get(PROPERTY).filter(|text| !["", "[]"].contains(&text.as_str())) else {
+            return Ok(None);
+        };
+        let unread = || bad(format!("image {} has a property {PROPERTY} that is no list of devices.", image.id));
+        if text.len() > PROPERTY_BYTES {
+            return Err(unread());
+        }
+        let list: Vec<Value> = serde_json::from_str(text).map_err(|_| unread())?;
+        let mut disks = Disks::default();
+        for value in list.iter().take(MOST + 1) {
+            device(crate::VERSIONS.max, PROPERTY, value, &mut disks)?;
+        }
+        let root = self.boots_from_volume();
+        let named = |device: &Option<String>| device.is_some() && self.volumes.iter().any(|own| own.device == *device);
+        disks.volumes.retain(|volume| !(root && volume.boot_index == Some(0) || named(&volume.device)));
+        disks.volumes.extend(self.volumes.iter().cloned());
+        if disks.volumes.len() > MOST {
+            return Err(bad(format!("a server has at most {MOST} volumes.")));
+        }
+        check_order(&disks)?;
+        Ok(Some(disks))
+    }
+}
+
 /// Reads `imageRef`, `block_device_mapping_v2` and `block_device_mapping`.
 pub fn parse(ask: &Ask, fields: &mut Fields<'_>) -> Result<Disks> {
     let mut disks = Disks { image: image_ref(fields)?, volumes: Vec::new() };
@@ -49,7 +104,7 @@ pub fn parse(ask: &Ask, fields: &mut Fields<'_>) -> Result<Disks> {
         return Err(bad(format!("a server has at most {MOST} volumes.")));
     }
     for value in new.into_iter().flatten() {
-        device(ask, value, &mut disks)?;
+        device(ask.version, "block_device_mapping_v2", value, &mut disks)?;
     }
     for value in old.into_iter().flatten() {
         old_device(value, &mut disks)?;
@@ -114,9 +169,8 @@ fn bus(name: Option<&str>) -> Result<DiskBus> {
     }
 }
 
-fn device(ask: &Ask, value: &Value, disks: &mut Disks) -> Result<()> {
-    const NAME: &str = "block_device_mapping_v2";
-    let mut fields = Fields::of(NAME, value)?;
+fn device(version: Version, name: &'static str, value: &Value, disks: &mut Disks) -> Result<()> {
+    let mut fields = Fields::of(name, value)?;
     let source = fields.text_or_null("source_type", 1, 16)?;
     let destination = fields.text_or_null("destination_type", 1, 16)?;
     let named = |fields: &mut Fields<'_>, key| fields.text_or_null(key, 1, 255);
@@ -139,13 +193,13 @@ fn device(ask: &Ask, value: &Value, disks: &mut Disks) -> Result<()> {
     }
     fields.finish()?;
     // Tags were there in 2.32, lost by mistake, and back in 2.42.
-    let tagged = ask.version == Version(2, 32) || ask.version >= Version(2, 42);
+    let tagged = version == Version(2, 32) || version >= Version(2, 42);
     for (field, told, allowed) in
-        [("tag", tag.is_some(), tagged), ("volume_type", volume_type.is_some(), ask.version >= Version(2, 67))]
+        [("tag", tag.is_some(), tagged), ("volume_type", volume_type.is_some(), version >= Version(2, 67))]
     {
         if told && !allowed {
             return Err(input::refuse(
-                NAME,
+                name,
                 value,
                 format!("Additional properties are not allowed ('{field}' was unexpected)"),
             ));

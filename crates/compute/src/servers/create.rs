@@ -296,6 +296,8 @@ fn make(
     wanted: &Wanted,
     pass: &str,
 ) -> Result<Vec<Server>> {
+    let mapped;
+    let mut wanted = wanted;
     let flavor = flavors::find(tx, ask, &wanted.flavor).map_err(as_invalid)?.doc;
     let image = match &wanted.disks.image {
         None if wanted.disks.boots_from_volume() => None,
@@ -305,8 +307,18 @@ fn make(
                 FaultKind::NotFound => Fault::invalid("Can not find requested image"),
                 _ => fault,
             })?;
-            check_image(&image, &flavor)?;
-            Some(image)
+            if let Some(disks) = wanted.disks.of_image(&image)? {
+                mapped = Wanted { disks, ..wanted.clone() };
+                wanted = &mapped;
+                refuse_sharing(wanted)?;
+            }
+            match &wanted.disks.image {
+                None => None,
+                Some(_) => {
+                    check_image(&image, &flavor)?;
+                    Some(image)
+                }
+            }
         }
     };
     let key = match &wanted.key_name {
@@ -403,6 +415,9 @@ fn as_invalid(fault: Fault) -> Fault {
 fn check_image(image: &ImageInfo, flavor: &Flavor) -> Result<()> {
     if !image.active {
         return Err(Fault::invalid(format!("Image {} is not active.", image.id)));
+    }
+    if image.sha512.is_empty() {
+        return Err(Fault::invalid(format!("Image {} is unacceptable: it has no bytes, and names no volumes.", image.id)));
     }
     if image.quarantined.is_none() && image.disk_format.is_none() {
         return Err(Fault::invalid(format!(

@@ -10,7 +10,7 @@
 
 use super::document::{Imaging, Server};
 use super::history::{self, InstanceAction};
-use super::{Full, actions, ops};
+use super::{Full, actions, block_devices, ops};
 use crate::input::{self, Fields};
 use crate::{Ask, Compute, quota};
 use async_trait::async_trait;
@@ -28,6 +28,9 @@ use store::{Document, Reader, Tx};
 
 const KIND: &str = "server.image";
 const STORE: &str = "store";
+/// What a volume remembers of its image's file, which a new image has not.
+const FILES: &[&str] =
+    &["image_id", "image_name", "checksum", "container_format", "disk_format", "min_disk", "min_ram", "size"];
 /// So often a host may say no before the job gives up. One that does not answer is waited for until the deadline.
 const REFUSALS: u32 = 8;
 
@@ -82,13 +85,10 @@ fn begin(
     if server.host.is_none() || full.observed.is_none() {
         return Err(ops::refuse_state("createImage", &server.id, "vm_state", shown.vm_state));
     }
-    if server.root.is_none() {
-        return Err(Fault::invalid(format!(
-            "Instance {} boots from a volume: make a snapshot of the volume, or an image of it, instead.",
-            server.id
-        )));
-    }
     quota::check_metadata(tx, &server.project_id, metadata.len())?;
+    if server.root.is_none() {
+        return of_volumes(state, tx, ask, &server, name, metadata);
+    }
     let image = ImageId::new(tx.uuid());
     let min_ram_mib = state.images.describe(tx, &server.image)?.map_or(0, |base| base.min_ram_mib);
     let new = NewSnapshot {
@@ -98,7 +98,7 @@ fn begin(
         server: server.id.clone(),
         min_disk_gib: server.flavor.disk_gib,
         min_ram_mib,
-        properties: properties(state, tx, &server, metadata)?,
+        properties: properties_of(state, tx, &server, metadata)?,
     };
     state.images.reserve(tx, &new)?;
     // Open until the job closes it: no generation of the server ends it.
@@ -119,8 +119,47 @@ fn begin(
     Ok(image)
 }
 
+/// An image of a server that boots from a volume has no bytes: it names snapshots of all that the server has. They are
+/// asked for in the same commit, and there is nothing that a job would bring.
+fn of_volumes(
+    state: &Compute,
+    tx: &mut Tx,
+    ask: &Ask,
+    server: &Server,
+    name: &str,
+    metadata: &BTreeMap<String, String>,
+) -> Result<ImageId> {
+    let kept = state.volumes.keep_as_they_are(tx, &ask.caller, &server.id, name)?;
+    let Some(root) = kept.iter().find(|kept| kept.of.is_root()) else {
+        return Err(Fault::conflict(format!("Instance {} has no volume to boot from.", server.id)));
+    };
+    let mut properties = root.image_metadata.clone();
+    properties.retain(|key, _| key.len() <= 255 && !FILES.contains(&key.as_str()));
+    properties.extend(properties_of(state, tx, server, metadata)?);
+    for (key, value) in [
+        (block_devices::PROPERTY, block_devices::mapping(&kept).to_string()),
+        ("bdm_v2", "True".to_owned()),
+        ("root_device_name", format!("/dev/{}", root.of.device)),
+    ] {
+        properties.insert(key.to_owned(), value);
+    }
+    let image = ImageId::new(tx.uuid());
+    let new = NewSnapshot {
+        id: image.clone(),
+        project: server.project_id.clone(),
+        name: name.to_owned(),
+        server: server.id.clone(),
+        min_disk_gib: 0,
+        min_ram_mib: 0,
+        properties,
+    };
+    state.images.register(tx, &new)?;
+    history::begin(tx, ask, server, "createImage", None)?;
+    Ok(image)
+}
+
 /// What Nova tells of an image's origin, over what the server's own image said, below what the user says.
-fn properties(
+fn properties_of(
     state: &Compute,
     tx: &mut Tx,
     server: &Server,

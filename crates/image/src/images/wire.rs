@@ -67,6 +67,8 @@ pub fn view(image: &Stored<Image>) -> Value {
     }
     let contents = image.contents.as_ref();
     let size = contents.or(image.staged.as_ref().map(|staged| &staged.contents)).map(|contents| contents.size_bytes);
+    // One that names the snapshots of volumes has no bytes, and says so.
+    let size = size.or((image.status == Status::Active).then_some(0));
     let href = format!("/v2/images/{}", image.id);
     let attributes = json!({
         "id": image.id,

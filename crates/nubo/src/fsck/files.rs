@@ -82,9 +82,16 @@ pub struct Disk {
     pub size_bytes: u64,
     pub layers: Vec<Layer>,
     #[serde(default)]
+    pub snapshots: Vec<Snapshot>,
+    #[serde(default)]
     pub pending: Option<Pending>,
     #[serde(default)]
     pub growing: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+pub struct Snapshot {
+    pub id: String,
 }
 
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]

@@ -66,6 +66,12 @@ pub fn make_default(tx: &mut Tx) -> Result<()> {
     Ok(())
 }
 
+/// Volumes of a type with this extra spec are made to stand on nothing but themselves.
+pub fn flattens(specs: &BTreeMap<String, String>) -> bool {
+    let told = specs.get("nubo:flatten").map(|told| told.strip_prefix("<is> ").unwrap_or(told));
+    told.is_some_and(|told| told.eq_ignore_ascii_case("true"))
+}
+
 pub fn visible(ask: &Ask, kind: &VolumeType) -> bool {
     kind.public || ask.is_admin() || ask.caller.project_id().is_some_and(|own| kind.access.contains(&own))
 }

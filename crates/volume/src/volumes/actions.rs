@@ -26,6 +26,7 @@ fn rule(action: &str) -> Option<&'static str> {
         "os-initialize_connection" => "volume_extension:volume_actions:initialize_connection",
         "os-terminate_connection" => "volume_extension:volume_actions:terminate_connection",
         "os-extend" => "volume:extend",
+        "nubo-flatten" => "volume:flatten",
         "os-retype" => "volume:retype",
         "os-set_bootable" | "os-update_readonly_flag" => "volume:update",
         "os-set_image_metadata" => "volume_extension:volume_image_metadata:set",
@@ -85,6 +86,7 @@ impl Doing<'_> {
             "os-initialize_connection" => return Ok((200, json!({"connection_info": connection(&doc)}))),
             "os-terminate_connection" => return Ok((202, Value::Null)),
             "os-retype" => self.retype(tx, &mut doc, &status, fields)?,
+            "nubo-flatten" => flatten(&mut doc, &status, fields)?,
             "os-extend" => self.extend(tx, &mut doc, &status, fields)?,
             "os-set_bootable" => {
                 doc.bootable = input::boolean("bootable", fields.need("bootable")?)?;
@@ -267,6 +269,19 @@ impl Doing<'_> {
         self.state
             .tell(tx, &doc.id, |guests, tx, server| guests.volume_grows(tx, server, user.as_str(), request.as_str()))
     }
+}
+
+/// Its host makes it stand on nothing but itself, however long that takes; it is what it is meanwhile.
+fn flatten(doc: &mut Volume, status: &str, fields: Fields<'_>) -> Result<()> {
+    fields.finish()?;
+    if !["available", "in-use"].contains(&status) {
+        return Err(invalid(format!("its status must be available or in-use to flatten it, not {status}.")));
+    }
+    if !doc.flatten {
+        doc.flatten = true;
+        doc.touch();
+    }
+    Ok(())
 }
 
 /// How a host reaches it: the files of a volume are reached from their own host alone.

@@ -155,6 +155,7 @@ pub fn make(state: &Volumes, tx: &mut Tx, ask: &Ask, wanted: &Wanted) -> Result<
         (None, Some(same)) if tx.get::<VolumeType>(&same)?.is_some() => same,
         (None, _) => types::wanted(tx, ask, None)?.doc.id,
     };
+    let specs = tx.get::<VolumeType>(&type_id)?.map(|kind| kind.doc.extra_specs).unwrap_or_default();
     let mut volume = Volume {
         id: VolumeId::new(tx.uuid()),
         project_id: project,
@@ -172,7 +173,7 @@ pub fn make(state: &Volumes, tx: &mut Tx, ask: &Ask, wanted: &Wanted) -> Result<
         passing_since: Some(tx.now()),
         overdue: 0,
         origin: start.origin,
-        flatten: false,
+        flatten: types::flattens(&specs),
         metadata: wanted.metadata.clone(),
         image_metadata: start.image_metadata,
         bootable: start.bootable,

@@ -22,6 +22,9 @@ pub fn usable(state: &Volumes, reader: &mut Reader, caller: &Caller, id: &str, s
     if let Some(why) = &image.quarantined {
         return unfit(why.clone());
     }
+    if image.sha512.is_empty() {
+        return unfit("it has no bytes; make volumes of the snapshots that it names.".to_owned());
+    }
     if image.disk_format.is_none() {
         return unfit("only bare images in the formats raw and qcow2 become volumes.".to_owned());
     }

@@ -17,6 +17,7 @@ use store::{Reader, Stored};
 
 /// What the API can do to a volume by its action route.
 const ACTIONS: &[&str] = &[
+    "nubo-flatten",
     "os-attach",
     "os-begin_detaching",
     "os-detach",

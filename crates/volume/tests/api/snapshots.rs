@@ -78,3 +78,54 @@ async fn the_state_of_a_snapshot_can_be_reset() {
     cloud.post(ALICE, "/volumes", json!({"volume": {"snapshot_id": id}})).await.ok(400);
     cloud.post(ADMIN, &path, json!({"os-reset_status": {"status": "shoe"}})).await.ok(400);
 }
+
+#[tokio::test]
+async fn a_host_forgets_a_snapshot_only_where_the_store_says_so() {
+    let cloud = Cloud::with_trash(1, 0).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    let (deleted, unknown) = (cloud.snapshot(&volume).await, cloud.snapshot(&volume).await);
+    cloud.delete(ALICE, &format!("/snapshots/{deleted}")).await.ok(202);
+    // As an older copy of the store would have it.
+    let id = unknown.clone();
+    let forgotten = cloud.store.write(store::Cause::new("test", "", "test"), move |tx| {
+        tx.skip_trash();
+        let snapshot = tx.need::<volume::Snapshot>(&id)?;
+        Ok(tx.delete::<volume::Snapshot>(&snapshot.id).map(drop)?)
+    });
+    forgotten.await.unwrap();
+    cloud.act(ALICE, &volume, json!({"os-extend": {"new_size": 2}})).await.ok(202);
+    cloud.settle().await;
+    let kept = &cloud.host(0).volumes()[0].snapshots;
+    assert_eq!(kept.iter().map(|it| it.id.to_string()).collect::<Vec<_>>(), [unknown]);
+    let tombstones = cloud.store.list::<volume::SnapshotTombstone>(store::Query::all()).await.unwrap();
+    assert!(tombstones.is_empty(), "{tombstones:?}");
+    cloud.delete(ALICE, &format!("/volumes/{volume}")).await.ok(202);
+    cloud.settle().await;
+    assert!(cloud.host(0).volumes().is_empty());
+}
+
+#[tokio::test]
+async fn a_copy_is_made_to_stand_alone_where_that_is_asked_for() {
+    let cloud = Cloud::new(1).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    let snapshot = cloud.snapshot(&volume).await;
+    let shares = async |id: &str| {
+        let seen = cloud.store.list::<volume::VolumeObserved>(store::Query::all()).await.unwrap();
+        let seen = seen.into_iter().find(|it| it.doc.id.as_str() == id).unwrap().doc;
+        (seen.shares, seen.depends_on.len())
+    };
+    let copy = cloud.volume(json!({"snapshot_id": snapshot})).await;
+    assert_eq!((shares(&volume).await, shares(&copy).await), ((false, 0), (true, 1)));
+    cloud.act(MALLORY, &copy, json!({"nubo-flatten": null})).await.ok(404);
+    cloud.act(ALICE, &copy, json!({"nubo-flatten": {"depth": 2}})).await.ok(400);
+    for _ in 0..2 {
+        cloud.act(ALICE, &copy, json!({"nubo-flatten": null})).await.ok(202);
+    }
+    cloud.settle().await;
+    assert_eq!(shares(&copy).await, (false, 0));
+    assert_eq!(cloud.show(&copy).await["status"], "available");
+    let flat = json!({"volume_type": {"name": "flat", "extra_specs": {"nubo:flatten": "<is> True"}}});
+    cloud.post(ADMIN, "/types", flat).await.ok(200);
+    let copy = cloud.volume(json!({"snapshot_id": snapshot, "volume_type": "flat"})).await;
+    assert_eq!(shares(&copy).await, (false, 0));
+}

@@ -109,7 +109,19 @@ impl One<'_> {
             let what = format!("its disk has {} bytes instead of {}", header.size_bytes, disk.size_bytes);
             found.push(self.finding(what, Repair::hand("somebody has resized it: see to its file system first")));
         }
+        self.snapshots(disk, found);
         self.names(folder, disk, found);
+    }
+
+    /// The host forgets one only where the store says so: the store may be an older copy.
+    fn snapshots(&self, disk: &Disk, found: &mut Vec<Finding>) {
+        // One that was made for a copy has a name that is no UUID, and goes with the copy's making.
+        let there = self.spec.desired == Desired::Present;
+        let own = disk.snapshots.iter().filter(|it| there && base::is_uuid(&it.id));
+        for stray in own.filter(|it| !self.spec.snapshots.iter().any(|known| known.id.as_str() == it.id)) {
+            let what = format!("its host keeps the snapshot {}, which the store does not know", stray.id);
+            found.push(self.finding(what, Repair::hand("it costs room and goes with its volume; bring back the store that knows it")));
+        }
     }
 
     /// QEMU is always told what lies below: the name serves people, and may be mended while nobody has it open.
@@ -140,7 +152,7 @@ impl One<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fsck::files::{Files, Layer, Overlay, VolumeLedger};
+    use crate::fsck::files::{Files, Layer, Overlay, Snapshot, VolumeLedger};
     use crate::fsck::machine::Machine;
     use crate::fsck::shall::tests::shall;
     use agent_api::{DiskFormat, ViewObject};
@@ -166,6 +178,7 @@ mod tests {
                 version: 1,
                 size_bytes: 1 << 30,
                 layers: vec![layer(1, DiskFormat::Raw), layer(2, DiskFormat::Qcow2), layer(4, DiskFormat::Qcow2)],
+                snapshots: vec![Snapshot { id: "copy-of-it".into() }],
                 pending: None,
                 growing: None,
             })),
@@ -226,6 +239,15 @@ mod tests {
             it.ledger.as_mut().unwrap().as_mut().unwrap().reached = 0;
         };
         one(building, &[]);
+        let stray = |it: &mut Volume| {
+            let disk = it.disk.as_mut().unwrap().as_mut().unwrap();
+            disk.snapshots.push(Snapshot { id: ID.into() });
+        };
+        let line = format!(
+            "{{data}}: its host keeps the snapshot {ID}, which the store does not know | by hand: it costs room and goes \
+             with its volume; bring back the store that knows it"
+        );
+        one(stray, &[&line]);
         let layer = "by hand: what was in it is lost: delete the volume, or bring the file back";
         let gone = |it: &mut Volume| it.names.retain(|name| name != "1.raw");
         one(gone, &[&format!("{{data}}: its layer 1.raw is gone | {layer}")]);
