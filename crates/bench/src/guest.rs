@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const ATTACHES: usize = 15;
+const ATTACHES: usize = 11;
 /// The first turn writes the disk for the first time, and is not counted.
-const FIO_TURNS: usize = 6;
+const FIO_TURNS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the kernel says of a disk of 1 GiB that has just come.
 const SEEN: &str = "] 2097152 512-byte logical blocks";

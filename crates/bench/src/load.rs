@@ -39,6 +39,10 @@ impl Connection {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer> {
+        if self.sender.is_closed() {
+            // A server ends connections that nobody uses.
+            *self = Connection::open(&self.host.clone()).await?;
+        }
         let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
         for (name, value) in headers {
             request = request.header(*name, *value);
