@@ -72,8 +72,9 @@ impl Hand {
             // The guest may not listen yet.
             let asked = self.call("device_del", json!({"id": device}));
             let there = self.call("qom-list", json!({"path": "/machine/peripheral"}))?;
-            if !there.as_array().into_iter().flatten().any(|it| it["name"] == device) {
-                self.call("blockdev-del", json!({"node-name": node}))?;
+            let gone = !there.as_array().into_iter().flatten().any(|it| it["name"] == device);
+            // The device goes before QEMU has let go of the node.
+            if gone && self.call("blockdev-del", json!({"node-name": node})).is_ok() {
                 return Ok(());
             }
             if Instant::now() > until {

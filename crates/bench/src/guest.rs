@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const ATTACHES: usize = 11;
 /// The first turn writes the disk for the first time, and is not counted.
-const FIO_TURNS: usize = 5;
+const FIO_TURNS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the kernel says of a disk of 1 GiB that has just come.
 const SEEN: &str = "] 2097152 512-byte logical blocks";

@@ -90,7 +90,12 @@ async fn a_host_forgets_a_snapshot_only_where_the_store_says_so() {
     let forgotten = cloud.store.write(store::Cause::new("test", "", "test"), move |tx| {
         tx.skip_trash();
         let snapshot = tx.need::<volume::Snapshot>(&id)?;
-        Ok(tx.delete::<volume::Snapshot>(&snapshot.id).map(drop)?)
+        tx.delete::<volume::Snapshot>(&snapshot.id)?;
+        for counted in ["snapshots", "gigabytes"] {
+            tx.charge("project:demo", counted, -1, None)?;
+            tx.charge("project:demo", &format!("{counted}_{}", snapshot.volume_type), -1, None)?;
+        }
+        Ok(())
     });
     forgotten.await.unwrap();
     cloud.act(ALICE, &volume, json!({"os-extend": {"new_size": 2}})).await.ok(202);
