@@ -5,6 +5,7 @@ use base::{FloatingIpId, NetworkId, PortId, RouterId, SecurityGroupId, ServerId,
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A network: on the bridge driver one namespace with one bridge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,7 +124,8 @@ pub struct RuleSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AddressSet {
     pub id: SecurityGroupId,
-    pub addresses: Vec<IpNet>,
+    /// In control the views of a thousand hosts share one.
+    pub addresses: Arc<[IpNet]>,
 }
 
 /// What a host says of a port: reported when it changes.

@@ -35,6 +35,8 @@ impl Touched {
 pub trait Projector: Send + Sync {
     /// Everything of this service that the host shall realise.
     fn whole(&self, reader: &mut Reader, host: &HostName) -> Result<Vec<ViewObject>>;
+    /// Changes were missed: what it keeps of the store in memory is to be read anew.
+    fn anew(&self) {}
     /// What a committed change may have touched, on any host. `change.body` is the new body, none for a deletion.
     fn touched(&self, reader: &mut Reader, change: &Change, touched: &mut Touched) -> Result<()>;
     /// One object as it shall be now on the host; none: not on that host, or not of this service.

@@ -4,8 +4,8 @@
 //! loses nothing: the next poll brings a whole view. A host counts as alive while a poll of it is open or ended less
 //! than [`LEASE_MS`] ago.
 
-use crate::view::{Key, View};
-use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report, ViewObject};
+use crate::view::{Holders, Key, View};
+use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report, ViewKind, ViewObject};
 use base::{Env, Fault, HostName, Result, ServerId, Timestamp};
 use contract::{Consoles, Disk, Disks, Hosts, Projector, Touched, Where};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -18,6 +18,8 @@ use tokio::sync::{Notify, oneshot};
 pub const LEASE_MS: i64 = 15_000;
 /// How long a poll stays open when nothing happens.
 const POLL: Duration = Duration::from_secs(20);
+/// A group's members may be on every host: of those that come within so much time hosts are told once.
+const MEMBERS: Duration = Duration::from_millis(100);
 /// How long an order may wait for its answer.
 const ORDER: Duration = Duration::from_secs(10);
 /// The most orders that wait for one host.
@@ -52,10 +54,20 @@ struct Waiting {
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
+/// The sessions, and which of them have been told of an object: a change of a group concerns a handful of a thousand
+/// hosts, and to ask each of them would be most of the work.
+#[derive(Default)]
+struct Table {
+    sessions: BTreeMap<HostName, Session>,
+    holders: Holders,
+    /// Hosts with news of a group's members alone, which are told of many at once.
+    members: BTreeSet<HostName>,
+}
+
 struct Inner {
     env: Env,
     store: Store,
-    hosts: Mutex<BTreeMap<HostName, Session>>,
+    hosts: Mutex<Table>,
     orders: Mutex<HashMap<String, Waiting>>,
     projectors: OnceLock<Vec<Arc<dyn Projector>>>,
     /// A session without a view wakes the projection.
@@ -85,11 +97,11 @@ impl Sessions {
     pub fn enter(&self, inventory: &HostInventory) -> Result<bool, LinkError> {
         check_inventory(inventory)?;
         let now = self.0.env.now();
-        let mut hosts = self.hosts();
-        if !hosts.contains_key(&inventory.name) && hosts.len() >= HOSTS {
+        let Table { sessions, holders, .. } = &mut *self.hosts();
+        if !sessions.contains_key(&inventory.name) && sessions.len() >= HOSTS {
             return Err(LinkError(format!("this control process serves {HOSTS} hosts already")));
         }
-        let session = hosts.entry(inventory.name.clone()).or_insert_with(|| Session {
+        let session = sessions.entry(inventory.name.clone()).or_insert_with(|| Session {
             inventory: inventory.clone(),
             recorded: false,
             view: None,
@@ -101,7 +113,9 @@ impl Sessions {
         });
         session.recorded &= session.inventory == *inventory;
         if session.inventory.session != inventory.session {
-            session.view = None;
+            if let Some(view) = session.view.take() {
+                view.keys().for_each(|key| holders.note(&inventory.name, key, false));
+            }
             session.reported = 0;
             session.orders.clear();
         }
@@ -112,7 +126,7 @@ impl Sessions {
 
     /// The inventory stands in the store, unless the host has told of another one meanwhile.
     pub fn recorded(&self, inventory: &HostInventory) {
-        if let Some(session) = self.hosts().get_mut(&inventory.name) {
+        if let Some(session) = self.hosts().sessions.get_mut(&inventory.name) {
             session.recorded = session.inventory == *inventory;
         }
     }
@@ -137,13 +151,13 @@ impl Sessions {
 
     fn look(&self, request: &PollRequest) -> Result<(PollAnswer, tokio::sync::futures::OwnedNotified), LinkError> {
         let mut hosts = self.hosts();
-        let session = hosts.get_mut(&request.inventory.name).ok_or_else(|| LinkError("no session".into()))?;
+        let session = hosts.sessions.get_mut(&request.inventory.name).ok_or_else(|| LinkError("no session".into()))?;
         if session.inventory.session != request.inventory.session {
             return Err(LinkError("a newer session of this host has taken over".into()));
         }
         // A waiter hears every `notify_waiters` from its making on, also before it is first awaited.
         let changed = session.changed.clone().notified_owned();
-        let delta = match &session.view {
+        let delta = match &mut session.view {
             Some(view) => view.delta(request.version),
             None => {
                 self.0.wanted.notify_one();
@@ -155,7 +169,7 @@ impl Sessions {
     }
 
     fn open(&self, name: &HostName) -> OpenPoll {
-        if let Some(session) = self.hosts().get_mut(name) {
+        if let Some(session) = self.hosts().sessions.get_mut(name) {
             session.polls += 1;
         }
         OpenPoll { sessions: self.clone(), name: name.clone() }
@@ -165,7 +179,7 @@ impl Sessions {
     /// that was held up on its way is refused.
     pub fn is_current(&self, report: &Report) -> bool {
         let mut hosts = self.hosts();
-        let known = hosts.get_mut(&report.host).filter(|known| known.inventory.session == report.session);
+        let known = hosts.sessions.get_mut(&report.host).filter(|known| known.inventory.session == report.session);
         let Some(known) = known else { return false };
         let newest = report.sequence == 0 || report.sequence > known.reported;
         known.reported = known.reported.max(report.sequence);
@@ -173,15 +187,17 @@ impl Sessions {
     }
 
     pub fn inventories(&self) -> Vec<HostInventory> {
-        self.hosts().values().map(|session| session.inventory.clone()).collect()
+        self.hosts().sessions.values().map(|session| session.inventory.clone()).collect()
     }
 
     /// Follows the store and keeps every session's view up to date. Returns when the store is gone.
     pub async fn project(&self) {
         let mut watch = self.0.store.watch();
+        let mut again = tokio::time::Instant::now();
         loop {
             let mut changes = Vec::new();
             let mut lost = false;
+            let members_wait = !self.hosts().members.is_empty();
             tokio::select! {
                 biased;
                 event = watch.next() => match event {
@@ -189,6 +205,7 @@ impl Sessions {
                     None => return,
                 },
                 _ = self.0.wanted.notified() => {}
+                _ = tokio::time::sleep_until(again), if members_wait => {}
             }
             while let Some(event) = watch.try_next() {
                 take(event, &mut changes, &mut lost);
@@ -198,19 +215,26 @@ impl Sessions {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 lost = true;
             }
+            let now = tokio::time::Instant::now();
+            if now >= again && self.hosts().tell_members() {
+                again = now + MEMBERS;
+            }
         }
     }
 
     async fn project_once(&self, changes: &[Change], lost: bool) -> Result<()> {
-        let (mut anew, mut known) = (Vec::new(), BTreeSet::new());
-        for (name, session) in self.hosts().iter() {
+        if lost {
+            self.projectors().iter().for_each(|projector| projector.anew());
+        }
+        let (mut anew, mut known) = (Vec::new(), false);
+        for (name, session) in &self.hosts().sessions {
             match lost || session.view.is_none() {
                 true => anew.push(name.clone()),
-                false => drop(known.insert(name.clone())),
+                false => known = true,
             }
         }
-        if !changes.is_empty() && !known.is_empty() {
-            self.project_touched(changes.to_vec(), known).await?;
+        if !changes.is_empty() && known {
+            self.project_touched(changes.to_vec()).await?;
         }
         for name in anew {
             self.project_whole(name).await?;
@@ -218,9 +242,9 @@ impl Sessions {
         Ok(())
     }
 
-    /// Asks for what the changes touched, and sets it in the views of `known`.
-    async fn project_touched(&self, changes: Vec<Change>, known: BTreeSet<HostName>) -> Result<()> {
-        let projectors = self.projectors();
+    /// Asks for what the changes touched, and sets it in the views that there are.
+    async fn project_touched(&self, changes: Vec<Change>) -> Result<()> {
+        let (projectors, sessions) = (self.projectors(), self.clone());
         let objects = self.0.store.read(move |reader| {
             let mut touched = Touched::default();
             for change in &changes {
@@ -235,7 +259,7 @@ impl Sessions {
                     Where::Anywhere => drop(anywhere.insert((kind, id))),
                 }
             }
-            placed.retain(|(host, key)| known.contains(host) && !anywhere.contains(key));
+            placed.retain(|(host, key)| sessions.has_view(host) && !anywhere.contains(key));
             let mut found = Found::default();
             for (host, (kind, id)) in placed {
                 let mut object = None;
@@ -255,19 +279,21 @@ impl Sessions {
         });
         let found = objects.await?;
         for (host, key, object) in found.placed {
-            if let Some(session) = self.hosts().get_mut(&host) {
-                session.set(key, object);
-            }
+            self.hosts().set(&host, key, object);
         }
         for (key, mut there) in found.anywhere {
-            for (host, session) in self.hosts().iter_mut() {
-                let object = there.remove(host);
-                if object.is_some() || session.view.as_ref().is_some_and(|view| view.has(&key)) {
-                    session.set(key.clone(), object);
-                }
+            let mut hosts = self.hosts();
+            let concerned: BTreeSet<HostName> = there.keys().chain(hosts.holders.of(&key)).cloned().collect();
+            for host in concerned {
+                let object = there.remove(&host);
+                hosts.set(&host, key.clone(), object);
             }
         }
         Ok(())
+    }
+
+    fn has_view(&self, host: &HostName) -> bool {
+        self.hosts().sessions.get(host).is_some_and(|session| session.view.is_some())
     }
 
     async fn project_whole(&self, name: HostName) -> Result<()> {
@@ -281,12 +307,16 @@ impl Sessions {
             Ok(objects)
         });
         let objects = objects.await?;
-        if let Some(session) = self.hosts().get_mut(&name) {
+        let Table { sessions, holders, .. } = &mut *self.hosts();
+        if let Some(session) = sessions.get_mut(&name) {
             let new = session.view.is_none();
             let born = self.0.env.now().micros().max(0) as u64;
-            if session.view.get_or_insert_with(|| View::new(born)).replace(objects) || new {
+            let view = session.view.get_or_insert_with(|| View::new(born));
+            view.keys().for_each(|key| holders.note(&name, key, false));
+            if view.replace(objects) || new {
                 session.changed.notify_waiters();
             }
+            view.keys().for_each(|key| holders.note(&name, key, true));
         }
         Ok(())
     }
@@ -297,7 +327,7 @@ impl Sessions {
         let (sender, receiver) = oneshot::channel();
         {
             let mut hosts = self.hosts();
-            let session = hosts.get_mut(host).ok_or_else(|| gone(host))?;
+            let session = hosts.sessions.get_mut(host).ok_or_else(|| gone(host))?;
             if session.orders.len() >= ORDERS {
                 return Err(Fault::unavailable(format!("Host {host} has {ORDERS} unanswered requests; try again.")));
             }
@@ -335,7 +365,7 @@ impl Sessions {
         self.answer(host, order, answer.map(Answer::Stream))
     }
 
-    fn hosts(&self) -> MutexGuard<'_, BTreeMap<HostName, Session>> {
+    fn hosts(&self) -> MutexGuard<'_, Table> {
         lock(&self.0.hosts)
     }
 
@@ -347,16 +377,16 @@ impl Sessions {
 impl Hosts for Sessions {
     fn alive(&self) -> Vec<HostName> {
         let now = self.0.env.now();
-        self.hosts().iter().filter(|(_, session)| session.alive(now)).map(|(name, _)| name.clone()).collect()
+        self.hosts().sessions.iter().filter(|(_, session)| session.alive(now)).map(|(name, _)| name.clone()).collect()
     }
 
     fn is_alive(&self, host: &HostName) -> bool {
         let now = self.0.env.now();
-        self.hosts().get(host).is_some_and(|session| session.alive(now))
+        self.hosts().sessions.get(host).is_some_and(|session| session.alive(now))
     }
 
     fn last_seen(&self, host: &HostName) -> Option<Timestamp> {
-        self.hosts().get(host).map(|session| session.seen).filter(|seen| *seen > Timestamp(0))
+        self.hosts().sessions.get(host).map(|session| session.seen).filter(|seen| *seen > Timestamp(0))
     }
 }
 
@@ -417,14 +447,29 @@ struct Found {
     anywhere: Vec<(Key, BTreeMap<HostName, ViewObject>)>,
 }
 
-impl Session {
-    /// Sets an object in the view, if there is one yet, and wakes the poll for it.
-    fn set(&mut self, key: Key, object: Option<ViewObject>) {
-        if self.view.as_mut().is_some_and(|view| view.set(key, object)) {
-            self.changed.notify_waiters();
+impl Table {
+    /// Sets an object in a host's view, if there is one yet, and wakes the poll for it.
+    fn set(&mut self, host: &HostName, key: Key, object: Option<ViewObject>) {
+        let Some(session) = self.sessions.get_mut(host) else { return };
+        let (Some(view), has) = (&mut session.view, object.is_some()) else { return };
+        if view.set(key.clone(), object) {
+            self.holders.note(host, &key, has);
+            match key.0 {
+                ViewKind::AddressSet => drop(self.members.insert(host.clone())),
+                _ => session.changed.notify_waiters(),
+            }
         }
     }
 
+    /// Wakes the polls of those whose groups have other members. False where there are none.
+    fn tell_members(&mut self) -> bool {
+        let told = std::mem::take(&mut self.members);
+        told.iter().filter_map(|host| self.sessions.get(host)).for_each(|session| session.changed.notify_waiters());
+        !told.is_empty()
+    }
+}
+
+impl Session {
     fn alive(&self, now: Timestamp) -> bool {
         // One that lasts longer than any lease was given by a clock that has been set back since.
         self.polls > 0 || (-LEASE_MS..LEASE_MS).contains(&now.ms_since(self.seen))
@@ -440,7 +485,7 @@ struct OpenPoll {
 impl Drop for OpenPoll {
     fn drop(&mut self) {
         let now = self.sessions.0.env.now();
-        if let Some(session) = self.sessions.hosts().get_mut(&self.name) {
+        if let Some(session) = self.sessions.hosts().sessions.get_mut(&self.name) {
             session.polls = session.polls.saturating_sub(1);
             session.seen = now;
         }

@@ -31,6 +31,7 @@ pub mod versions;
 
 mod attach;
 mod explain;
+mod members;
 mod pending;
 mod reconcile;
 mod recount;
@@ -78,6 +79,7 @@ pub struct Network {
     pub(crate) options: Options,
     policy: Arc<Policy>,
     around: OnceLock<Around>,
+    members: members::Members,
 }
 
 /// Who stands around this service, and is made after it. Not held: they hold this service.
@@ -89,7 +91,7 @@ struct Around {
 impl Network {
     /// `policy` knows [`RULES`].
     pub fn new(store: Store, env: Env, options: Options, policy: Arc<Policy>) -> Arc<Network> {
-        Arc::new(Network { store, env, options, policy, around: OnceLock::new() })
+        Arc::new(Network { store, env, options, policy, around: OnceLock::new(), members: Default::default() })
     }
 
     /// Set once, after the others stand. Without them every host counts as alive, and every server as running.
@@ -145,6 +147,11 @@ impl Network {
 
     pub(crate) fn ctx(self: &Arc<Self>, call: &Call) -> Ctx {
         Ctx { net: self.clone(), caller: call.caller.clone(), policy: self.policy.clone() }
+    }
+
+    /// What the reader's snapshot says of all ports together.
+    pub(crate) fn ask<T>(&self, reader: &mut Reader, ask: impl FnOnce(&members::Table) -> T) -> Result<T> {
+        self.members.ask(&self.store, reader, ask)
     }
 
     pub(crate) async fn read<T: Send + 'static>(

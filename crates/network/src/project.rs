@@ -7,6 +7,7 @@
 //! gone) is named by a [`Touch`] that the same transaction wrote.
 
 use crate::floatingips::FloatingIp;
+use crate::members::net;
 use crate::networks::{Network, Provider};
 use crate::ports::{self, Port};
 use crate::routers::Router;
@@ -22,8 +23,7 @@ use contract::{Projector, Touched};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use store::{Change, Document, Query, Reader, Tx};
+use store::{Change, Document, Reader, Tx};
 
 /// Says that hosts must look at an object again. One per object, rewritten.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,10 @@ impl Projector for crate::Network {
             objects.extend(view.object(kind, &id)?);
         }
         Ok(objects)
+    }
+
+    fn anew(&self) {
+        self.members.forget();
     }
 
     fn touched(&self, reader: &mut Reader, change: &Change, touched: &mut Touched) -> Result<()> {
@@ -109,7 +113,7 @@ impl Projector for crate::Network {
     }
 
     fn everywhere(&self, reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeMap<HostName, ViewObject>> {
-        let hosts = places(reader, kind, id)?;
+        let hosts = places(self, reader, kind, id)?;
         let Some(host) = hosts.first() else { return Ok(BTreeMap::new()) };
         // Only whether it is there depends on the host.
         let object = View { net: self, host, reader }.object(kind, id)?;
@@ -162,26 +166,24 @@ fn remotes(reader: &mut Reader, group: &str) -> Result<BTreeSet<String>> {
 }
 
 /// The hosts that have an object: the module's comment says why.
-fn places(reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeSet<HostName>> {
+fn places(net: &crate::Network, reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeSet<HostName>> {
     let mut hosts = BTreeSet::new();
     match kind {
         ViewKind::Port => hosts.extend(reader.doc::<Port>(id)?.map(|port| port.host)),
         ViewKind::Router => hosts.extend(reader.doc::<Router>(id)?.map(|router| router.host)),
         ViewKind::Network => {
-            let ports: Vec<Port> = reader.by("network", id)?;
+            let ports: Vec<Port> = reader.by("router", id)?;
             for port in ports {
-                if port.is_router_owned() {
-                    hosts.extend(reader.doc::<Router>(&port.device_id)?.map(|router| router.host));
-                }
-                hosts.insert(port.host);
+                hosts.extend(reader.doc::<Router>(&port.device_id)?.map(|router| router.host));
             }
+            hosts.extend(net.ask(reader, |table| table.network_hosts(id).cloned().collect::<Vec<_>>())?);
         }
-        ViewKind::SecurityGroup => of_group(reader, id, &mut hosts)?,
+        ViewKind::SecurityGroup => {
+            hosts.extend(net.ask(reader, |table| table.group_hosts(id).cloned().collect::<Vec<_>>())?);
+        }
         ViewKind::AddressSet => {
-            let naming: Vec<SecurityGroupRule> = reader.by("remote", id)?;
-            let groups: BTreeSet<String> = naming.into_iter().map(|rule| rule.group_id.to_string()).collect();
-            for group in groups {
-                of_group(reader, &group, &mut hosts)?;
+            for group in naming(reader, id)? {
+                hosts.extend(net.ask(reader, |table| table.group_hosts(&group).cloned().collect::<Vec<_>>())?);
             }
         }
         ViewKind::Guest | ViewKind::Volume => {}
@@ -190,10 +192,10 @@ fn places(reader: &mut Reader, kind: ViewKind, id: &str) -> Result<BTreeSet<Host
     Ok(hosts)
 }
 
-fn of_group(reader: &mut Reader, group: &str, hosts: &mut BTreeSet<HostName>) -> Result<()> {
-    let ports: Vec<Port> = reader.by("group", group)?;
-    hosts.extend(ports.into_iter().map(|port| port.host));
-    Ok(())
+/// The groups with a rule that names a group as its remote.
+fn naming(reader: &mut Reader, remote: &str) -> Result<BTreeSet<String>> {
+    let rules: Vec<SecurityGroupRule> = reader.by("remote", remote)?;
+    Ok(rules.into_iter().map(|rule| rule.group_id.to_string()).collect())
 }
 
 /// The view of one host.
@@ -374,22 +376,15 @@ impl View<'_> {
 
     /// The addresses of all ports of a group, whatever host they are on, where a group on this host names it.
     fn address_set(&mut self, id: &str) -> Result<Option<AddressSet>> {
-        let naming: Vec<SecurityGroupRule> = self.reader.by("remote", id)?;
-        let groups: BTreeSet<String> = naming.into_iter().map(|rule| rule.group_id.to_string()).collect();
         let mut wanted = false;
-        for group in groups {
+        for group in naming(self.reader, id)? {
             wanted = wanted || self.has_group(&group)?;
         }
         if !wanted {
             return Ok(None);
         }
-        let ports: Vec<Port> = self.reader.docs(Query::index("group", id))?;
-        let mut addresses = BTreeSet::new();
-        for port in ports {
-            addresses.extend(port.fixed_ips.iter().map(|fixed| IpNet::from(fixed.ip_address)));
-            addresses.extend(port.address_pairs.iter().filter_map(|pair| net(&pair.ip)));
-        }
-        Ok(Some(AddressSet { id: id.into(), addresses: addresses.into_iter().collect() }))
+        let addresses = self.net.ask(self.reader, |table| table.addresses(id))?.into();
+        Ok(Some(AddressSet { id: id.into(), addresses }))
     }
 }
 
@@ -426,9 +421,4 @@ fn rule_spec(rule: SecurityGroupRule) -> RuleSpec {
         remote_group: rule.remote_group,
         remote_prefix: rule.remote_prefix.map(|prefix| prefix.net),
     }
-}
-
-/// An address, or a network.
-fn net(text: &str) -> Option<IpNet> {
-    text.parse::<IpAddr>().map(IpNet::from).ok().or_else(|| text.parse::<IpNet>().ok().map(|net| net.trunc()))
 }

@@ -31,8 +31,7 @@ fn single(net: &IpNet) -> bool {
 
 /// The sets of a remote group's members.
 pub fn add_members(table: &mut Table, world: &World, group: &base::SecurityGroupId) {
-    let empty = Vec::new();
-    let addresses = world.members.get(group).map_or(&empty, |set| &set.addresses);
+    let addresses = world.members.get(group).map_or(&[][..], |set| &set.addresses);
     for ipv6 in [false, true] {
         let kind = if ipv6 { "ipv6_addr" } else { "ipv4_addr" };
         let mine = |net: &&IpNet| net.addr().is_ipv6() == ipv6;
@@ -152,6 +151,7 @@ pub fn allows(world: &World, rule: &RuleSpec, remote: IpAddr, protocol: u8, port
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use expect_test::{Expect, expect};
 
     fn rule() -> RuleSpec {
@@ -211,7 +211,7 @@ mod tests {
         let digest = key("g");
         let text = {
             let mut world = World::default();
-            let set = agent_api::AddressSet { id: "g".into(), addresses: vec!["10.1.0.0/16".parse().unwrap()] };
+            let set = agent_api::AddressSet { id: "g".into(), addresses: Arc::new(["10.1.0.0/16".parse().unwrap()]) };
             world.members.insert("g".into(), set);
             rule_texts(&world, &RuleSpec { remote_group: Some("g".into()), ..rule() }).join("\n")
         };

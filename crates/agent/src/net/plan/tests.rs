@@ -104,7 +104,7 @@ fn world() -> World {
         routes: vec![(net("10.99.0.0/16"), ip("10.0.0.9"))],
         floating: vec![FloatingSpec { id: id(0x61).into(), floating: ip("172.24.4.50"), fixed: ip("10.0.0.11") }],
     };
-    let members = AddressSet { id: id(0x21).into(), addresses: vec![net("10.0.0.11/32")] };
+    let members = AddressSet { id: id(0x21).into(), addresses: [net("10.0.0.11/32")].into() };
     let put = vec![
         ViewObject::Network(tenant),
         ViewObject::Network(outside),
@@ -187,7 +187,7 @@ fn a_step_touches_only_what_it_concerns() {
         let (dirty, _) = world.apply(&ViewDelta { put, ..Default::default() });
         assert_eq!((dirty.networks.len(), dirty.routers.len(), dirty.underlay), (networks, routers, underlay));
     };
-    let members = AddressSet { id: id(0x21).into(), addresses: vec![] };
+    let members = AddressSet { id: id(0x21).into(), addresses: [].into() };
     check(&mut world, vec![ViewObject::AddressSet(members.clone())], 1, 0, false);
     check(&mut world, vec![ViewObject::AddressSet(AddressSet { id: id(0x29).into(), ..members })], 0, 0, false);
     let router = world.routers[&id(0x31).into()].clone();
