@@ -3,9 +3,12 @@
 use crate::trouble::Trouble;
 use base::Timestamp;
 use base::backoff::Backoff;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const BACKOFF: Backoff = Backoff { first_ms: 100, most_ms: 30_000 };
+
+/// Due when its pass is over, if it is to be due again at all.
+const UNDER_WAY: Timestamp = Timestamp(i64::MAX);
 
 /// An object that a loop could not settle.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -43,102 +46,135 @@ pub(crate) enum Note {
 
 /// The objects of one loop that wait for a pass.
 #[derive(Default)]
-pub(crate) struct Queue(BTreeMap<String, Entry>);
+pub(crate) struct Queue {
+    entries: BTreeMap<String, Entry>,
+    /// The same by their time: of a hundred thousand that wait, the next is found at once.
+    order: BTreeSet<(Timestamp, String)>,
+}
 
 impl Queue {
+    fn add(&mut self, id: String, entry: Entry) {
+        self.remove(&id);
+        self.order.insert((entry.due, id.clone()));
+        self.entries.insert(id, entry);
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Some((id, entry)) = self.entries.remove_entry(id) {
+            self.order.remove(&(entry.due, id));
+        }
+    }
+
+    /// When it shall be due instead; nothing where there is no such object.
+    fn shift(&mut self, id: &str, due: impl FnOnce(Timestamp) -> Timestamp) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let due = due(entry.due);
+        if due != entry.due {
+            self.order.remove(&(entry.due, id.to_owned()));
+            self.order.insert((due, id.to_owned()));
+            entry.due = due;
+        }
+    }
+
+    fn is_under_way(&self, id: &str) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.due == UNDER_WAY)
+    }
+
     /// A signal: due at once, also when it was backing off.
     pub fn signal(&mut self, id: String, now: Timestamp) {
-        let entry = self.0.entry(id).or_insert_with(|| Entry::due(now));
-        entry.due = entry.due.min(now);
+        match self.entries.contains_key(&id) {
+            true => self.shift(&id, |due| due.min(now)),
+            false => self.add(id, Entry::due(now)),
+        }
     }
 
     /// The timer: due at once, unless it waits already.
     pub fn remind(&mut self, id: String, now: Timestamp) {
-        self.0.entry(id).or_insert_with(|| Entry::due(now));
+        if !self.entries.contains_key(&id) {
+            self.add(id, Entry::due(now));
+        }
     }
 
     /// At the start of a process: what an earlier one could not settle goes on counting.
     pub fn resume(&mut self, trouble: Trouble, now: Timestamp) {
         let Trouble { object, attempts, since, last_error, .. } = trouble;
-        self.0.insert(object, Entry { due: now, attempts, since, last_error, recorded: attempts });
+        self.add(object, Entry { due: now, attempts, since, last_error, recorded: attempts });
     }
 
     /// The first object that is due.
     pub fn due(&self, now: Timestamp) -> Option<String> {
-        let first = self.0.iter().filter(|(_, entry)| entry.due <= now).min_by_key(|(_, entry)| entry.due);
-        first.map(|(id, _)| id.clone())
+        self.order.first().filter(|(due, _)| *due <= now).map(|(_, id)| id.clone())
     }
 
     /// Marks that a pass over the object begins. A signal that comes meanwhile makes it due again.
     pub fn begin(&mut self, id: &str) {
-        if let Some(entry) = self.0.get_mut(id) {
-            entry.due = Timestamp(i64::MAX);
-        }
+        self.shift(id, |_| UNDER_WAY);
     }
 
     pub fn settled(&mut self, id: &str) -> Note {
         let note = self.went_well(id);
         // What is still to be removed from the store stays until it is.
-        if note == Note::Nothing && self.0.get(id).is_some_and(|entry| entry.due.0 == i64::MAX) {
-            self.0.remove(id);
+        if note == Note::Nothing && self.is_under_way(id) {
+            self.remove(id);
         }
         note
     }
 
     pub fn again(&mut self, id: &str, at: Timestamp) -> Note {
-        if let Some(entry) = self.0.get_mut(id) {
-            entry.due = entry.due.min(at);
-        }
+        self.shift(id, |due| due.min(at));
         self.went_well(id)
     }
 
     fn went_well(&mut self, id: &str) -> Note {
-        let Some(entry) = self.0.get_mut(id) else { return Note::Nothing };
+        let Some(entry) = self.entries.get_mut(id) else { return Note::Nothing };
         entry.attempts = 0;
         if entry.recorded > 0 { Note::Remove } else { Note::Nothing }
     }
 
     /// The store has been told: of so many attempts, or (0) that there is no trouble any more.
     pub fn recorded(&mut self, id: &str, attempts: u32) {
-        let Some(entry) = self.0.get_mut(id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         entry.recorded = attempts;
-        if attempts == 0 && entry.attempts == 0 && entry.due.0 == i64::MAX {
-            self.0.remove(id);
+        if attempts == 0 && entry.attempts == 0 && entry.due == UNDER_WAY {
+            self.remove(id);
         }
     }
 
     /// The store is told of the first failure, and of each doubling of the attempts.
     pub fn failed(&mut self, id: &str, error: String, now: Timestamp, random: &dyn base::Random) -> Note {
-        let Some(entry) = self.0.get_mut(id) else { return Note::Nothing };
+        let Some(entry) = self.entries.get_mut(id) else { return Note::Nothing };
         if entry.attempts == 0 {
             entry.since = now;
         }
         entry.attempts = entry.attempts.saturating_add(1);
         entry.last_error = error;
-        entry.due = entry.due.min(now.plus_ms(BACKOFF.delay_ms(entry.attempts, random) as i64));
-        if entry.attempts >= entry.recorded.saturating_mul(2) { Note::Write(entry.attempts) } else { Note::Nothing }
+        let (attempts, recorded) = (entry.attempts, entry.recorded);
+        let again = now.plus_ms(BACKOFF.delay_ms(attempts, random) as i64);
+        self.shift(id, |due| due.min(again));
+        if attempts >= recorded.saturating_mul(2) { Note::Write(attempts) } else { Note::Nothing }
     }
 
     pub fn trouble(&self, reconciler: &'static str, id: &str) -> Option<Trouble> {
-        let entry = self.0.get(id)?;
+        let entry = self.entries.get(id)?;
         Some(Trouble::new(reconciler, id, entry.attempts, entry.since, &entry.last_error))
     }
 
     /// The wall clock was set back: what waits goes on waiting for as long as it would have, not until the clock is again
     /// where it was.
     pub fn set_back(&mut self, by_us: i64) {
-        for entry in self.0.values_mut().filter(|entry| entry.due.0 != i64::MAX) {
+        for entry in self.entries.values_mut().filter(|entry| entry.due != UNDER_WAY) {
             entry.due = Timestamp(entry.due.0.saturating_sub(by_us));
         }
+        self.order = self.entries.iter().map(|(id, entry)| (entry.due, id.clone())).collect();
     }
 
     /// When the next object is due.
     pub fn next(&self) -> Option<Timestamp> {
-        self.0.values().map(|entry| entry.due).min()
+        self.order.first().map(|(due, _)| *due)
     }
 
     pub fn unsettled(&self, reconciler: &'static str) -> Vec<Unsettled> {
-        let failing = self.0.iter().filter(|(_, entry)| entry.attempts > 0);
+        let failing = self.entries.iter().filter(|(_, entry)| entry.attempts > 0);
         failing
             .map(|(id, entry)| Unsettled {
                 reconciler,
