@@ -1,6 +1,6 @@
 //! What a project has used: hours of servers, their memory, processors and disks, within a span of time.
 
-use crate::servers::{DeletedServer, Server, ServerObserved};
+use crate::servers::{self, DeletedServer, Pages, Server, ServerObserved};
 use crate::{Ask, Compute};
 use base::{Fault, Result, Timestamp};
 use policy::Target;
@@ -8,14 +8,21 @@ use rest::{Access, Call, Method, Reply, Route, Version};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use store::Query;
+use store::{Query, Stored};
+use tokio::sync::OwnedMutexGuard;
 
 /// A server as far as use is concerned.
-struct Lived {
-    server: Server,
+struct Lived<'a> {
+    server: &'a Server,
+    seen: Option<&'a ServerObserved>,
     began: Timestamp,
     ended: Option<Timestamp>,
-    state: String,
+}
+
+impl Lived<'_> {
+    fn state(&self) -> &'static str {
+        if self.ended.is_some() { "terminated" } else { servers::state_of(self.server, self.seen).vm_state }
+    }
 }
 
 pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
@@ -46,36 +53,41 @@ fn span(ask: &Ask) -> Result<(Timestamp, Timestamp)> {
     Ok((begin, end))
 }
 
-async fn lived(state: &Compute, project: Option<&str>) -> Result<Vec<Lived>> {
-    let query = || project.map_or_else(Query::all, Query::project);
-    let mut all = Vec::new();
-    let observed = state.store.list::<ServerObserved>(query()).await?;
-    let observed: BTreeMap<_, _> = observed.into_iter().map(|seen| (seen.id.clone(), seen.doc)).collect();
-    for server in state.store.list::<Server>(query()).await? {
-        let seen = observed.get(&server.id);
-        if let Some(began) = seen.and_then(|seen| seen.launched_at) {
-            let state = crate::servers::state_of(&server, seen).vm_state.to_owned();
-            all.push(Lived { server: server.doc, began, ended: None, state });
-        }
-    }
-    for gone in state.store.list::<DeletedServer>(query()).await? {
-        if let Some(began) = gone.observed.as_ref().and_then(|seen| seen.launched_at) {
-            let ended = Some(gone.deleted);
-            all.push(Lived { server: gone.doc.server, began, ended, state: "terminated".to_owned() });
-        }
-    }
-    Ok(all)
+/// What is looked through: the book, where nothing needs to be parsed, and what has been deleted.
+struct Known {
+    pages: OwnedMutexGuard<Pages>,
+    gone: Vec<Stored<DeletedServer>>,
 }
 
-fn hours(lived: &Lived, begin: Timestamp, end: Timestamp) -> f64 {
+impl Known {
+    async fn of(state: &Arc<Compute>, project: Option<&str>) -> Result<Known> {
+        let query = project.map_or_else(Query::all, Query::project);
+        let gone = state.store.list::<DeletedServer>(query).await?;
+        Ok(Known { gone, pages: state.book.open(state).await? })
+    }
+
+    fn lived(&self, project: Option<&str>) -> Vec<Lived<'_>> {
+        let here = self.pages.in_order(project, None, false).filter_map(|entry| {
+            let seen = entry.observed.as_ref().map(|seen| &seen.doc);
+            Some(Lived { server: &entry.server, began: seen?.launched_at?, seen, ended: None })
+        });
+        let gone = self.gone.iter().filter_map(|gone| {
+            let seen = gone.observed.as_ref();
+            Some(Lived { server: &gone.server, began: seen?.launched_at?, seen, ended: Some(gone.deleted) })
+        });
+        here.chain(gone).collect()
+    }
+}
+
+fn hours(lived: &Lived<'_>, begin: Timestamp, end: Timestamp) -> f64 {
     let from = lived.began.max(begin);
     let until = lived.ended.unwrap_or(end).min(end);
     (until.ms_since(from).max(0) as f64) / 3_600_000.0
 }
 
-fn usage(ask: &Ask, project: &str, lived: &[&Lived], (begin, end): (Timestamp, Timestamp), detailed: bool) -> Value {
+fn usage(ask: &Ask, project: &str, lived: &[&Lived<'_>], (begin, end): (Timestamp, Timestamp), detailed: bool) -> Value {
     let sum =
-        |weight: fn(&Server) -> f64| lived.iter().map(|it| hours(it, begin, end) * weight(&it.server)).sum::<f64>();
+        |weight: fn(&Server) -> f64| lived.iter().map(|it| hours(it, begin, end) * weight(it.server)).sum::<f64>();
     let disk = |server: &Server| (server.flavor.disk_gib + server.flavor.ephemeral_gib) as f64;
     let mut usage = json!({
         "tenant_id": project,
@@ -87,7 +99,7 @@ fn usage(ask: &Ask, project: &str, lived: &[&Lived], (begin, end): (Timestamp, T
         "total_local_gb_usage": sum(disk),
     });
     if detailed {
-        let one = |it: &&Lived| {
+        let one = |it: &&Lived<'_>| {
             json!({
                 "instance_id": it.server.id,
                 "name": it.server.name,
@@ -95,11 +107,11 @@ fn usage(ask: &Ask, project: &str, lived: &[&Lived], (begin, end): (Timestamp, T
                 "flavor": it.server.flavor.name,
                 "vcpus": it.server.flavor.vcpus,
                 "memory_mb": it.server.flavor.ram_mib,
-                "local_gb": disk(&it.server),
+                "local_gb": disk(it.server),
                 "hours": hours(it, begin, end),
                 "started_at": it.began.iso_naive(),
                 "ended_at": it.ended.map(Timestamp::iso_naive),
-                "state": it.state,
+                "state": it.state(),
                 "uptime": it.ended.unwrap_or(ask.now).ms_since(it.began) / 1000,
             })
         };
@@ -113,10 +125,11 @@ async fn list(state: Arc<Compute>, call: Call) -> Result<Reply> {
     ask.enforce_own()?;
     let span = span(&ask)?;
     let detailed = ask.query.get("detailed") == Some("1");
-    let lived = lived(&state, None).await?;
-    let mut projects: BTreeMap<&str, Vec<&Lived>> = BTreeMap::new();
+    let known = Known::of(&state, None).await?;
+    let lived = known.lived(None);
+    let mut projects: BTreeMap<&str, Vec<&Lived<'_>>> = BTreeMap::new();
     for one in lived.iter().filter(|one| hours(one, span.0, span.1) > 0.0) {
-        projects.entry(&one.server.project_id).or_default().push(one);
+        projects.entry(one.server.project_id.as_str()).or_default().push(one);
     }
     let usages: Vec<_> = projects.iter().map(|(project, lived)| usage(&ask, project, lived, span, detailed)).collect();
     Reply::json(200, &json!({"tenant_usages": usages}))
@@ -127,8 +140,9 @@ async fn show(state: Arc<Compute>, call: Call) -> Result<Reply> {
     let project = ask.param("project_id").to_owned();
     ask.enforce(&Target::project(project.as_str()))?;
     let span = span(&ask)?;
-    let lived = lived(&state, Some(&project)).await?;
-    let mut counted: Vec<&Lived> = lived.iter().filter(|one| hours(one, span.0, span.1) > 0.0).collect();
+    let known = Known::of(&state, Some(&project)).await?;
+    let lived = known.lived(Some(&project));
+    let mut counted: Vec<&Lived<'_>> = lived.iter().filter(|one| hours(one, span.0, span.1) > 0.0).collect();
     if counted.is_empty() {
         return Reply::json(200, &json!({"tenant_usage": {}}));
     }

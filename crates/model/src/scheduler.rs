@@ -9,6 +9,7 @@ pub use explain::{Change, Explained, Row, Step, explain};
 
 use base::HostName;
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
 /// What a server needs.
@@ -182,13 +183,13 @@ impl Decision {
 }
 
 /// The fitting host with the most free memory, then the most free processors, then the first by name.
-pub fn decide(request: &Request, hosts: &[Host]) -> Result<Decision, Explained> {
+pub fn decide<H: Borrow<Host>>(request: &Request, hosts: &[H]) -> Result<Decision, Explained> {
     let weight = |host: &Host| (host.memory_mib.free(), host.vcpus.free());
     // On equal weight the first by name is better.
     let better = |a: &Host, b: &Host| (weight(a), &b.name) > (weight(b), &a.name);
     let (mut best, mut next): (Option<&Host>, Option<&Host>) = (None, None);
     let mut fitting = 0;
-    for host in hosts.iter().filter(|host| fits(request, host)) {
+    for host in hosts.iter().map(Borrow::borrow).filter(|host| fits(request, host)) {
         fitting += 1;
         if best.is_none_or(|best| better(host, best)) {
             (next, best) = (best, Some(host));
@@ -196,7 +197,10 @@ pub fn decide(request: &Request, hosts: &[Host]) -> Result<Decision, Explained> 
             next = Some(host);
         }
     }
-    let Some(best) = best else { return Err(explain(request, hosts)) };
+    let Some(best) = best else {
+        let hosts: Vec<Host> = hosts.iter().map(|host| host.borrow().clone()).collect();
+        return Err(explain(request, &hosts));
+    };
     Ok(Decision {
         host: best.name.clone(),
         hosts: hosts.len() as u64,
@@ -209,7 +213,7 @@ pub fn decide(request: &Request, hosts: &[Host]) -> Result<Decision, Explained> 
 }
 
 /// [`decide`], where only the host matters.
-pub fn choose(request: &Request, hosts: &[Host]) -> Result<HostName, Explained> {
+pub fn choose<H: Borrow<Host>>(request: &Request, hosts: &[H]) -> Result<HostName, Explained> {
     decide(request, hosts).map(|decision| decision.host)
 }
 

@@ -7,6 +7,7 @@ use base::{Fault, Result};
 use model::scheduler;
 use rest::{Access, Call, Change, Method, Page, PageRequest, Reply, Route, Version};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Query, Reader, Stored};
 
@@ -101,21 +102,33 @@ pub fn routes(state: &Arc<Compute>) -> Vec<Route> {
 struct Full {
     host: Stored<Host>,
     room: scheduler::Host,
+    running: usize,
+    /// Empty unless asked for.
     servers: Vec<(String, String)>,
     alive: bool,
 }
 
-fn load(reader: &mut Reader, state: &Compute, host: Stored<Host>) -> Result<Full> {
+fn load(reader: &mut Reader, state: &Compute, host: Stored<Host>, named: bool) -> Result<Full> {
     let alive = state.hosts.is_alive(&host.name);
     let room = host.room(reader, &state.options.ratios, alive)?;
-    let servers = reader.list::<Server>(Query::index("host", host.name.as_str()))?;
-    let servers = servers.iter().map(|server| (server.id.to_string(), server.instance_name())).collect();
-    Ok(Full { host, room, servers, alive })
+    let on_it = Query::index("host", host.name.as_str());
+    if !named {
+        let running = reader.count::<Server>(on_it)?;
+        return Ok(Full { host, room, running, servers: Vec::new(), alive });
+    }
+    let servers = reader.list::<Server>(on_it)?;
+    let servers: Vec<_> = servers.iter().map(|server| (server.id.to_string(), server.instance_name())).collect();
+    Ok(Full { host, room, running: servers.len(), servers, alive })
 }
 
 impl Full {
     fn id(&self, ask: &Ask) -> Value {
         if ask.version >= Version(2, 53) { json!(self.host.uuid) } else { json!(self.host.number) }
+    }
+
+    /// With what the host itself needs, as Nova counts it.
+    fn memory_used(&self) -> u64 {
+        self.room.memory_mib.used + 512
     }
 
     fn brief(&self, ask: &Ask) -> Value {
@@ -133,7 +146,7 @@ impl Full {
 
     fn whole(&self, ask: &Ask) -> Value {
         let inventory = &self.host.inventory;
-        let (disk_used, memory_used) = (self.room.disk_gib.used, self.room.memory_mib.used + 512);
+        let (disk_used, memory_used) = (self.room.disk_gib.used, self.memory_used());
         let service_id =
             if ask.version >= Version(2, 53) { json!(self.host.service_uuid) } else { json!(self.host.number) };
         let mut whole = self.brief(ask);
@@ -151,7 +164,7 @@ impl Full {
             "local_gb_used": disk_used,
             "memory_mb": inventory.memory_mib,
             "memory_mb_used": memory_used,
-            "running_vms": self.servers.len(),
+            "running_vms": self.running,
             "vcpus": inventory.vcpus,
             "vcpus_used": self.room.vcpus.used,
             "service": {"host": self.host.name, "id": service_id, "disabled_reason": self.host.disabled_reason},
@@ -167,14 +180,14 @@ async fn select(state: &Arc<Compute>, ask: &Ask) -> Result<Page<Full>> {
     ask.enforce_own()?;
     let modern = ask.version >= Version(2, 53);
     ask.known_query(&["limit", "marker", "hypervisor_hostname_pattern", "with_servers"])?;
-    let state_in = state.clone();
+    let (state_in, named) = (state.clone(), with_servers(ask)?);
     if modern && !ask.query.has("hypervisor_hostname_pattern") {
         let request = PageRequest::read(&ask.query)?;
-        return state.read(ask, move |reader, _| in_order(reader, &state_in, &request)).await;
+        return state.read(ask, move |reader, _| in_order(reader, &state_in, &request, named)).await;
     }
     let mut hosts = state
         .read(ask, move |reader, _| {
-            all(reader)?.into_iter().map(|host| load(reader, &state_in, host)).collect::<Result<Vec<_>>>()
+            all(reader)?.into_iter().map(|host| load(reader, &state_in, host, named)).collect::<Result<Vec<_>>>()
         })
         .await?;
     if let Some(pattern) = ask.query.get("hypervisor_hostname_pattern").filter(|_| modern) {
@@ -195,7 +208,7 @@ async fn select(state: &Arc<Compute>, ask: &Ask) -> Result<Page<Full>> {
 }
 
 /// A page of all in the order of their numbers, which is that of their creation: no more than the page is read.
-fn in_order(reader: &mut Reader, state: &Compute, request: &PageRequest) -> Result<Page<Full>> {
+fn in_order(reader: &mut Reader, state: &Compute, request: &PageRequest, named: bool) -> Result<Page<Full>> {
     let mut query = Query::all().limit(request.limit + 1);
     if let Some(marker) = &request.marker {
         let host = reader.get_unique::<Host>("uuid", [marker])?;
@@ -205,7 +218,7 @@ fn in_order(reader: &mut Reader, state: &Compute, request: &PageRequest) -> Resu
     let mut hosts = reader.list::<Host>(query)?;
     let more = hosts.len() > request.limit;
     hosts.truncate(request.limit);
-    let items = hosts.into_iter().map(|host| load(reader, state, host)).collect::<Result<Vec<_>>>()?;
+    let items = hosts.into_iter().map(|host| load(reader, state, host, named)).collect::<Result<Vec<_>>>()?;
     Ok(Page { items, more })
 }
 
@@ -257,14 +270,14 @@ async fn detail(state: Arc<Compute>, call: Call) -> Result<Reply> {
 
 async fn one(state: &Arc<Compute>, ask: &Ask) -> Result<Full> {
     ask.enforce_own()?;
-    let state_in = state.clone();
+    let (state_in, named) = (state.clone(), with_servers(ask)?);
     let found = state.read(ask, move |reader, ask| {
         let id = ask.param("id");
         let wanted = match ask.version >= Version(2, 53) {
             true => reader.get_unique::<Host>("uuid", [id])?,
             false => all(reader)?.into_iter().find(|host| host.number.to_string() == id),
         };
-        wanted.map(|host| load(reader, &state_in, host)).transpose()
+        wanted.map(|host| load(reader, &state_in, host, named)).transpose()
     });
     if ask.version >= Version(2, 53) && !base::is_uuid(ask.param("id")) {
         return Err(Fault::invalid(format!("Invalid uuid {}", ask.param("id"))));
@@ -299,12 +312,12 @@ async fn uptime(state: Arc<Compute>, call: Call) -> Result<Reply> {
 async fn matching(state: &Arc<Compute>, ask: &Ask) -> Result<Vec<Full>> {
     ask.enforce_own()?;
     let state_in = state.clone();
-    let mut hosts = state
-        .read(ask, move |reader, _| {
-            all(reader)?.into_iter().map(|host| load(reader, &state_in, host)).collect::<Result<Vec<_>>>()
+    let hosts = state
+        .read(ask, move |reader, ask| {
+            let matching = all(reader)?.into_iter().filter(|host| host.name.contains(ask.param("id")));
+            matching.map(|host| load(reader, &state_in, host, true)).collect::<Result<Vec<_>>>()
         })
         .await?;
-    hosts.retain(|full| full.host.name.contains(ask.param("id")));
     if hosts.is_empty() {
         return Err(Fault::not_found(format!("No hypervisor matching '{}' could be found.", ask.param("id"))));
     }
@@ -334,28 +347,60 @@ async fn statistics(state: Arc<Compute>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call);
     ask.enforce_own()?;
     let state_in = state.clone();
-    let hosts = state
+    let sums = state
         .read(&ask, move |reader, _| {
-            all(reader)?.into_iter().map(|host| load(reader, &state_in, host)).collect::<Result<Vec<_>>>()
+            let rooms = state_in.rooms.all(&state_in, reader)?.into_iter().map(|room| (room.name.clone(), room));
+            let mut rooms: BTreeMap<_, _> = rooms.collect();
+            let mut sums = Sums(SUMS.iter().map(|name| (*name, 0)).collect());
+            for host in all(reader)? {
+                let Some(room) = rooms.remove(&host.name) else { continue };
+                let running = reader.count::<Server>(Query::index("host", host.name.as_str()))?;
+                sums.add(&Full { alive: room.alive, host, room, running, servers: Vec::new() });
+            }
+            Ok(sums)
         })
         .await?;
-    let wholes: Vec<_> = hosts.iter().map(|full| full.whole(&ask)).collect();
-    let sum = |key: &str| wholes.iter().filter_map(|whole| whole[key].as_i64()).sum::<i64>();
-    let keys = [
-        "vcpus",
-        "vcpus_used",
-        "memory_mb",
-        "memory_mb_used",
-        "local_gb",
-        "local_gb_used",
-        "free_ram_mb",
-        "free_disk_gb",
-        "current_workload",
-        "running_vms",
-        "disk_available_least",
-    ];
-    let mut sums: serde_json::Map<String, Value> =
-        keys.iter().map(|key| ((*key).to_owned(), json!(sum(key)))).collect();
-    sums.insert("count".to_owned(), json!(wholes.len()));
-    Reply::json(200, &json!({"hypervisor_statistics": sums}))
+    Reply::json(200, &json!({"hypervisor_statistics": sums.0}))
+}
+
+/// Of a thousand hosts, each number alone: nothing of them is drawn.
+struct Sums(BTreeMap<&'static str, i64>);
+
+const SUMS: &[&str] = &[
+    "count",
+    "vcpus",
+    "vcpus_used",
+    "memory_mb",
+    "memory_mb_used",
+    "local_gb",
+    "local_gb_used",
+    "free_ram_mb",
+    "free_disk_gb",
+    "current_workload",
+    "running_vms",
+    "disk_available_least",
+];
+
+impl Sums {
+    fn add(&mut self, full: &Full) {
+        let inventory = &full.host.inventory;
+        let (disk, disk_used) = (inventory.disk_gib as i64, full.room.disk_gib.used as i64);
+        let (memory, memory_used) = (inventory.memory_mib as i64, full.memory_used() as i64);
+        for (name, sum) in &mut self.0 {
+            *sum += match *name {
+                "count" => 1,
+                "vcpus" => i64::from(inventory.vcpus),
+                "vcpus_used" => full.room.vcpus.used as i64,
+                "memory_mb" => memory,
+                "memory_mb_used" => memory_used,
+                "local_gb" => disk,
+                "local_gb_used" => disk_used,
+                "free_ram_mb" => memory - memory_used,
+                "free_disk_gb" => disk - disk_used,
+                "running_vms" => full.running as i64,
+                "disk_available_least" => (disk - disk_used).max(0),
+                _ => 0,
+            };
+        }
+    }
 }

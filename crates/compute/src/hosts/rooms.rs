@@ -9,9 +9,10 @@ use super::{Host, all, scope};
 use crate::Compute;
 use base::{HostName, Result, Timestamp};
 use model::scheduler;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use store::{Moved, Reader, Rev};
+use store::{Moved, Reader, Rev, Stored};
 
 /// So many rows of history are looked through before everything is read.
 const BEHIND: usize = 2_000;
@@ -30,23 +31,45 @@ struct Table {
 impl Rooms {
     /// Every host by name, as this reader's snapshot and transaction have it.
     pub fn all(&self, state: &Compute, reader: &mut Reader) -> Result<Vec<scheduler::Host>> {
-        let rooms = self.known(state, reader)?;
-        let Some(rooms) = rooms else { return exact(state, reader) };
-        let rooms: Vec<_> = rooms.into_values().map(|room| living(state, room)).collect();
-        debug_assert_eq!(rooms, exact(state, reader)?, "the table is what the store says");
-        Ok(rooms)
+        self.ask(state, reader, |rooms| rooms.iter().map(|room| room.clone().into_owned()).collect())
     }
 
-    fn known(&self, state: &Compute, reader: &mut Reader) -> Result<Option<BTreeMap<HostName, scheduler::Host>>> {
+    /// The same for a look: what stands in the table is not copied.
+    pub fn ask<T>(
+        &self,
+        state: &Compute,
+        reader: &mut Reader,
+        ask: impl FnOnce(&[Cow<'_, scheduler::Host>]) -> T,
+    ) -> Result<T> {
         let own = names(&reader.own_moves());
-        let mut table = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
-        let Some(ahead) = bring_up(&mut table, state, reader, own)? else { return Ok(None) };
-        let Some(table) = &*table else { return Ok(None) };
-        let mut rooms = table.hosts.clone();
-        for name in &ahead {
-            put(&mut rooms, state, reader, name)?;
+        let mut kept = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
+        let ahead = bring_up(&mut kept, state, reader, own)?;
+        let (Some(ahead), Some(table)) = (ahead, &*kept) else {
+            drop(kept);
+            let rooms: Vec<_> = exact(state, reader)?.into_iter().map(Cow::Owned).collect();
+            return Ok(ask(&rooms));
+        };
+        // Both are in the order of names: asked for one by one, a thousand hosts would be sought a thousand times.
+        let mut alive = state.hosts.alive();
+        alive.sort();
+        let mut alive = alive.into_iter().peekable();
+        let mut rooms: Vec<Cow<'_, scheduler::Host>> = Vec::with_capacity(table.hosts.len());
+        for room in table.hosts.values().filter(|room| !ahead.contains(&room.name)) {
+            while alive.next_if(|name| *name < room.name).is_some() {}
+            let answers = alive.peek() == Some(&room.name);
+            rooms.push(with_life(Cow::Borrowed(room), answers));
         }
-        Ok(Some(rooms))
+        for name in &ahead {
+            rooms.extend(one(state, reader, name)?.map(Cow::Owned));
+        }
+        if !ahead.is_empty() {
+            rooms.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        debug_assert!(
+            rooms.iter().map(|room| &**room).eq(exact(state, reader)?.iter()),
+            "the table is what the store says"
+        );
+        Ok(ask(&rooms))
     }
 
     /// Forgets everything: the next one reads it anew.
@@ -58,13 +81,18 @@ impl Rooms {
 /// Every host by name, read from the store.
 pub fn exact(state: &Compute, reader: &mut Reader) -> Result<Vec<scheduler::Host>> {
     let known = all(reader)?;
-    known.iter().map(|host| Ok(living(state, host.room(reader, &state.options.ratios, true)?))).collect()
+    let room = |host: &Stored<Host>| {
+        let room = host.room(reader, &state.options.ratios, true)?;
+        Ok(living(state, Cow::Owned(room)).into_owned())
+    };
+    known.iter().map(room).collect()
 }
 
 /// One host, read from the store.
 pub fn one(state: &Compute, reader: &mut Reader, name: &HostName) -> Result<Option<scheduler::Host>> {
     let Some(host) = reader.get::<Host>(name)? else { return Ok(None) };
-    Ok(Some(living(state, host.room(reader, &state.options.ratios, true)?)))
+    let room = host.room(reader, &state.options.ratios, true)?;
+    Ok(Some(living(state, Cow::Owned(room)).into_owned()))
 }
 
 /// Brings the table to the reader's snapshot, as far as that is committed. The hosts of which the reader sees more than
@@ -132,8 +160,17 @@ fn put(
 }
 
 /// The room with what stands in no document: whether its host answers. Forced down, it counts as silent.
-fn living(state: &Compute, room: scheduler::Host) -> scheduler::Host {
-    scheduler::Host { alive: room.alive && state.hosts.is_alive(&room.name), ..room }
+fn living<'a>(state: &Compute, room: Cow<'a, scheduler::Host>) -> Cow<'a, scheduler::Host> {
+    let answers = state.hosts.is_alive(&room.name);
+    with_life(room, answers)
+}
+
+fn with_life(mut room: Cow<'_, scheduler::Host>, answers: bool) -> Cow<'_, scheduler::Host> {
+    let alive = room.alive && answers;
+    if room.alive != alive {
+        room.to_mut().alive = alive;
+    }
+    room
 }
 
 fn names(moved: &Moved) -> BTreeSet<HostName> {

@@ -67,7 +67,11 @@ async fn list(state: Arc<Compute>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call);
     ask.enforce_own()?;
     ask.known_query(&["host", "binary"])?;
-    let hosts = state.read(&ask, |reader, _| all(reader)).await?;
+    let hosts = state.read(&ask, |reader, ask| match ask.query.get("host") {
+        Some(name) => Ok(reader.get::<Host>(name)?.into_iter().collect()),
+        None => all(reader),
+    });
+    let hosts = hosts.await?;
     let wanted = |key: &str, value: &str| ask.query.get(key).is_none_or(|wanted| wanted == value);
     let shown = hosts.iter().filter(|host| wanted("host", &host.name) && wanted("binary", "nova-compute"));
     let services: Vec<_> = shown.map(|host| view(&state, &ask, host)).collect();

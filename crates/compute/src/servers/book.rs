@@ -10,12 +10,17 @@
 use super::document::{Server, ServerObserved, ServerSecret};
 use super::render::{Parts, View, render};
 use crate::Compute;
-use base::{Result, ServerId, Timestamp};
+use base::{ProjectId, Result, ServerId, Timestamp};
 use contract::{ServerPort, ServerVolume};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use store::{Change, Document, Event, Query, Rev, Stored, Watch};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+
+fn turned<'a>(entries: impl DoubleEndedIterator<Item = &'a Entry> + 'a, falling: bool) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
+    if falling { Box::new(entries.rev()) } else { Box::new(entries) }
+}
 
 /// How many renderings of one server are kept: a user's, an administrator's, and one to spare.
 const RENDERINGS: usize = 3;
@@ -53,6 +58,8 @@ pub struct Pages {
     /// In the order of creation.
     pub entries: BTreeMap<Key, Entry>,
     keys: HashMap<ServerId, Timestamp>,
+    /// Those of each project.
+    projects: HashMap<ProjectId, BTreeSet<Key>>,
 }
 
 #[derive(Default)]
@@ -124,6 +131,8 @@ impl Pages {
         let id = server.id.clone();
         let created = server.created;
         self.keys.insert(id.clone(), created);
+        let project = server.project_id.clone();
+        self.projects.entry(project).or_default().insert((created, id.clone()));
         match self.entries.get_mut(&(created, id.clone())) {
             Some(entry) => {
                 entry.server = server;
@@ -137,8 +146,38 @@ impl Pages {
     }
 
     fn remove(&mut self, id: &ServerId) {
-        if let Some(created) = self.keys.remove(id) {
-            self.entries.remove(&(created, id.clone()));
+        let Some(created) = self.keys.remove(id) else { return };
+        let key = (created, id.clone());
+        let Some(entry) = self.entries.remove(&key) else { return };
+        if let Some(keys) = self.projects.get_mut(&entry.server.project_id) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.projects.remove(&entry.server.project_id);
+            }
+        }
+    }
+
+    pub fn get(&self, id: &ServerId) -> Option<&Entry> {
+        let created = self.keys.get(id)?;
+        self.entries.get(&(*created, id.clone()))
+    }
+
+    /// Those of one project, or all, in the order of their creation or the other way round, from the one after `after`.
+    pub fn in_order<'a>(
+        &'a self,
+        project: Option<&str>,
+        after: Option<Key>,
+        falling: bool,
+    ) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
+        let open = Bound::Unbounded;
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = if falling { (open, after) } else { (after, open) };
+        match project {
+            None => turned(self.entries.range(range).map(|(_, entry)| entry), falling),
+            Some(project) => {
+                let keys = self.projects.get(&ProjectId::new(project)).map(|keys| keys.range(range));
+                turned(keys.into_iter().flatten().filter_map(|key| self.entries.get(key)), falling)
+            }
         }
     }
 

@@ -9,11 +9,11 @@ use crate::{Ask, Compute};
 use base::{Fault, Result, ServerId, Timestamp};
 use model::server::State;
 use regex_automata::nfa::thompson;
-use regex_automata::nfa::thompson::pikevm::PikeVM;
+use regex_automata::nfa::thompson::pikevm::{Cache, PikeVM};
 use rest::{Call, PageRequest, Reply, Version};
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use store::{Query, Stored};
 
 /// Parameters that every version takes.
@@ -105,9 +105,9 @@ fn for_all(ask: &Ask, name: &str) -> bool {
 struct Filter {
     project: Option<String>,
     statuses: Vec<String>,
-    name: Option<PikeVM>,
-    ip: Option<PikeVM>,
-    ip6: Option<PikeVM>,
+    name: Option<Pattern>,
+    ip: Option<Pattern>,
+    ip6: Option<Pattern>,
     deleted: bool,
     since: Option<Timestamp>,
     before: Option<Timestamp>,
@@ -120,7 +120,7 @@ struct Filter {
 }
 
 /// Patterns are regular expressions, found anywhere, in linear time.
-fn pattern(ask: &Ask, key: &str) -> Result<Option<PikeVM>> {
+fn pattern(ask: &Ask, key: &str) -> Result<Option<Pattern>> {
     let Some(text) = ask.query.get(key).filter(|text| !text.is_empty()) else { return Ok(None) };
     let refused = || {
         Fault::invalid(format!("Invalid input for query parameters {key}. Value: {text}. '{text}' is not a 'regex'"))
@@ -129,11 +129,22 @@ fn pattern(ask: &Ask, key: &str) -> Result<Option<PikeVM>> {
         return Err(refused());
     }
     let config = thompson::Config::new().nfa_size_limit(Some(1 << 20));
-    PikeVM::builder().thompson(config).build(text).map(Some).map_err(|_| refused())
+    let vm = PikeVM::builder().thompson(config).build(text).map_err(|_| refused())?;
+    let cache = Mutex::new(vm.create_cache());
+    Ok(Some(Pattern { vm, cache }))
 }
 
-fn found(vm: &PikeVM, text: &str) -> bool {
-    vm.is_match(&mut vm.create_cache(), text)
+/// With its scratch space, which costs more to make than a look at a name.
+struct Pattern {
+    vm: PikeVM,
+    cache: Mutex<Cache>,
+}
+
+impl Pattern {
+    fn finds(&self, text: &str) -> bool {
+        let mut cache = self.cache.lock().unwrap_or_else(|broken| broken.into_inner());
+        self.vm.is_match(&mut cache, text)
+    }
 }
 
 impl Filter {
@@ -213,7 +224,7 @@ impl Filter {
         if self.project.as_ref().is_some_and(|project| *project != *server.project_id) {
             return false;
         }
-        if self.name.as_ref().is_some_and(|vm| !found(vm, &server.name)) {
+        if self.name.as_ref().is_some_and(|pattern| !pattern.finds(&server.name)) {
             return false;
         }
         let state = shown_state(server, observed, deleted);
@@ -249,11 +260,11 @@ impl Filter {
 
     fn fits_addresses(&self, entry: &Entry) -> bool {
         let ports = entry.ports.as_ref().map(|ports| ports.as_slice()).unwrap_or_default();
-        let any = |vm: &PikeVM, v4: bool| {
+        let any = |pattern: &Pattern, v4: bool| {
             let fixed = ports.iter().flat_map(|port| &port.fixed).map(|fixed| fixed.address);
-            fixed.filter(|ip| ip.is_ipv4() == v4).any(|ip| found(vm, &ip.to_string()))
+            fixed.filter(|ip| ip.is_ipv4() == v4).any(|ip| pattern.finds(&ip.to_string()))
         };
-        self.ip.as_ref().is_none_or(|vm| any(vm, true)) && self.ip6.as_ref().is_none_or(|vm| any(vm, false))
+        self.ip.as_ref().is_none_or(|it| any(it, true)) && self.ip6.as_ref().is_none_or(|it| any(it, false))
     }
 }
 
@@ -353,6 +364,10 @@ struct Row {
 async fn select(state: &Arc<Compute>, ask: &Ask, pages: &mut Pages) -> Result<(Vec<Row>, bool)> {
     let filter = Filter::read(ask)?;
     let order = Order::read(ask)?;
+    let by_creation = order.of_creation().filter(|_| !filter.needs_ports() && !filter.deleted && filter.since.is_none());
+    if let Some(falling) = by_creation {
+        return in_order(ask, pages, &filter, falling);
+    }
     let mut rows = Vec::new();
     {
         // What is deleted softly shows where deleted servers do.
@@ -376,6 +391,31 @@ async fn select(state: &Arc<Compute>, ask: &Ask, pages: &mut Pages) -> Result<(V
     }
     order.sort(&mut rows);
     cut(ask, rows)
+}
+
+/// A page in the order of creation, which is the book's own: what lies beyond its end is not looked at.
+fn in_order(ask: &Ask, pages: &Pages, filter: &Filter, falling: bool) -> Result<(Vec<Row>, bool)> {
+    if ask.query.get("limit") == Some("0") {
+        return Ok((Vec::new(), false));
+    }
+    let fits = |entry: &&Entry| {
+        entry.server.soft_deleted.is_none() && filter.fits(&entry.server, entry.observed.as_ref(), false)
+    };
+    let mut request = PageRequest::read(&ask.query)?;
+    let after = match request.marker.take() {
+        None => None,
+        Some(marker) => match pages.get(&ServerId::new(marker.as_str())).filter(fits) {
+            Some(entry) => Some((entry.server.created, entry.server.id.clone())),
+            None => return Err(Fault::invalid(format!("marker [{marker}] not found"))),
+        },
+    };
+    let fitting = pages.in_order(filter.project.as_deref(), after, falling).filter(fits);
+    let row = |entry: &Entry| {
+        let (id, created) = (entry.server.id.clone(), entry.server.created);
+        Row { item: Item::Here(id.clone()), id, sort: Vec::new(), created }
+    };
+    let page = rest::Page::cut(fitting.map(row), &request, |row| row.id.as_str())?;
+    Ok((page.items, page.more))
 }
 
 async fn gone(state: &Compute, filter: &Filter, order: &Order) -> Result<Vec<Row>> {
@@ -475,6 +515,14 @@ impl Order {
             order.push(("created_at".to_owned(), dirs.first().is_none_or(|dir| *dir == "desc")));
         }
         Ok(Order(order))
+    }
+
+    /// Set where they come in the order of their creation; true: the last one first.
+    fn of_creation(&self) -> Option<bool> {
+        match self.0.as_slice() {
+            [(name, falling)] if name == "created_at" => Some(*falling),
+            _ => None,
+        }
     }
 
     fn keys(&self, server: &Stored<Server>, observed: Option<&Stored<ServerObserved>>) -> Vec<String> {

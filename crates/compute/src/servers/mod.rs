@@ -36,7 +36,7 @@ mod trash;
 mod volume_attachments;
 
 pub use allocation::{Allocation, Sweeper, recount as recount_hosts};
-pub use book::Book;
+pub use book::{Book, Pages};
 pub use changes::CHANGES;
 pub use consoles::ConsoleToken;
 pub use consoles::bridge_service;

@@ -78,10 +78,13 @@ struct NoHost {
 /// Chooses by the table in memory. That it was right of the chosen host is seen in the ledger; that there is none, and
 /// why, by reading all of them.
 fn look_for_host(state: &Compute, reader: &mut Reader, request: &Request) -> Result<Result<Decision, NoHost>> {
-    let rooms = state.rooms.all(state, reader)?;
-    if let Ok(decision) = decide(request, &rooms) {
-        let believed = rooms.iter().find(|room| room.name == decision.host);
-        if rooms::one(state, reader, &decision.host)?.as_ref() == believed {
+    let chosen = state.rooms.ask(state, reader, |rooms| {
+        let decision = decide(request, rooms).ok()?;
+        let believed = rooms.iter().find(|room| room.name == decision.host).map(|room| (**room).clone());
+        Some((decision, believed))
+    })?;
+    if let Some((decision, believed)) = chosen {
+        if rooms::one(state, reader, &decision.host)? == believed {
             return Ok(Ok(decision));
         }
         tracing::warn!(host = %decision.host, "the table of hosts was wrong and is read anew");

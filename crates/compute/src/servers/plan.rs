@@ -2,9 +2,9 @@
 
 use super::document::Server;
 use super::place::request;
-use crate::{Compute, hosts};
+use crate::Compute;
 use base::Result;
-use model::scheduler::{self, Request, choose};
+use model::scheduler::{self, Request, choose, decide};
 use serde_json::{Value, json};
 use store::Tx;
 use store::scope::Note;
@@ -13,21 +13,29 @@ use store::scope::Note;
 ///
 /// Charges nothing: the call leaves that to the loop, unless it makes a single server.
 pub fn would_place(state: &Compute, tx: &mut Tx, servers: &[Server]) -> Result<Note> {
-    let mut rooms = hosts::rooms::exact(state, tx)?;
-    // What rests in the trash makes room for what lives.
-    let emptied = super::trash::emptied(tx, &rooms)?;
+    let mut rooms = state.rooms.all(state, tx)?;
+    // What rests in the trash makes room for what lives: looked at only where that is needed.
+    let mut emptied: Option<Vec<scheduler::Host>> = None;
     let (mut admin, mut public) = (Vec::new(), Vec::new());
     for server in servers {
         let request = request(state, tx, server)?;
-        let fitting = rooms.iter().filter(|room| choose(&request, std::slice::from_ref(room)).is_ok()).count();
-        match choose(&request, &rooms).or_else(|why| choose(&request, &emptied).map_err(|_| why)) {
+        let mut decided = decide(&request, &rooms).map(|decision| (decision.host, decision.fitting));
+        if let Err(why) = decided {
+            let emptied = match &mut emptied {
+                Some(emptied) => emptied,
+                none => none.insert(super::trash::emptied(tx, &rooms)?),
+            };
+            decided = choose(&request, emptied).map(|host| (host, 0)).map_err(|_| why);
+        }
+        match decided {
             _ if server.unschedulable => {
                 let why = server.fault.as_ref().map_or("", |fault| fault.message.as_str());
                 admin.push(json!({"server": server.id, "host": null, "refused": why}));
                 public.push(json!({"server": server.id, "would_fit": false, "hosts": 0, "refused": why}));
             }
-            Ok(host) => {
-                rooms.iter_mut().filter(|room| room.name == host).for_each(|room| take(room, &request));
+            Ok((host, fitting)) => {
+                let both = rooms.iter_mut().chain(emptied.iter_mut().flatten());
+                both.filter(|room| room.name == host).for_each(|room| take(room, &request));
                 admin.push(json!({"server": server.id, "host": host, "would_fit": true, "hosts": fitting}));
                 public.push(json!({"server": server.id, "would_fit": true, "hosts": fitting}));
             }
