@@ -6,6 +6,7 @@ use crate::Ask;
 use base::{Fault, Result, Timestamp, limits};
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
+use store::{Document, Query, Reader, Stored};
 
 /// What a list knows.
 pub struct Listing {
@@ -22,10 +23,40 @@ const RESERVED: &[&str] = &[
     "limit", "marker", "offset", "sort", "sort_key", "sort_dir", "all_tenants", "with_count", "is_public",
 ];
 
+/// A page of the newest: after the marker, and no longer than this.
+#[derive(Clone)]
+pub struct Newest {
+    pub limit: usize,
+    pub marker: Option<String>,
+}
+
+impl Newest {
+    /// Its documents.
+    pub fn read<T: Document>(&self, reader: &mut Reader, scope: Query, project: Option<&str>) -> Result<Vec<Stored<T>>> {
+        let mut query = scope.reverse().limit(self.limit);
+        if let Some(marker) = &self.marker {
+            let known = reader.get::<T>(marker)?;
+            if !known.is_some_and(|doc| project.is_none_or(|project| doc.project_id() == project)) {
+                return Err(no_marker(marker));
+            }
+            query = query.after(marker.as_str());
+        }
+        Ok(reader.list(query)?)
+    }
+}
+
+fn no_marker(marker: &str) -> Fault {
+    Fault::not_found(format!("Marker {marker} could not be found."))
+}
+
+fn limit(ask: &Ask) -> Result<usize> {
+    Ok(number(ask, "limit")?.map_or(limits::PAGE, |limit| limit.min(limits::PAGE)))
+}
+
 impl Listing {
     /// The answer: a page of what fits, the link to the next one, the count where it was asked for.
     pub fn page(&self, ask: &Ask, items: Vec<Value>, detail: bool) -> Result<Value> {
-        let limit = number(ask, "limit")?.map(|limit| limit.min(limits::PAGE));
+        let limit = limit(ask)?;
         let offset = number(ask, "offset")?.unwrap_or(0);
         let order = self.order(ask)?;
         let mut items: Vec<Value> = items.into_iter().filter(|item| self.fits(ask, item)).collect();
@@ -41,25 +72,50 @@ impl Listing {
             None => 0,
             Some(marker) => {
                 let at = items.iter().position(|item| item["id"] == marker);
-                1 + at.ok_or_else(|| Fault::not_found(format!("Marker {marker} could not be found.")))?
+                1 + at.ok_or_else(|| no_marker(marker))?
             }
         };
-        let mut page: Vec<Value> = items.into_iter().skip(from + offset).take(limit.unwrap_or(limits::PAGE)).collect();
+        let page: Vec<Value> = items.into_iter().skip(from + offset).take(limit).collect();
+        let mut body = self.answer(ask, page, limit, detail);
+        if ask.since(45) && ask.query.boolean("with_count")?.unwrap_or(false) {
+            body.insert("count".to_owned(), json!(count));
+        }
+        Ok(Value::Object(body))
+    }
+
+    /// What to read where a list is in the order of creation, the newest first, and nothing narrows or counts it: then
+    /// no more than its page has to be looked at.
+    pub fn newest(&self, ask: &Ask) -> Result<Option<Newest>> {
+        let plain = |(name, value): (&str, &str)| match name {
+            "limit" | "marker" | "all_tenants" => true,
+            "sort_dir" => value == "desc",
+            _ => false,
+        };
+        if !ask.query.iter().all(plain) {
+            return Ok(None);
+        }
+        let marker = ask.query.get("marker").filter(|marker| !marker.is_empty()).map(str::to_owned);
+        Ok(Some(Newest { limit: limit(ask)?, marker }))
+    }
+
+    /// The answer of such a page.
+    pub fn newest_page(&self, ask: &Ask, page: Vec<Value>, newest: &Newest, detail: bool) -> Value {
+        Value::Object(self.answer(ask, page, newest.limit, detail))
+    }
+
+    fn answer(&self, ask: &Ask, mut page: Vec<Value>, limit: usize, detail: bool) -> Map<String, Value> {
         let last = page.last().and_then(|item| item["id"].as_str()).map(str::to_owned);
         if !detail && !self.brief.is_empty() {
             page.iter_mut().for_each(|item| keep(item, self.brief));
         }
-        let full = page.len() == limit.unwrap_or(limits::PAGE);
+        let full = page.len() == limit;
         let mut body = Map::new();
         body.insert(self.plural.to_owned(), Value::Array(page));
         if let Some(last) = last.filter(|_| full) {
             let href = format!("{}{}?{}", ask.base_url, ask.path, ask.query.with("marker", &last));
             body.insert(format!("{}_links", self.plural), json!([{"rel": "next", "href": href}]));
         }
-        if ask.since(45) && ask.query.boolean("with_count")?.unwrap_or(false) {
-            body.insert("count".to_owned(), json!(count));
-        }
-        Ok(Value::Object(body))
+        body
     }
 
     fn order(&self, ask: &Ask) -> Result<Vec<(String, bool)>> {

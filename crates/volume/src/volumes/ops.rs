@@ -70,6 +70,17 @@ async fn page(state: Arc<Volumes>, call: Call, detail: bool) -> Result<Reply> {
     ask.enforce_own()?;
     let query = whose(&ask)?;
     let inner = ask.clone();
+    if let Some(newest) = LISTING.newest(&ask)? {
+        let project = if query == Query::all() { None } else { Some(ask.project()?.to_string()) };
+        let wanted = newest.clone();
+        let read = move |reader: &mut Reader| {
+            let volumes: Vec<Stored<Volume>> = wanted.read(reader, query.clone(), project.as_deref())?;
+            let view = |volume: &Stored<Volume>| Ok(wire::view(&inner, volume, &Sight::of(reader, volume)?, true));
+            volumes.iter().map(view).collect::<Result<Vec<_>>>()
+        };
+        let page = state.store.read(read).await?;
+        return ask.reply(200, &LISTING.newest_page(&ask, page, &newest, detail));
+    }
     let items = state
         .store
         .read(move |reader| {
