@@ -38,5 +38,6 @@ fn bench() -> Result<()> {
     if !Command::new("cargo").args(store).status()?.success() {
         bail!("the measurement of the store failed");
     }
-    Ok(())
+    // A small cloud of simulated hosts and a large one, and the second against the first.
+    sim::run(["--scale".to_owned()].into_iter())
 }

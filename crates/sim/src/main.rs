@@ -1,6 +1,7 @@
 //! `sim`: runs histories. See `cargo xtask sim --help`.
 
 use anyhow::{Context, Result, bail};
+use sim::scale::Shape;
 use sim::tally::Tally;
 use sim::{Plan, Template, Verdict, run, shrink, trouble};
 use std::collections::BTreeSet;
@@ -15,9 +16,14 @@ const HELP: &str = "cargo xtask sim [--seed S | --seeds A..B] [--steps N] [--hos
   --seed S       one history; prints its hash, and with --trace all that happened
   --seeds A..B   many; stops at the first that breaks a rule, unless --keep-going
   --without LIST leaves steps out: 3,7,10-20
-  --scale HOSTS SERVERS  measures calls with many of both (build it with --release)
+  --scale [HOSTS SERVERS] [--together] [--json]
+                 measures every kind of call in a cloud of that size; without numbers one of 10 hosts and 200 servers
+                 and one of 1,000 and 20,000, and fails where a bound is missed; --together: all in one project
   --covered      fails when a declared fault or an operation never came up, as runs of 300 seeds and more do
 ";
+
+const SMALL: Shape = Shape { hosts: 10, servers: 200, together: false };
+const LARGE: Shape = Shape { hosts: 1000, servers: 20_000, together: false };
 
 /// From so many seeds on, everything declared must have come up.
 const COVERED_FROM: u64 = 300;
@@ -115,18 +121,24 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--scale HOSTS SERVERS`: what it costs to have many.
+/// `--scale`: what it costs to have many. Without numbers the small cloud and the large one are held against each other.
 fn scale(args: &[String]) -> Result<()> {
-    let number = |at: usize, usual: usize| args.get(at).map_or(Ok(usual), |text| text.parse());
-    let (hosts, servers) = (number(0, 1000)?, number(1, 20_000)?);
-    let found = sim::scale::measure(hosts, servers)?;
-    println!("{hosts} hosts, {servers} servers: made in {:.1} s, {} MiB with the hosts", found.fill_s, found.rss_mib);
-    println!(
-        "from the commit of a server to that of its host: p50 {:.2} ms, p99 {:.2} ms",
-        found.place_ms.0, found.place_ms.1
-    );
-    for (name, p50, p99) in found.rows {
-        println!("{name:36} p50 {p50:8.2} ms  p99 {p99:8.2} ms");
+    let (words, numbers): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with("--"));
+    let has = |word: &str| words.iter().any(|arg| *arg == word);
+    if let Some(other) = words.iter().find(|word| !matches!(word.as_str(), "--json" | "--together")) {
+        bail!("{other} is not understood\n{HELP}");
+    }
+    let together = has("--together");
+    let (hosts, servers) = match numbers.as_slice() {
+        [] => return sim::scale::compare(Shape { together, ..SMALL }, Shape { together, ..LARGE }),
+        [hosts, servers] => (hosts.parse()?, servers.parse()?),
+        _ => bail!("--scale takes HOSTS and SERVERS, or nothing\n{HELP}"),
+    };
+    let found = sim::scale::measure(Shape { hosts, servers, together })?;
+    if has("--json") {
+        println!("{}", serde_json::to_string(&found)?);
+    } else {
+        sim::scale::print(&found);
     }
     Ok(())
 }

@@ -70,6 +70,12 @@ impl SimHost {
         self.state().machine()
     }
 
+    /// Another one of the same state: for who measures what a simulated host holds.
+    pub fn twin(&self) -> SimHost {
+        let (options, env, state) = (self.options.clone(), self.env.clone(), self.state().clone());
+        SimHost { options, env, state: Mutex::new(state), changed: Notify::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

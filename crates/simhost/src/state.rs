@@ -53,6 +53,7 @@ impl Machine {
     }
 }
 
+#[derive(Clone)]
 pub struct State {
     pub session: String,
     pub delay_ms: u64,
