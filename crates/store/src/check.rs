@@ -384,13 +384,22 @@ mod tests {
     static STRAY: sql::Sql =
         sql::Sql::new("INSERT INTO unique_entry(kind, name, value, id) VALUES('door', 'name', $1, 'nobody')");
 
+    static MOVE: sql::Sql = sql::Sql::new("UPDATE document SET project_id = $2 WHERE id = $1");
+    static UNKEY: sql::Sql = sql::Sql::new("DELETE FROM unique_entry WHERE id = $1");
+    static SURPLUS: sql::Sql =
+        sql::Sql::new("INSERT INTO index_entry(kind, name, value, sort, id) VALUES('door', 'room', $2, 1, $1)");
+    static GHOST: sql::Sql = sql::Sql::new(
+        "INSERT INTO document(kind, id, project_id, rev, created, updated, body) VALUES('door', $1, '', 1, 1, 1, $2)",
+    );
+    static STOLEN: sql::Sql = sql::Sql::new("UPDATE unique_entry SET id = $1, value = $2 WHERE value = $2");
+
     fn door(id: &str, name: &str, code: Option<&str>) -> Door {
         Door { id: id.into(), name: name.into(), room: "hall".into(), code: code.map(str::to_owned) }
     }
 
     /// Damages a store by hand; says what is found, and whether mending brings everything back.
-    async fn round(damage: &[(&'static sql::Sql, &[&str])]) -> (Vec<String>, bool) {
-        let store = Store::open(Options::memory().kind::<Door>(), base::Env::system()).await.unwrap();
+    async fn round(options: Options, damage: &[(&'static sql::Sql, &[&str])]) -> (Vec<String>, bool) {
+        let store = Store::open(options.kind::<Door>(), base::Env::system()).await.unwrap();
         let kinds = [Kind::of::<Door>()];
         let make = |tx: &mut Tx| {
             tx.create(&door("a", "front", Some("1234")))?;
@@ -423,8 +432,9 @@ mod tests {
         (shown, clean && all().await.is_ok_and(|now| now == before))
     }
 
-    #[tokio::test]
-    async fn damage_by_hand_is_found_and_mended_from_history() {
+    /// Every kind of damage to the tables, each in a store of its own.
+    async fn damage_by_hand(mut options: impl FnMut() -> Options) {
+        let mut round = async |damage: &[(&'static sql::Sql, &[&str])]| round(options(), damage).await;
         let edited = "a its document is not what its history says: name true";
         assert_eq!(round(&[(&EDIT, &["front", "side"])]).await, (vec![edited.into()], true));
         assert_eq!(
@@ -445,5 +455,37 @@ mod tests {
         assert_eq!(found[0], "b its document is not what its history says: name true");
         assert_eq!(found[1], "b it claims name front, and so does a false");
         assert!(mended);
+        let (found, mended) =
+            round(&[(&MOVE, &["b", "elsewhere"]), (&UNKEY, &["a"]), (&SURPLUS, &["a", "cellar"])]).await;
+        assert_eq!(
+            found[0],
+            "a its index entries are wrong: unique name=front is missing, index room=cellar is too many true"
+        );
+        assert_eq!(found[1], "b its document is not what its history says: its id or project true");
+        assert!(mended);
+        let (found, mended) =
+            round(&[(&GHOST, &["c", "{\"id\":\"c\",\"name\":\"\",\"room\":\"\",\"code\":null}"])]).await;
+        assert_eq!(found, ["c its document came from nowhere: history does not have it true"]);
+        assert!(mended);
+        let (found, mended) = round(&[(&STOLEN, &["b", "front"])]).await;
+        assert_eq!(found[0], "a its index entries are wrong: unique name=front is missing true");
+        assert_eq!(found[1], "b its index entries are wrong: unique name=front is too many true");
+        assert!(mended);
+    }
+
+    #[tokio::test]
+    async fn damage_by_hand_is_found_and_mended_from_history() {
+        damage_by_hand(Options::memory).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn damage_by_hand_is_found_and_mended_on_postgresql() {
+        let Some(server) = testkit::Postgres::start() else { return };
+        let mut count = 0;
+        let options = || {
+            count += 1;
+            Options::new(server.database(&format!("damage{count}")))
+        };
+        damage_by_hand(options).await;
     }
 }

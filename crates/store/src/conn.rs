@@ -1,7 +1,10 @@
 //! One connection to an engine, blocking. What differs between SQLite and PostgreSQL ends here.
 
 use crate::Error;
-use crate::sql::{Row, Rows, Sql, Value};
+use crate::Rev;
+use crate::asking::Asking;
+use crate::sql::{Each, Row, Rows, Sql, Value};
+use std::sync::Arc;
 
 /// A connection. Every method blocks the calling thread; none may be called from an async task unless it says
 /// [`Conn::is_local`].
@@ -12,13 +15,8 @@ pub(crate) trait Conn: Send {
     fn query(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<Vec<Row>, Error>;
 
     /// Hands the rows over as they come, so that they are worked on while the server reads the next.
-    fn query_each(
-        &mut self,
-        sql: &'static Sql,
-        values: &[Value<'_>],
-        each: &mut dyn FnMut(Row) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        self.query(sql, values)?.into_iter().try_for_each(each)
+    fn query_each(&mut self, sql: &'static Sql, values: &[Value<'_>], each: &mut Each<'_>) -> Result<(), Error> {
+        self.query(sql, values)?.iter().try_for_each(|row| each(row))
     }
 
     /// Several queries in one round trip.
@@ -29,11 +27,18 @@ pub(crate) trait Conn: Send {
 
     /// Writes many rows with few statements, in the order given. Each statement must touch as many rows as it was
     /// given; otherwise something is not as the buffer believed, and the whole flush fails: here, or a later call, in a
-    /// job that has a savepoint its end and otherwise the commit at the latest.
+    /// job that has a savepoint its end and otherwise the commit at the latest, which then keeps nothing.
     fn flush(&mut self, writes: &[Rows<'_>]) -> Result<(), Error>;
 
     /// Begins the one write transaction: no other holder, in whatever process, until it ends.
-    fn begin_write(&mut self) -> Result<(), Error>;
+    ///
+    /// True: the transaction is taken to build upon the revision `known`, which saves asking for it. If it is another,
+    /// something that is said later fails, the commit at the latest, and [`Conn::is_behind`]. False: it must be asked.
+    fn begin_write(&mut self, known: Option<Rev>) -> Result<bool, Error>;
+    /// The transaction failed because the revision was not the known one. Until the next begins.
+    fn is_behind(&self) -> bool {
+        false
+    }
     fn savepoint(&mut self) -> Result<(), Error>;
     fn release(&mut self) -> Result<(), Error>;
     /// Undoes everything since the savepoint and drops it.
@@ -60,6 +65,8 @@ pub(crate) trait Conn: Send {
 pub(crate) trait Connect: Send + Sync {
     fn writer(&self) -> Result<Box<dyn Conn>, Error>;
     fn reader(&self) -> Result<Box<dyn Conn>, Error>;
+    /// Single questions from async tasks, at most so many at a time; none where a connection is local.
+    fn asking(&self, most: usize) -> Option<Arc<Asking>>;
     /// Creates the tables that are missing.
     fn schema(&self) -> String;
     /// `sqlite` or `postgresql`.

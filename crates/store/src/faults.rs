@@ -1,5 +1,6 @@
 //! Tests of what the engine does to the writer: full disks, failed and lost commits, connections that break.
 
+use crate::asking::Asking;
 use crate::conn::{Conn, Connect};
 use crate::sql::{Row, Rows, Sql, Value};
 use crate::sqlite::Sqlite;
@@ -162,6 +163,9 @@ impl Connect for Flaky {
     fn reader(&self) -> Result<Box<dyn Conn>, Error> {
         self.inner.reader()
     }
+    fn asking(&self, most: usize) -> Option<Arc<Asking>> {
+        self.inner.asking(most)
+    }
     fn schema(&self) -> String {
         self.inner.schema()
     }
@@ -192,8 +196,8 @@ impl Conn for FlakyConn {
     fn flush(&mut self, writes: &[Rows<'_>]) -> Result<(), Error> {
         self.inner.flush(writes)
     }
-    fn begin_write(&mut self) -> Result<(), Error> {
-        self.inner.begin_write()
+    fn begin_write(&mut self, known: Option<Rev>) -> Result<bool, Error> {
+        self.inner.begin_write(known)
     }
     fn savepoint(&mut self) -> Result<(), Error> {
         self.inner.savepoint()

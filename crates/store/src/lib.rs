@@ -40,6 +40,7 @@
 //! What this crate must never do: decide anything about clouds, wait for anything but its database inside a
 //! transaction, or let a secret (see [`Document::redact`]) into history, watch or dry runs.
 
+mod asking;
 mod buffer;
 mod check;
 mod conn;
@@ -81,10 +82,10 @@ pub use moved::Moved;
 pub use past::Version;
 pub use query::Query;
 pub use reader::Reader;
-pub use store::{Options, Store};
 pub use scope::Scope;
-pub use tx::{Charge, Touched, Tx};
+pub use store::{Options, Store};
 pub use trash::{Charged, Trash, TrashedDocument};
+pub use tx::{Charge, Touched, Tx};
 pub use undo::{Collision, Held, PastRequest, Reversal, UndoPlan, UndoServices, Undone};
 pub use watch::{Change, Event, Revision, Watch};
 pub use writer::{Cause, Committed};

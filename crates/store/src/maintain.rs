@@ -44,7 +44,7 @@ pub(crate) fn prepare(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Resu
             return Err(Error::Corrupt(format!("two types claim the kind {}", kind.name)));
         }
     }
-    reader.conn.begin_write()?;
+    reader.conn.begin_write(None)?;
     let prepared = prepare_inside(reader, tables, kinds);
     match prepared {
         Ok(rev) => reader.conn.commit().map(|()| rev),

@@ -3,12 +3,14 @@
 //! The connection's task makes progress only while a call waits, on the same thread: a statement costs no switch of
 //! threads. Statements without an answer (BEGIN, SAVEPOINT, RELEASE) wait in `pending` and travel in front of the next
 //! one. What a job writes is sent at once and its answer is taken along with that of a later call, of the commit at the
-//! latest: while the server works on it the next job runs. Writers exclude each other, in whatever process, by an
-//! advisory lock under READ COMMITTED.
+//! latest: while the server works on it the next job runs. Whatever must not be committed makes the server itself fail,
+//! so that the COMMIT travels behind it without waiting. Writers exclude each other, in whatever process, by an advisory
+//! lock under READ COMMITTED. Single questions of async tasks go another way: `asking.rs`.
 
-use crate::Error;
+use crate::asking::Asking;
 use crate::conn::{Conn, Connect};
-use crate::sql::{Cell, Column, Row, Rows, Sql, Value, Write};
+use crate::sql::{self, Cell, Cells, Column, Each, Row, Rows, Sql, Value, Write};
+use crate::{Error, Rev};
 use futures::future::{BoxFuture, join_all, ready};
 use futures::{FutureExt, TryStreamExt};
 use std::collections::HashMap;
@@ -16,14 +18,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
-/// The server ends a statement after 30 s and a transaction that does nothing after 60 s.
-const OPTIONS: &str =
-    "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c client_min_messages=warning";
+/// The server ends a statement after 30 s and a transaction that does nothing after 60 s. Each statement has an index in
+/// its own order (see `sql.rs`) and is planned once, whatever the server believes of the sizes of tables: without this
+/// it planned every update anew, which took longer than to carry it out, and sorted lists until the first ANALYZE.
+const OPTIONS: &str = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 \
+    -c client_min_messages=warning -c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
+    -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_sort=off -c jit=off";
 /// A server that has not answered by then is taken for dead.
-const PATIENCE: Duration = Duration::from_secs(45);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(7);";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;";
 
@@ -60,6 +66,7 @@ impl Postgres {
             owed: Vec::new(),
             torn: None,
             begun: false,
+            behind: false,
             dead: false,
         }))
     }
@@ -72,6 +79,10 @@ impl Connect for Postgres {
 
     fn reader(&self) -> Result<Box<dyn Conn>, Error> {
         self.connect()
+    }
+
+    fn asking(&self, most: usize) -> Option<Arc<Asking>> {
+        Some(Arc::new(Asking::new(self.config.clone(), most)))
     }
 
     fn schema(&self) -> String {
@@ -95,14 +106,25 @@ struct PostgresConn {
     /// Why the transaction must not be committed.
     torn: Option<Error>,
     begun: bool,
+    /// The transaction builds upon another revision than was believed.
+    behind: bool,
     dead: bool,
 }
 
-/// A statement that was sent; it must touch `wanted` rows.
+/// A statement that was sent.
 struct Owed {
     answer: BoxFuture<'static, Result<u64, tokio_postgres::Error>>,
-    wanted: u64,
-    missed: &'static str,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    /// BEGIN and its like.
+    Words,
+    /// Whether the revision is the known one.
+    Known,
+    /// A write of so many rows, and what it means when it touched another number.
+    Rows(usize, &'static str),
 }
 
 impl Owed {
@@ -114,12 +136,22 @@ impl Owed {
     }
 
     async fn heard(self) -> Result<(), Error> {
-        let touched = self.answer.await.map_err(failed)?;
-        if touched == self.wanted {
-            return Ok(());
+        match (self.answer.await, self.what) {
+            (Ok(_), _) => Ok(()),
+            (Err(error), What::Rows(rows, missed)) if divides_by_zero(&error) => {
+                Err(Error::Corrupt(format!("{missed}: not all {rows} rows are there")))
+            }
+            (Err(error), What::Known) if divides_by_zero(&error) => Err(Error::Unavailable(BEHIND.into())),
+            (Err(error), _) => Err(failed(error)),
         }
-        Err(Error::Corrupt(format!("{}: {touched} rows instead of {}", self.missed, self.wanted)))
     }
+}
+
+const BEHIND: &str = "another process has written";
+
+/// How a statement fails that was told to: see `sql.rs`.
+fn divides_by_zero(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::DIVISION_BY_ZERO)
 }
 
 impl Drop for PostgresConn {
@@ -143,16 +175,19 @@ impl PostgresConn {
                 owed.send().await;
             }
             let answer = call(client).await;
-            let mut first = Ok(());
+            let (mut first, mut behind) = (Ok(()), false);
             for owed in owed {
-                first = first.and(owed.heard().await);
+                let heard = owed.heard().await;
+                behind |= matches!(&heard, Err(Error::Unavailable(why)) if why == BEHIND);
+                first = first.and(heard);
             }
-            (first, answer)
+            (first.map_err(|error| (error, behind)), answer)
         };
         let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, all).await });
         let answer = match answer {
             // After a statement that failed every other one fails: the first error tells.
-            Ok((Err(error), _)) => {
+            Ok((Err((error, behind)), _)) => {
+                self.behind |= behind;
                 self.torn.get_or_insert(error.clone());
                 Err(error)
             }
@@ -173,7 +208,7 @@ impl PostgresConn {
         if !self.pending.is_empty() {
             let (client, words) = (self.client.clone(), std::mem::take(&mut self.pending));
             let answer = async move { client.batch_execute(&words).await.map(|()| 0) }.boxed();
-            self.owed.push(Owed { answer, wanted: 0, missed: "" });
+            self.owed.push(Owed { answer, what: What::Words });
         }
     }
 
@@ -190,11 +225,25 @@ impl PostgresConn {
         });
     }
 
+    /// Sends a statement along with what is owed.
+    fn owe(&mut self, statement: Statement, parameters: Vec<Array>, what: What) {
+        let client = self.client.clone();
+        let answer = async move {
+            let parameters: Vec<_> = parameters.iter().map(Array::parameter).collect();
+            client.execute(&statement, &parameters).await
+        };
+        self.words();
+        self.owed.push(Owed { answer: answer.boxed(), what });
+    }
+
     /// Hears of everything that was sent.
     fn settle(&mut self) -> Result<(), Error> {
-        if !self.owed.is_empty() {
-            self.said()?;
-        }
+        self.said()?;
+        self.whole()
+    }
+
+    /// Refuses to go on with a transaction of which something was refused.
+    fn whole(&self) -> Result<(), Error> {
         self.torn.clone().map_or(Ok(()), Err)
     }
 
@@ -229,19 +278,14 @@ impl Conn for PostgresConn {
         rows.iter().map(row).collect()
     }
 
-    fn query_each(
-        &mut self,
-        sql: &'static Sql,
-        values: &[Value<'_>],
-        each: &mut dyn FnMut(Row) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn query_each(&mut self, sql: &'static Sql, values: &[Value<'_>], each: &mut Each<'_>) -> Result<(), Error> {
         let statement = self.statement(sql.postgres())?;
         let values = parameters(values);
         // What fails here is not the connection's fault; the rows that are left are thrown away by the connection.
         self.wait(async |client| {
             let mut rows = std::pin::pin!(client.query_raw(&statement, values).await?);
             while let Some(found) = rows.try_next().await? {
-                if let Err(error) = row(&found).and_then(&mut *each) {
+                if let Err(error) = each(&found) {
                     return Ok(Err(error));
                 }
             }
@@ -270,23 +314,26 @@ impl Conn for PostgresConn {
     fn flush(&mut self, writes: &[Rows<'_>]) -> Result<(), Error> {
         for Rows { write, rows } in writes.iter().filter(|write| !write.rows.is_empty()) {
             let statement = self.statement(write.postgres)?;
-            let (client, arrays) = (self.client.clone(), arrays(write, rows));
-            let answer = async move {
-                let arrays: Vec<_> = arrays.iter().map(Array::parameter).collect();
-                client.execute(&statement, &arrays).await
-            };
-            self.words();
-            self.owed.push(Owed { answer: answer.boxed(), wanted: rows.len() as u64, missed: write.missed });
+            self.owe(statement, arrays(write, rows), What::Rows(rows.len(), write.missed));
         }
         self.send();
         Ok(())
     }
 
-    fn begin_write(&mut self) -> Result<(), Error> {
+    fn begin_write(&mut self, known: Option<Rev>) -> Result<bool, Error> {
+        let statement = known.map(|_| self.statement(sql::REV_IS.postgres())).transpose()?;
         self.begun = true;
+        self.behind = false;
         self.torn = None;
         self.say(BEGIN_WRITE);
-        Ok(())
+        if let (Some(statement), Some(known)) = (statement, known) {
+            self.owe(statement, vec![Array::One(known.0 as i64)], What::Known);
+        }
+        Ok(known.is_some())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind
     }
 
     fn savepoint(&mut self) -> Result<(), Error> {
@@ -310,24 +357,24 @@ impl Conn for PostgresConn {
     }
 
     fn commit(&mut self) -> Result<(), Error> {
-        self.settle()?;
+        self.whole()?;
         self.say("COMMIT;");
-        self.said()?;
+        let committed = self.said();
         self.begun = false;
-        Ok(())
+        committed
     }
 
     fn commit_with(&mut self, sql: &'static Sql, values: &[Value<'_>]) -> Result<(), Error> {
-        self.settle()?;
+        self.whole()?;
         let statement = self.statement(sql.postgres())?;
         let values = parameters(values);
         // After a statement that failed, COMMIT undoes: the first error tells.
-        self.wait(async |client| {
+        let committed = self.wait(async |client| {
             let (ran, committed) = futures::join!(client.execute(&statement, &values), client.batch_execute("COMMIT"));
             ran.and(committed)
-        })?;
+        });
         self.begun = false;
-        Ok(())
+        committed
     }
 
     fn rollback(&mut self) {
@@ -373,9 +420,9 @@ impl Conn for PostgresConn {
     }
 }
 
-type Parameter<'a> = &'a (dyn ToSql + Sync);
+pub(crate) type Parameter<'a> = &'a (dyn ToSql + Sync);
 
-fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<Parameter<'a>> {
+pub(crate) fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<Parameter<'a>> {
     let parameter = |value: &'a Value<'a>| -> Parameter<'a> {
         match value {
             Value::Null => &None::<&str>,
@@ -386,8 +433,9 @@ fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<Parameter<'a>> {
     values.iter().map(parameter).collect()
 }
 
-/// A column of a multi-row statement.
+/// A column of a multi-row statement, or a number of the whole statement.
 enum Array {
+    One(i64),
     Text(Vec<Option<String>>),
     Int(Vec<Option<i64>>),
 }
@@ -395,6 +443,7 @@ enum Array {
 impl Array {
     fn parameter(&self) -> Parameter<'_> {
         match self {
+            Array::One(number) => number,
             Array::Text(texts) => texts,
             Array::Int(numbers) => numbers,
         }
@@ -414,7 +463,18 @@ fn arrays(write: &Write, rows: &[Vec<Value<'_>>]) -> Vec<Array> {
                 .collect(),
         ),
     };
-    write.columns.iter().enumerate().map(column).collect()
+    let count = write.counted.then_some(Array::One(rows.len() as i64));
+    write.columns.iter().enumerate().map(column).chain(count).collect()
+}
+
+impl Cells for tokio_postgres::Row {
+    fn number(&self, n: usize) -> Result<i64, Error> {
+        self.try_get(n).map_err(|error| Error::Corrupt(format!("column {n} holds no number: {error}")))
+    }
+
+    fn borrowed(&self, n: usize) -> Result<&str, Error> {
+        self.try_get(n).map_err(|error| Error::Corrupt(format!("column {n} holds no text: {error}")))
+    }
 }
 
 fn row(row: &tokio_postgres::Row) -> Result<Row, Error> {
@@ -430,7 +490,7 @@ fn row(row: &tokio_postgres::Row) -> Result<Row, Error> {
 }
 
 /// What an engine's error means for us: data, constraint and syntax errors are ours, everything else may pass.
-fn failed(error: tokio_postgres::Error) -> Error {
+pub(crate) fn failed(error: tokio_postgres::Error) -> Error {
     let text = match error.as_db_error() {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
         None => {
@@ -473,16 +533,16 @@ mod tests {
         conn.batch(&connect.schema()).unwrap();
         let missed = |outcome: Result<(), Error>| {
             let error = outcome.expect_err("a row was missed").to_string();
-            assert!(error.contains("a document changed meanwhile: 0 rows instead of 1"), "{error}");
+            assert!(error.contains("a document changed meanwhile: not all 1 rows are there"), "{error}");
         };
         for raise in [false, true] {
-            conn.begin_write().unwrap();
+            conn.begin_write(None).unwrap();
             write(&mut *conn, &sql::DOCUMENT_UPDATE, 7).unwrap();
             missed(if raise { conn.commit_with(&sql::REV_RAISE, &given![1, 0]) } else { conn.commit() });
             conn.rollback();
         }
         // Another job of the batch hears of it; the batch is doomed although that job goes on.
-        conn.begin_write().unwrap();
+        conn.begin_write(None).unwrap();
         write(&mut *conn, &sql::DOCUMENT_INSERT, 1).unwrap();
         write(&mut *conn, &sql::DOCUMENT_UPDATE, 7).unwrap();
         missed(conn.query(&sql::COUNT_ALL, &given!["thing"]).map(drop));
@@ -490,7 +550,7 @@ mod tests {
         conn.rollback();
         assert_eq!(there(&mut *conn), 0);
         // A savepoint ends it: what was written before stays good.
-        conn.begin_write().unwrap();
+        conn.begin_write(None).unwrap();
         write(&mut *conn, &sql::DOCUMENT_INSERT, 1).unwrap();
         conn.savepoint().unwrap();
         write(&mut *conn, &sql::DOCUMENT_UPDATE, 7).unwrap();
@@ -498,11 +558,52 @@ mod tests {
         conn.commit_with(&sql::REV_RAISE, &given![1, 0]).unwrap();
         assert_eq!(there(&mut *conn), 1);
         // And what the server itself refuses.
-        conn.begin_write().unwrap();
+        conn.begin_write(None).unwrap();
         write(&mut *conn, &sql::DOCUMENT_INSERT, 2).unwrap();
         let error = conn.commit_with(&sql::REV_RAISE, &given![2, 1]).unwrap_err().to_string();
         assert!(error.contains("duplicate key"), "{error}");
         conn.rollback();
         assert!(conn.is_alive() && there(&mut *conn) == 1);
+    }
+
+    /// A transaction that believes to know the revision costs no question, and is not kept if it was wrong.
+    #[test]
+    fn who_is_behind_commits_nothing() {
+        let Some(server) = testkit::Postgres::start() else { return };
+        let connect = Postgres::new(&server.url()).unwrap();
+        let mut conn = connect.writer().unwrap();
+        conn.batch(&connect.schema()).unwrap();
+        for (kept, rev) in [(true, 1), (false, 2)] {
+            assert_eq!(conn.begin_write(Some(Rev(0))), Ok(true));
+            write(&mut *conn, &sql::DOCUMENT_INSERT, rev).unwrap();
+            let committed = conn.commit_with(&sql::REV_RAISE, &given![1, 0]);
+            assert_eq!((committed.is_ok(), conn.is_behind()), (kept, !kept), "{committed:?}");
+            conn.rollback();
+            assert_eq!(there(&mut *conn), 1, "the first was kept");
+        }
+        // What fails by itself is not behind.
+        assert_eq!(conn.begin_write(Some(Rev(1))), Ok(true));
+        write(&mut *conn, &sql::DOCUMENT_INSERT, 2).unwrap();
+        assert!(conn.commit().is_err() && !conn.is_behind());
+    }
+
+    /// Whatever the server believes of the sizes of tables: it was never told.
+    #[test]
+    fn every_statement_searches_an_index() {
+        let Some(server) = testkit::Postgres::start() else { return };
+        let connect = Postgres::new(&server.url()).unwrap();
+        connect.writer().unwrap().batch(&connect.schema()).unwrap();
+        let settings: String = OPTIONS.split("-c ").skip(1).map(|setting| format!("SET {setting};")).collect();
+        let searching = sql::tests::searching().map(|write| (write.postgres, false));
+        let everyday = sql::tests::everyday().into_iter().map(|sql| (sql.postgres(), sql::tests::sorts(sql)));
+        for (text, sorts) in everyday.chain(searching) {
+            let values = (1..20).filter(|n| text.contains(&format!("${n}"))).map(|_| "NULL");
+            let values = values.collect::<Vec<_>>().join(", ");
+            let explain = format!("{settings} PREPARE p AS {text}; EXPLAIN EXECUTE p({values})");
+            let plan = server.sql("postgres", &explain);
+            assert!(plan.contains("Index Scan") || plan.contains("Index Only Scan"), "{text}: {plan}");
+            assert!(!["Seq Scan", "Bitmap", "Hash Join"].iter().any(|word| plan.contains(word)), "{text}: {plan}");
+            assert!(sorts || !plan.contains("Sort"), "{text}: {plan}");
+        }
     }
 }

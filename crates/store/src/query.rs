@@ -1,5 +1,8 @@
 //! Which documents a list asks for.
 
+use crate::reader::no_key;
+use crate::sql::{self, Sql, Value, values};
+
 /// A list in the order of creation. Without a limit it returns everything that matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
@@ -48,5 +51,32 @@ impl Query {
     pub fn reverse(mut self) -> Query {
         self.reverse = true;
         self
+    }
+
+    /// The statement that finds the rows of this kind after a place in their order, and its values; none where nothing
+    /// can be found.
+    pub(crate) fn statement<'a>(
+        &'a self,
+        kind: &'static str,
+        (created, id): &'a (i64, String),
+        most: i64,
+    ) -> Option<(&'static Sql, Vec<Value<'a>>)> {
+        let way = usize::from(self.reverse);
+        Some(match &self.scope {
+            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => return None,
+            Scope::All => (&sql::LIST_ALL[way], values![kind, *created, id, most]),
+            Scope::Project(project) => (&sql::LIST_PROJECT[way], values![kind, project, *created, id, most]),
+            Scope::Index(name, value) => (&sql::LIST_INDEX[way], values![kind, *name, value, *created, id, most]),
+        })
+    }
+
+    /// Before the first row.
+    pub(crate) fn beginning(&self) -> (i64, String) {
+        (if self.reverse { i64::MAX } else { i64::MIN }, String::new())
+    }
+
+    /// The most rows that are wanted.
+    pub(crate) fn most(&self) -> i64 {
+        self.limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
     }
 }

@@ -6,7 +6,7 @@ use crate::conn::Conn;
 use crate::document::{Document, Keys, Rev, Stored, decode};
 use crate::moment::Then;
 use crate::query::{Query, Scope};
-use crate::sql::{self, Row, Sql, Value, given};
+use crate::sql::{self, Cells, Each, Row, Sql, Value};
 use crate::store::Shared;
 use crate::{Error, Usage};
 use base::Timestamp;
@@ -89,10 +89,10 @@ impl Reader {
     /// A list that nothing has to be laid over: each row is parsed as it comes.
     fn committed<T: Document>(&mut self, query: &Query) -> Result<Vec<Stored<T>>, Error> {
         let start = self.start(T::KIND, query)?;
-        let most = query.limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        let most = query.most();
         let mut found = Vec::new();
         self.committed_rows(T::KIND, query, &start, most, &mut |row| {
-            found.push(stored(doc_row(row)?)?);
+            found.push(found_as(row)?);
             Ok(())
         })?;
         Ok(found)
@@ -101,7 +101,7 @@ impl Reader {
     /// The place in its order after which a list begins.
     fn start(&mut self, kind: &'static str, query: &Query) -> Result<(i64, String), Error> {
         match &query.after {
-            None => Ok((if query.reverse { i64::MAX } else { i64::MIN }, String::new())),
+            None => Ok(query.beginning()),
             Some(id) => match self.row(kind, id)? {
                 Some(row) => Ok((row.created, row.id)),
                 None => Err(Error::Marker { kind, id: id.clone() }),
@@ -213,12 +213,7 @@ impl Reader {
         self.conn.query(sql, values).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    fn query_each(
-        &mut self,
-        sql: &'static Sql,
-        values: &[Value<'_>],
-        each: &mut dyn FnMut(Row) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn query_each(&mut self, sql: &'static Sql, values: &[Value<'_>], each: &mut Each<'_>) -> Result<(), Error> {
         let mut refused = false;
         let done = self.conn.query_each(sql, values, &mut |row| each(row).inspect_err(|_| refused = true));
         // A row that cannot be parsed is not the engine's failure.
@@ -294,7 +289,7 @@ impl Reader {
         let most = query.limit.map_or(i64::MAX, |limit| limit.saturating_add(hidden).min(i64::MAX as usize) as i64);
         let mut rows = Vec::new();
         self.committed_rows(kind, query, &start, most, &mut |row| {
-            rows.push(doc_row(row)?);
+            rows.push(copied(row)?);
             Ok(())
         })?;
         if self.buffer.entries.contains_key(kind) {
@@ -310,20 +305,10 @@ impl Reader {
         query: &Query,
         start: &(i64, String),
         most: i64,
-        each: &mut dyn FnMut(Row) -> Result<(), Error>,
+        each: &mut Each<'_>,
     ) -> Result<(), Error> {
-        let way = usize::from(query.reverse);
-        let (created, id) = (start.0, &start.1);
-        match &query.scope {
-            Scope::Project(value) | Scope::Index(_, value) if no_key(value) => Ok(()),
-            Scope::All => self.query_each(&sql::LIST_ALL[way], &given![kind, created, id, most], each),
-            Scope::Project(project) => {
-                self.query_each(&sql::LIST_PROJECT[way], &given![kind, project, created, id, most], each)
-            }
-            Scope::Index(name, value) => {
-                self.query_each(&sql::LIST_INDEX[way], &given![kind, *name, value, created, id, most], each)
-            }
-        }
+        let Some((sql, values)) = query.statement(kind, start, most) else { return Ok(()) };
+        self.query_each(sql, &values, each)
     }
 
     fn overlay(&self, kind: &'static str, query: &Query, start: &(i64, String), rows: &mut Vec<DocRow>) {
@@ -368,6 +353,23 @@ pub(crate) fn doc_row(mut row: Row) -> Result<DocRow, Error> {
         updated: row.int(4)?,
         body: row.text(5)?,
     })
+}
+
+fn copied(row: &dyn Cells) -> Result<DocRow, Error> {
+    Ok(DocRow {
+        id: row.borrowed(0)?.to_owned(),
+        project_id: row.borrowed(1)?.to_owned(),
+        rev: row.number(2)?,
+        created: row.number(3)?,
+        updated: row.number(4)?,
+        body: row.borrowed(5)?.to_owned(),
+    })
+}
+
+/// A document's row, parsed where it lies.
+pub(crate) fn found_as<T: Document>(row: &dyn Cells) -> Result<Stored<T>, Error> {
+    let (rev, created, updated) = (Rev(row.number(2)? as u64), Timestamp(row.number(3)?), Timestamp(row.number(4)?));
+    Ok(Stored { doc: decode(row.borrowed(5)?)?, rev, created, updated })
 }
 
 pub(crate) fn stored<T: Document>(row: DocRow) -> Result<Stored<T>, Error> {

@@ -38,6 +38,8 @@ pub(crate) struct Write {
     pub sqlite: Sql,
     pub postgres: &'static str,
     pub columns: &'static [Column],
+    /// On PostgreSQL it takes the number of rows as a last value and fails unless it touched as many.
+    pub counted: bool,
     /// What it means when a row was not touched.
     pub missed: &'static str,
 }
@@ -128,12 +130,38 @@ impl Row {
     }
 }
 
+/// A row where it lies, in an engine's own buffer: a list parses each body from there, without a copy of it.
+pub(crate) trait Cells {
+    fn number(&self, n: usize) -> Result<i64, Error>;
+    fn borrowed(&self, n: usize) -> Result<&str, Error>;
+}
+
+impl Cells for Row {
+    fn number(&self, n: usize) -> Result<i64, Error> {
+        self.int(n)
+    }
+
+    fn borrowed(&self, n: usize) -> Result<&str, Error> {
+        match self.0.get(n) {
+            Some(Cell::Text(text)) => Ok(text),
+            _ => Err(Error::Corrupt(format!("column {n} holds no text"))),
+        }
+    }
+}
+
+/// What is done with each row of an answer.
+pub(crate) type Each<'a> = dyn FnMut(&dyn Cells) -> Result<(), Error> + 'a;
+
 pub(crate) static META: Sql = Sql::new("SELECT value FROM meta WHERE name = $1");
 pub(crate) static META_SET: Sql =
     Sql::new("INSERT INTO meta(name, value) VALUES($1, $2) ON CONFLICT(name) DO UPDATE SET value = excluded.value");
 /// Fails (a value cannot be null) unless the revision is still the one that was read: it travels with the COMMIT.
 pub(crate) static REV_RAISE: Sql =
     Sql::new("UPDATE meta SET value = CASE WHEN value = $2 THEN CAST($1 AS BIGINT) END WHERE name = 'rev'");
+
+/// Fails (nothing can be divided by 0) unless the revision is still the one that is known: it travels with the BEGIN.
+pub(crate) static REV_IS: Sql =
+    Sql::new("SELECT 1 / (CASE WHEN value = $1 THEN 1 ELSE 0 END) FROM meta WHERE name = 'rev'");
 
 pub(crate) static GET: Sql =
     Sql::new("SELECT id, project_id, rev, created, updated, body FROM document WHERE kind = $1 AND id = $2");
@@ -315,28 +343,52 @@ pub(crate) static MEND_CLAIM: Sql = Sql::new("DELETE FROM unique_entry WHERE kin
 
 use Column::{Int, Text};
 
+/// PostgreSQL's form of a statement that might touch fewer rows than it was given: their number comes as a last value,
+/// and if another number was touched the statement fails (nothing can be divided by 0), and the transaction with it. So
+/// nobody has to hear of the rows before the COMMIT is sent.
+macro_rules! counted {
+    ($statement:literal, $number:literal) => {
+        concat!(
+            "WITH done AS (",
+            $statement,
+            " RETURNING 1) SELECT 1 / (CASE WHEN count(*) = ",
+            $number,
+            "::bigint THEN 1 ELSE 0 END) FROM done"
+        )
+    };
+}
+
 pub(crate) static LEDGER_INSERT: Write = Write {
     sqlite: Sql::new("INSERT INTO ledger(scope, resource, used, lim) VALUES($1, $2, $3, $4)"),
     postgres: "INSERT INTO ledger(scope, resource, used, lim)
                SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])",
     columns: &[Text, Text, Int, Int],
+    counted: false,
     missed: "a ledger row appeared",
 };
 pub(crate) static LEDGER_UPDATE: Write = Write {
     sqlite: Sql::new("UPDATE ledger SET used = $3, lim = $4 WHERE scope = $1 AND resource = $2 AND used = $5"),
-    postgres: "UPDATE ledger l SET used = n.used, lim = n.lim
+    postgres: counted!(
+        "UPDATE ledger l SET used = n.used, lim = n.lim
                FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
                     AS n(scope, resource, used, lim, old)
                WHERE l.scope = n.scope AND l.resource = n.resource AND l.used = n.old",
+        "$6"
+    ),
     columns: &[Text, Text, Int, Int, Int],
+    counted: true,
     missed: "a ledger row changed meanwhile",
 };
 pub(crate) static UNIQUE_DELETE: Write = Write {
     sqlite: Sql::new("DELETE FROM unique_entry WHERE kind = $1 AND name = $2 AND value = $3 AND id = $4"),
-    postgres: "DELETE FROM unique_entry u USING unnest($1::text[], $2::text[], $3::text[], $4::text[])
+    postgres: counted!(
+        "DELETE FROM unique_entry u USING unnest($1::text[], $2::text[], $3::text[], $4::text[])
                     AS n(kind, name, value, id)
                WHERE u.kind = n.kind AND u.name = n.name AND u.value = n.value AND u.id = n.id",
+        "$5"
+    ),
     columns: &[Text, Text, Text, Text],
+    counted: true,
     missed: "a unique entry is missing: keys() changed without INDEX_VERSION",
 };
 pub(crate) static UNIQUE_INSERT: Write = Write {
@@ -344,14 +396,19 @@ pub(crate) static UNIQUE_INSERT: Write = Write {
     postgres: "INSERT INTO unique_entry(kind, name, value, id)
                SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])",
     columns: &[Text, Text, Text, Text],
+    counted: false,
     missed: "a unique entry appeared",
 };
 pub(crate) static INDEX_DELETE: Write = Write {
     sqlite: Sql::new("DELETE FROM index_entry WHERE kind = $1 AND name = $2 AND value = $3 AND sort = $4 AND id = $5"),
-    postgres: "DELETE FROM index_entry i USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+    postgres: counted!(
+        "DELETE FROM index_entry i USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
                     AS n(kind, name, value, sort, id)
                WHERE i.kind = n.kind AND i.name = n.name AND i.value = n.value AND i.sort = n.sort AND i.id = n.id",
+        "$6"
+    ),
     columns: &[Text, Text, Text, Int, Text],
+    counted: true,
     missed: "an index entry is missing: keys() changed without INDEX_VERSION",
 };
 pub(crate) static INDEX_INSERT: Write = Write {
@@ -359,13 +416,18 @@ pub(crate) static INDEX_INSERT: Write = Write {
     postgres: "INSERT INTO index_entry(kind, name, value, sort, id)
                SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])",
     columns: &[Text, Text, Text, Int, Text],
+    counted: false,
     missed: "an index entry appeared",
 };
 pub(crate) static DOCUMENT_DELETE: Write = Write {
     sqlite: Sql::new("DELETE FROM document WHERE kind = $1 AND id = $2 AND rev = $3"),
-    postgres: "DELETE FROM document d USING unnest($1::text[], $2::text[], $3::bigint[]) AS n(kind, id, rev)
+    postgres: counted!(
+        "DELETE FROM document d USING unnest($1::text[], $2::text[], $3::bigint[]) AS n(kind, id, rev)
                WHERE d.kind = n.kind AND d.id = n.id AND d.rev = n.rev",
+        "$4"
+    ),
     columns: &[Text, Text, Int],
+    counted: true,
     missed: "a document changed meanwhile",
 };
 pub(crate) static DOCUMENT_UPDATE: Write = Write {
@@ -373,12 +435,16 @@ pub(crate) static DOCUMENT_UPDATE: Write = Write {
         "UPDATE document SET project_id = $3, rev = $4, created = $5, updated = $6, body = $7
          WHERE kind = $1 AND id = $2 AND rev = $8",
     ),
-    postgres: "UPDATE document d SET project_id = n.project_id, rev = n.rev, created = n.created,
+    postgres: counted!(
+        "UPDATE document d SET project_id = n.project_id, rev = n.rev, created = n.created,
                       updated = n.updated, body = n.body
                FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
                            $7::text[], $8::bigint[]) AS n(kind, id, project_id, rev, created, updated, body, old)
                WHERE d.kind = n.kind AND d.id = n.id AND d.rev = n.old",
+        "$9"
+    ),
     columns: &[Text, Text, Text, Int, Int, Int, Text, Int],
+    counted: true,
     missed: "a document changed meanwhile",
 };
 pub(crate) static DOCUMENT_INSERT: Write = Write {
@@ -389,6 +455,7 @@ pub(crate) static DOCUMENT_INSERT: Write = Write {
                SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
                                     $7::text[])",
     columns: &[Text, Text, Text, Int, Int, Int, Text],
+    counted: false,
     missed: "a document appeared",
 };
 pub(crate) static HISTORY_INSERT: Write = Write {
@@ -400,6 +467,7 @@ pub(crate) static HISTORY_INSERT: Write = Write {
                SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[],
                                     $7::text[], $8::text[], $9::bigint[], $10::text[], $11::bigint[])",
     columns: &[Int, Text, Text, Text, Int, Text, Text, Text, Int, Text, Int],
+    counted: false,
     missed: "a history row appeared",
 };
 /// What a request has to do with a revision; its documents stand in history.
@@ -408,12 +476,44 @@ pub(crate) static REQUEST_INSERT: Write = Write {
     postgres: "INSERT INTO request(rev, request_id, charged)
                SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[])",
     columns: &[Int, Text, Text],
+    counted: false,
     missed: "a request's row appeared",
 };
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// What requests ask, over and over.
+    pub(crate) fn everyday() -> Vec<&'static Sql> {
+        let lists = LIST_ALL.iter().chain(&LIST_PROJECT).chain(&LIST_INDEX);
+        let single = [&GET, &GET_UNIQUE, &OWNER, &META, &USAGE, &USAGES, &COUNT_ALL, &COUNT_PROJECT, &COUNT_INDEX];
+        let past = [
+            &REQUEST,
+            &REQUEST_TRIM,
+            &PAST_REV,
+            &PAST_GET,
+            &PAST_OF,
+            &PAST_SINCE,
+            &PAST_AT,
+            &PAST_BEFORE,
+            &PAST_REQUEST,
+            &PAST_TRIM,
+            &PAST_COUNT_ALL,
+            &PAST_PAGE,
+        ];
+        lists.chain(single).chain(past).chain(PAST_ALL.iter().chain(&PAST_PROJECT)).collect()
+    }
+
+    /// Writes that have to find their rows.
+    pub(crate) fn searching() -> [&'static Write; 5] {
+        [&LEDGER_UPDATE, &UNIQUE_DELETE, &INDEX_DELETE, &DOCUMENT_DELETE, &DOCUMENT_UPDATE]
+    }
+
+    /// Lists of the past sort what they found.
+    pub(crate) fn sorts(sql: &Sql) -> bool {
+        PAST_ALL.iter().chain(&PAST_PROJECT).any(|past| std::ptr::eq(past, sql))
+    }
 
     /// The trap itself: `$n` in any order but the first appearance is bound wrongly by SQLite, without an error.
     #[test]
@@ -431,34 +531,14 @@ mod tests {
     fn every_statement_searches_an_index() {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
         conn.execute_batch(&crate::schema::sqlite()).unwrap();
-        let lists = LIST_ALL.iter().chain(&LIST_PROJECT).chain(&LIST_INDEX);
-        let single = [&GET, &GET_UNIQUE, &OWNER, &META, &USAGE, &USAGES, &COUNT_ALL, &COUNT_PROJECT, &COUNT_INDEX];
-        let past = [
-            &REQUEST,
-            &REQUEST_TRIM,
-            &PAST_REV,
-            &PAST_GET,
-            &PAST_OF,
-            &PAST_SINCE,
-            &PAST_AT,
-            &PAST_BEFORE,
-            &PAST_REQUEST,
-            &PAST_TRIM,
-            &PAST_COUNT_ALL,
-            &PAST_PAGE,
-        ];
-        let past = past.into_iter().chain(PAST_ALL.iter().chain(&PAST_PROJECT));
-        let writes = [&LEDGER_UPDATE, &UNIQUE_DELETE, &INDEX_DELETE, &DOCUMENT_DELETE, &DOCUMENT_UPDATE];
-        for sql in lists.chain(single).chain(past).chain(writes.map(|write| &write.sqlite)) {
+        for sql in everyday().into_iter().chain(searching().map(|write| &write.sqlite)) {
             let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", sql.sqlite())).unwrap();
             let count = explain.parameter_count();
             let rows = explain.query_map(rusqlite::params_from_iter(vec![0; count]), |row| row.get(3)).unwrap();
             let plan: Vec<String> = rows.map(Result::unwrap).collect();
             let plan = plan.join("; ");
             assert!(plan.contains("SEARCH"), "{}: {plan}", sql.text);
-            // Lists of the past sort what they found.
-            let sorts = PAST_ALL.iter().chain(&PAST_PROJECT).any(|past| std::ptr::eq(past, sql));
-            assert!(sorts || !plan.contains("TEMP B-TREE"), "{}: {plan}", sql.text);
+            assert!(sorts(sql) || !plan.contains("TEMP B-TREE"), "{}: {plan}", sql.text);
             // What stands in a list of its own (m) may be walked through.
             assert!(!plan.replace("SCAN m", "").contains("SCAN"), "{}: {plan}", sql.text);
         }

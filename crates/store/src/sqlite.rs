@@ -1,11 +1,13 @@
 //! SQLite: one writer and several read-only connections on one file, or one connection for everything.
 
-use crate::Error;
+use crate::asking::Asking;
 use crate::conn::{Conn, Connect};
-use crate::sql::{Cell, Row, Rows, Sql, Value};
+use crate::sql::{Cell, Cells, Each, Row, Rows, Sql, Value};
+use crate::{Error, Rev};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -71,6 +73,10 @@ impl Connect for Sqlite {
         conn.execute_batch(READER).map_err(failed)?;
         tune(&conn)?;
         Ok(Box::new(SqliteConn { conn, checkpoints: None, rows: 0 }))
+    }
+
+    fn asking(&self, _most: usize) -> Option<Arc<Asking>> {
+        None
     }
 
     fn schema(&self) -> String {
@@ -174,6 +180,15 @@ impl Conn for SqliteConn {
         Ok(found)
     }
 
+    fn query_each(&mut self, sql: &'static Sql, values: &[Value<'_>], each: &mut Each<'_>) -> Result<(), Error> {
+        let mut statement = self.conn.prepare_cached(sql.sqlite()).map_err(failed)?;
+        let mut rows = statement.query(rusqlite::params_from_iter(values)).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            each(row)?;
+        }
+        Ok(())
+    }
+
     fn query_all(&mut self, calls: &[(&'static Sql, Vec<Value<'_>>)]) -> Result<Vec<Vec<Row>>, Error> {
         calls.iter().map(|(sql, values)| self.query(sql, values)).collect()
     }
@@ -198,8 +213,9 @@ impl Conn for SqliteConn {
         Ok(())
     }
 
-    fn begin_write(&mut self) -> Result<(), Error> {
-        self.run("BEGIN IMMEDIATE")
+    fn begin_write(&mut self, _known: Option<Rev>) -> Result<bool, Error> {
+        self.run("BEGIN IMMEDIATE")?;
+        Ok(false)
     }
 
     fn savepoint(&mut self) -> Result<(), Error> {
@@ -260,6 +276,22 @@ impl Conn for SqliteConn {
     }
 }
 
+impl Cells for rusqlite::Row<'_> {
+    fn number(&self, n: usize) -> Result<i64, Error> {
+        match self.get_ref(n).map_err(failed)? {
+            ValueRef::Integer(number) => Ok(number),
+            other => Err(Error::Corrupt(format!("column {n} holds {:?} instead of a number", other.data_type()))),
+        }
+    }
+
+    fn borrowed(&self, n: usize) -> Result<&str, Error> {
+        match self.get_ref(n).map_err(failed)? {
+            ValueRef::Text(bytes) => utf8(bytes),
+            other => Err(Error::Corrupt(format!("column {n} holds {:?} instead of a text", other.data_type()))),
+        }
+    }
+}
+
 impl ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
@@ -274,12 +306,13 @@ fn cell(value: ValueRef<'_>) -> Result<Cell, Error> {
     match value {
         ValueRef::Null => Ok(Cell::Null),
         ValueRef::Integer(number) => Ok(Cell::Int(number)),
-        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Cell::Text(text.to_owned())),
-            Err(_) => Err(Error::Corrupt("a text is not UTF-8".into())),
-        },
+        ValueRef::Text(bytes) => Ok(Cell::Text(utf8(bytes)?.to_owned())),
         other => Err(Error::Corrupt(format!("a column holds {:?}", other.data_type()))),
     }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(bytes).map_err(|_| Error::Corrupt("a text is not UTF-8".into()))
 }
 
 /// What an engine's error means for us. Constraints are checked before they are reached, so one that fails is a drift.

@@ -4,7 +4,8 @@
 //! queue, and a few read connections are lent out. In inline mode there is one connection and no thread: the closure
 //! runs on the calling task, so that a simulator's one seed decides everything.
 
-use crate::buffer::Buffer;
+use crate::asking::Asking;
+use crate::buffer::{Buffer, unique_value};
 use crate::conn::{Conn, Connect};
 use crate::document::{Document, Kind, Rev, Stored};
 use crate::hooks::Hooks;
@@ -12,8 +13,9 @@ use crate::moment::{AsOf, Moment};
 use crate::past::Version;
 use crate::postgres::Postgres;
 use crate::query::Query;
-use crate::reader::Reader;
+use crate::reader::{Reader, found_as, no_key};
 use crate::scope::{self, Along, Scope};
+use crate::sql::{self, Sql, Value, given};
 use crate::sqlite::Sqlite;
 use crate::tx::Tx;
 use crate::watch::{BACKLOG, Change, Event, Revision, Watch};
@@ -135,7 +137,7 @@ impl Shared {
 
 enum Mode {
     Inline(Box<Mutex<Writer>>),
-    Threads { jobs: mpsc::Sender<Box<dyn Job>>, pool: Pool },
+    Threads { jobs: mpsc::Sender<Box<dyn Job>>, pool: Pool, asking: Option<Arc<Asking>> },
 }
 
 struct Inner {
@@ -183,7 +185,9 @@ impl Store {
                 .name("store-writer".into())
                 .spawn(move || run(writer, queue))
                 .map_err(|error| Error::Unavailable(format!("no thread for the writer: {error}")))?;
-            Mode::Threads { jobs, pool: Pool::new(connect.clone(), shared.clone(), options.readers.max(1)) }
+            let readers = options.readers.max(1);
+            let pool = Pool::new(connect.clone(), shared.clone(), readers);
+            Mode::Threads { jobs, pool, asking: connect.asking(readers) }
         };
         Ok(Store { inner: Arc::new(Inner { shared, connect, path, mode }) })
     }
@@ -281,6 +285,9 @@ impl Store {
 
     /// The document with this id.
     pub async fn get<T: Document>(&self, id: &str) -> Result<Option<Stored<T>>> {
+        if let Some(asking) = self.asking::<T>().filter(|_| !no_key(id)) {
+            return Ok(self.ask(asking, &sql::GET, &given![T::KIND, id]).await?.pop());
+        }
         let id = id.to_owned();
         self.with_reader(Way::One, move |reader| Ok(reader.get(&id)?)).await
     }
@@ -292,12 +299,23 @@ impl Store {
         parts: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Option<Stored<T>>> {
         let parts: Vec<String> = parts.into_iter().map(|part| part.as_ref().to_owned()).collect();
+        let value = unique_value(&parts);
+        if let Some(asking) = self.asking::<T>().filter(|_| !no_key(&value)) {
+            return Ok(self.ask(asking, &sql::GET_UNIQUE, &given![T::KIND, name, &value]).await?.pop());
+        }
         self.with_reader(Way::One, move |reader| Ok(reader.get_unique(name, &parts)?)).await
     }
 
     /// The documents that match, in the order of their creation.
     pub async fn list<T: Document>(&self, query: Query) -> Result<Vec<Stored<T>>> {
         let small = query.limit.is_some_and(|limit| limit <= SMALL_LIST);
+        if let Some(asking) = self.asking::<T>().filter(|_| small && query.after.is_none()) {
+            let beginning = query.beginning();
+            return match query.statement(T::KIND, &beginning, query.most()) {
+                Some((sql, values)) => self.ask(asking, sql, &values).await,
+                None => Ok(Vec::new()),
+            };
+        }
         let way = match (small, query.after.is_none()) {
             (true, true) => Way::One,
             (true, false) => Way::Here,
@@ -377,6 +395,26 @@ impl Store {
         mut work: impl FnMut(&mut dyn Conn) -> Result<R, Error> + Send + 'static,
     ) -> Result<R> {
         self.with_reader(Way::Bare, move |reader| Ok(work(&mut *reader.conn)?)).await
+    }
+
+    /// Who answers single questions without a thread: where the engine is a server, nothing has to be laid over what is
+    /// committed, and the entries of the kind are known to be ours.
+    fn asking<T: Document>(&self) -> Option<&Asking> {
+        let Mode::Threads { asking: Some(asking), .. } = &self.inner.mode else { return None };
+        let plain = !scope::is_dry() && scope::as_of().is_none();
+        (plain && self.inner.shared.knows(T::KIND)).then_some(asking)
+    }
+
+    async fn ask<T: Document>(
+        &self,
+        asking: &Asking,
+        sql: &'static Sql,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Stored<T>>> {
+        if let Some(hooks) = &self.inner.shared.hooks {
+            hooks.before_read().await?;
+        }
+        Ok(asking.ask(sql, values, found_as).await?)
     }
 
     async fn with_reader<R: Send + 'static>(

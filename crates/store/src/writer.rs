@@ -27,6 +27,8 @@ use tokio::sync::oneshot;
 /// The most jobs of a batch, and how long it goes on taking them after the first.
 const BATCH_JOBS: usize = 256;
 const BATCH_TIME: Duration = Duration::from_millis(20);
+/// After another process has written, so many commits ask for the revision before it is taken as known again.
+const WARY: u32 = 16;
 /// How long a server that could not be reached is left alone.
 const AWAY: Duration = Duration::from_millis(500);
 
@@ -144,6 +146,10 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     /// The newest revision, the batch under way included.
     rev: Rev,
+    /// The revision of our last commit, as long as nobody else seems to write.
+    known: Option<Rev>,
+    /// So many commits are asked for the revision yet.
+    wary: u32,
     /// When the server could last not be reached, and why.
     away: Option<(Instant, Error)>,
     /// The engine refused something that a job without a savepoint asked of it: the transaction must not be committed.
@@ -153,7 +159,8 @@ pub(crate) struct Writer {
 impl Writer {
     pub fn new(connect: Arc<dyn Connect>, shared: Arc<Shared>) -> Result<Writer, Error> {
         let reader = Reader::new(connect.writer()?, shared.clone());
-        Ok(Writer { tx: Tx::new(reader), connect, shared, rev: Rev(0), away: None, torn: false })
+        let (rev, known) = (Rev(0), None);
+        Ok(Writer { tx: Tx::new(reader), connect, shared, rev, known, wary: 0, away: None, torn: false })
     }
 
     /// For reads in inline mode, between batches.
@@ -163,7 +170,9 @@ impl Writer {
 
     /// Runs the job, and whatever `more` has at hand, as one commit; then answers them all.
     pub fn batch(&mut self, first: Box<dyn Job>, mut more: impl FnMut() -> Option<Box<dyn Job>>) {
-        if let Err(error) = self.begin() {
+        let known = self.known.filter(|_| self.wary == 0);
+        self.wary = self.wary.saturating_sub(1);
+        if let Err(error) = self.begin(known) {
             return first.answer(Err(error.into()));
         }
         let before = self.rev;
@@ -177,9 +186,10 @@ impl Writer {
                 return self.again(done);
             }
             if self.torn {
+                let behind = self.tx.conn.is_behind();
                 self.tx.conn.rollback();
-                // The only one was undone by that; others are innocent.
-                return if done.len() == 1 { answer(done) } else { self.again(done) };
+                // The only one was undone by that; others are innocent, and so are all if the revision was another.
+                return if done.len() == 1 && !behind { answer(done) } else { self.again(done) };
             }
             // However long the first took: what waited for it may come along.
             let started = *since_first.get_or_insert_with(Instant::now);
@@ -196,10 +206,15 @@ impl Writer {
 
     /// Runs the jobs of a lost batch one by one. One that loses its transaction alone is answered with the reason.
     fn again(&mut self, jobs: Vec<Done>) {
-        tracing::warn!(jobs = jobs.len(), "a batch was lost and runs again, each job alone");
+        if self.tx.conn.is_behind() {
+            self.wary = WARY;
+            tracing::debug!(jobs = jobs.len(), "another process has written: a batch runs again");
+        } else {
+            tracing::warn!(jobs = jobs.len(), "a batch was lost and runs again, each job alone");
+        }
         let mut jobs = jobs.into_iter();
         while let Some((mut job, outcome)) = jobs.next() {
-            if let Err(error) = self.begin() {
+            if let Err(error) = self.begin(None) {
                 // The engine is away: the rest need not wait for that one by one.
                 return fail([(job, outcome)].into_iter().chain(jobs), &error);
             }
@@ -245,17 +260,18 @@ impl Writer {
         }
     }
 
-    /// Begins the transaction on a connection that works and reads the revision that it builds upon.
-    fn begin(&mut self) -> Result<(), Error> {
+    /// Begins the transaction on a connection that works and reads the revision that it builds upon, unless the engine
+    /// makes sure by itself that it is the known one.
+    fn begin(&mut self, known: Option<Rev>) -> Result<(), Error> {
         if !self.tx.conn.is_alive() {
             self.reconnect()?;
         }
         self.tx.stop();
         self.torn = false;
-        let begun = self.tx.conn.begin_write().and_then(|()| self.tx.raw_meta("rev"));
-        match begun {
+        self.known = None;
+        match self.began(known) {
             Ok(rev) => {
-                self.rev = Rev(rev.unwrap_or(0) as u64);
+                self.rev = rev;
                 Ok(())
             }
             Err(error) => {
@@ -265,11 +281,17 @@ impl Writer {
                     return Err(error);
                 }
                 self.reconnect()?;
-                self.tx.conn.begin_write()?;
-                self.rev = Rev(self.tx.raw_meta("rev")?.unwrap_or(0) as u64);
+                self.rev = self.began(None)?;
                 Ok(())
             }
         }
+    }
+
+    fn began(&mut self, known: Option<Rev>) -> Result<Rev, Error> {
+        if let (true, Some(rev)) = (self.tx.conn.begin_write(known)?, known) {
+            return Ok(rev);
+        }
+        Ok(Rev(self.tx.raw_meta("rev")?.unwrap_or(0) as u64))
     }
 
     fn standing(&self) -> bool {
@@ -358,7 +380,10 @@ impl Writer {
             self.tx.conn.commit_with(&sql::REV_RAISE, &given![self.rev.0 as i64, before.0 as i64])
         };
         match committed {
-            Ok(()) => End::Committed,
+            Ok(()) => {
+                self.known = Some(self.rev);
+                End::Committed
+            }
             Err(error) if self.tx.conn.is_alive() => {
                 self.tx.conn.rollback();
                 End::Gone(error)
@@ -370,7 +395,7 @@ impl Writer {
     /// After a connection was lost during COMMIT: finds out on a new one, under the lock, whether it happened.
     fn look(&mut self, before: Rev, done: &[Done], error: Error) -> End {
         let wanted = self.rev;
-        if let Err(again) = self.begin() {
+        if let Err(again) = self.begin(None) {
             return End::Unknown(again);
         }
         let now = self.rev;

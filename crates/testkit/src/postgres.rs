@@ -76,6 +76,15 @@ impl Postgres {
         self.url_of(name)
     }
 
+    /// Runs statements in a database past whoever else uses it; what they return, a row a line, columns between bars.
+    pub fn sql(&self, database: &str, text: &str) -> String {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.arg("-h").arg(self.dir.path()).args(["-U", "postgres", "-d", database, "-XqAt", "-v", "ON_ERROR_STOP=1"]);
+        let output = demoted(&mut psql, self.account).args(["-c", text]).output().expect("psql runs");
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
     fn url_of(&self, name: &str) -> String {
         format!("postgres:///{name}?host={}&user=postgres", self.dir.path().display())
     }
@@ -132,6 +141,7 @@ mod tests {
         let Some(server) = Postgres::start() else { return };
         let url = server.database("other");
         assert!(url.contains("/other?"));
+        assert_eq!(server.sql("other", "SELECT current_database(), 1"), "other|1");
         let (dir, socket) = (server.dir.path().to_owned(), server.dir.path().join(".s.PGSQL.5432"));
         std::os::unix::net::UnixStream::connect(&socket).expect("the server listens");
         drop(server);

@@ -5,8 +5,8 @@ mod crash;
 mod lifted;
 mod model;
 mod past;
-mod side;
 mod scopes;
+mod side;
 mod things;
 mod undo;
 
@@ -83,6 +83,7 @@ on_every_engine!(
     side::two_hundred_charges_against_fifty,
     side::the_watch_misses_nothing,
     side::another_process_shows_as_lost,
+    side::processes_that_write_in_turns_keep_one_count,
     side::a_follower_stays_equal_to_the_store,
     side::kinds_without_history_show_only_in_the_watch,
     side::the_past_is_found_by_time_and_project,

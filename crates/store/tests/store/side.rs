@@ -153,6 +153,38 @@ pub async fn another_process_shows_as_lost(place: Place) {
     assert_eq!(one.list::<Port>(Query::all()).await.unwrap().len(), 3);
 }
 
+/// Whoever believes to know the newest revision, and does not, begins anew: nobody hears of it, and no number is wrong.
+pub async fn processes_that_write_in_turns_keep_one_count(place: Place) {
+    let stores = [place.open().await, place.open().await];
+    let mut revs = Vec::new();
+    let turn = async |store: &Store, id: String| {
+        let done = write(store, "turn", move |tx| {
+            tx.charge("p", "ports", 1, None)?;
+            Ok((tx.create(&Port::new(&id, "p", &id))?.rev, tx.rev()))
+        });
+        let done = done.await;
+        assert_eq!(done.value, (done.rev, done.rev), "what a closure was told is what was committed");
+        done.rev.0
+    };
+    for n in 0..40 {
+        // Runs of different length, so that each is behind and each is not.
+        revs.push(turn(&stores[usize::from(n % 5 < 2)], n.to_string()).await);
+    }
+    let both = ["a", "b"].into_iter().zip(&stores).map(async |(name, store)| {
+        for n in 0..20 {
+            turn(store, format!("{name}{n}")).await;
+        }
+    });
+    futures::future::join_all(both).await;
+    assert_eq!(revs, (1..=40).collect::<Vec<u64>>());
+    for store in &stores {
+        assert_eq!(store.read(|reader| Ok(reader.usage("p", "ports")?.used)).await.unwrap(), 80);
+        assert_eq!(store.list::<Port>(Query::all()).await.unwrap().len(), 80);
+    }
+    let changes = stores[0].changes(Rev(0), 1000).await.unwrap();
+    assert_eq!(changes.iter().map(|change| change.rev.0).collect::<Vec<_>>(), (1..=80).collect::<Vec<u64>>());
+}
+
 pub async fn a_follower_stays_equal_to_the_store(place: Place) {
     let store = place.open().await;
     create(&store, vec![Port::new("a", "p", "a"), Port::new("b", "p", "b")]).await;
