@@ -1,11 +1,14 @@
 """What the tests with real clients share: starting clouds, running `openstack`, and requirements."""
 
+import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -104,3 +107,39 @@ class Simulated:
             self.process.wait()
             pytest.fail("SIGTERM did not end nubo up --simulated-hosts")
         return code
+
+
+class Postgres:
+    """A PostgreSQL of its own on a Unix socket."""
+
+    def __init__(self, bin_, folder):
+        self.bin, self.folder = bin_, folder
+        self.url = f"postgres://nubo@/postgres?host={folder}"
+
+    def run(self, program, *words):
+        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        words = [*as_user, str(self.bin / program), *map(str, words)]
+        return subprocess.run(words, check=True, cwd="/", stdout=subprocess.PIPE, text=True).stdout
+
+    def sql(self, text):
+        """Past whoever else uses it."""
+        return self.run("psql", "-h", self.folder, "-U", "nubo", "-d", "postgres", "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", text)
+
+
+@contextlib.contextmanager
+def postgres():
+    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    require("postgres", found, "no initdb")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="nubo-pg-"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+    # The account of a cloud's control must reach the socket.
+    folder.chmod(0o755)
+    server = Postgres(found[-1].parent, folder)
+    server.run("initdb", "-D", folder / "data", "-U", "nubo", "-A", "trust", "-N")
+    server.run("pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", f"-c listen_addresses= -k {folder}", "start")
+    try:
+        yield server
+    finally:
+        server.run("pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)

@@ -1,11 +1,5 @@
 """The whole cloud on PostgreSQL, and a state that is named outlives its process."""
 
-import os
-import pathlib
-import shutil
-import subprocess
-import tempfile
-
 import pytest
 
 import lib
@@ -14,21 +8,8 @@ import test_first_server
 
 @pytest.fixture(scope="module")
 def postgres():
-    """A PostgreSQL of its own on a Unix socket."""
-    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    lib.require("postgres", found, "no initdb")
-    bin_ = found[-1].parent
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="nubo-pg-"))
-    as_user = []
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    run = lambda *words: subprocess.run([*as_user, *map(str, words)], check=True, cwd="/", stdout=subprocess.DEVNULL)
-    run(bin_ / "initdb", "-D", folder / "data", "-U", "nubo", "-A", "trust", "-N")
-    run(bin_ / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", f"-c listen_addresses= -k {folder}", "start")
-    yield f"postgres://nubo@/postgres?host={folder}"
-    run(bin_ / "pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
-    shutil.rmtree(folder)
+    with lib.postgres() as server:
+        yield server.url
 
 
 def test_a_server_on_postgresql(postgres, tmp_path):

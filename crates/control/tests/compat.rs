@@ -7,6 +7,8 @@ mod cloud;
 mod deadlines;
 #[path = "beyond/dry_run.rs"]
 mod dry_run;
+#[path = "beyond/fsck.rs"]
+mod fsck;
 #[path = "beyond/idempotency.rs"]
 mod idempotency;
 #[path = "beyond/imaging.rs"]

@@ -170,7 +170,7 @@ impl<'a> Looker<'a> {
             demo_password: String::new(),
         };
         if self.settings.store == "sqlite" && !directory.join("nubo.db").exists() {
-            bail!("there is no store in {}", directory.display());
+            bail!("there is no store in {}: is it on PostgreSQL, which NUBO_STORE does not say?", directory.display());
         }
         let options = crate::control_command::options(self.settings, String::new(), bootstrap);
         let opened = self.runtime.block_on(Offline::open(options, Env::system()));
