@@ -188,6 +188,12 @@ impl Asked {
             [] => request.actor == self.user,
             projects => projects.iter().all(|project| Some(project) == self.project.as_ref()),
         };
+        if !own && request.actor == self.user && request.projects.iter().any(|it| Some(it) == self.project.as_ref()) {
+            return Err(Fault::forbidden(format!(
+                "Request {} changed things of other projects, too: only an administrator can take it back.",
+                self.request_id
+            )));
+        }
         if !own {
             return Err(self.missing());
         }

@@ -201,6 +201,39 @@ async fn who_may_undo_what() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_touched_another_project_is_taken_back_by_an_administrator_alone() {
+    let cloud = TestCloud::start(1).await;
+    let admin = cloud.token("admin", "admin", "admin").await;
+    let make = async |token: &str, path: &str, key: &str, body: Value| {
+        let made = cloud.call(token, "POST", &format!("/network/v2.0/{path}"), &json!({ key: body }), &[]).await;
+        assert_eq!(made.status, 201, "{path}: {}", made.body);
+        made.body[key]["id"].as_str().unwrap().to_owned()
+    };
+    let public = make(&admin, "networks", "network", json!({"name": "public", "router:external": true})).await;
+    let subnet = json!({"network_id": public, "cidr": "172.24.4.0/24", "ip_version": 4, "enable_dhcp": false});
+    make(&admin, "subnets", "subnet", subnet).await;
+    let network = make(&cloud.demo, "networks", "network", json!({"name": "mine"})).await;
+    let subnet = json!({"network_id": network, "cidr": "10.3.0.0/24", "ip_version": 4});
+    let subnet = make(&cloud.demo, "subnets", "subnet", subnet).await;
+    let router = json!({"external_gateway_info": {"network_id": public}});
+    let router = make(&cloud.demo, "routers", "router", router).await;
+    let join = format!("/network/v2.0/routers/{router}/add_router_interface");
+    cloud.call(&cloud.demo, "PUT", &join, &json!({"subnet_id": subnet}), &[]).await;
+    let port = make(&cloud.demo, "ports", "port", json!({"network_id": network})).await;
+    let floating = json!({"floating_network_id": public, "port_id": port});
+    let floating = make(&admin, "floatingips", "floatingip", floating).await;
+    let path = format!("/network/v2.0/ports/{port}");
+    let deleted = cloud.call(&cloud.demo, "DELETE", &path, &NULL, &[]).await;
+    assert_eq!(deleted.status, 204, "{}", deleted.body);
+    let refused = cloud.undo(&cloud.demo, &deleted.request_id(), false).await;
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert!(refused.body.to_string().contains("of other projects") && !refused.body.to_string().contains(&floating));
+    assert_eq!(cloud.undo(&cloud.admin, &deleted.request_id(), false).await.status, 200);
+    let floating = cloud.call(&admin, "GET", &format!("/network/v2.0/floatingips/{floating}"), &NULL, &[]).await;
+    assert_eq!(floating.body["floatingip"]["port_id"], json!(port));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_and_makings_go_back_too() {
     let cloud = TestCloud::start(1).await;
     let group = cloud.made("/network/v2.0/security-groups", "security_group", json!({"name": "web"})).await;
