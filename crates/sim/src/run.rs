@@ -165,6 +165,7 @@ impl<'a> History<'a> {
         tally.virtual_s = self.began.elapsed().as_secs_f64();
         let board = self.world.board();
         (tally.passed, tally.struck, tally.faults) = (board.passed.clone(), board.struck.clone(), board.strikes());
+        tally.fewest = held.is_ok().then_some((tally.calls, tally.faults));
         let trace = self.world.trace();
         Verdict { hash: trace.hash(), broken: held.err(), step: self.step, lines: trace.lines(), tally }
     }

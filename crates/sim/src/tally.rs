@@ -5,12 +5,18 @@ use crate::run::OWN;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// The least that each history of a covered run has.
+const CALLS: u64 = 200;
+const FAULTS: u64 = 10;
+
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub seeds: u64,
     pub steps: u64,
     pub calls: u64,
     pub faults: u64,
+    /// The fewest calls and the fewest faults of one whole history.
+    pub fewest: Option<(u64, u64)>,
     pub virtual_s: f64,
     pub passed: BTreeMap<Point, u64>,
     pub struck: BTreeMap<(Point, Kind), u64>,
@@ -26,6 +32,10 @@ impl Tally {
         self.calls += other.calls;
         self.faults += other.faults;
         self.virtual_s += other.virtual_s;
+        self.fewest = match (self.fewest, other.fewest) {
+            (Some(one), Some(two)) => Some((one.0.min(two.0), one.1.min(two.1))),
+            (one, two) => one.or(two),
+        };
         other.passed.iter().for_each(|(key, n)| *self.passed.entry(*key).or_default() += n);
         other.struck.iter().for_each(|(key, n)| *self.struck.entry(*key).or_default() += n);
         other.statuses.iter().for_each(|(key, n)| *self.statuses.entry(*key).or_default() += n);
@@ -46,6 +56,10 @@ impl Tally {
         missing.extend(silent.map(|(name, _)| format!("the operation {name} never ran")));
         let never = OWN.iter().filter(|name| self.operations.get(**name).is_none_or(|(_, compared)| *compared == 0));
         missing.extend(never.map(|name| format!("nothing was ever compared for: {name}")));
+        let (calls, faults) = self.fewest.unwrap_or_default();
+        if calls < CALLS || faults < FAULTS {
+            missing.push(format!("a history had {calls} calls or {faults} faults: {CALLS} and {FAULTS} are the least"));
+        }
         missing
     }
 
@@ -69,6 +83,9 @@ impl Tally {
         }
         let statuses: Vec<String> = self.statuses.iter().map(|(status, n)| format!("{status}: {n}")).collect();
         let _ = writeln!(text, "answers: {}", statuses.join(", "));
+        if let Some((calls, faults)) = self.fewest {
+            let _ = writeln!(text, "the fewest of one history: {calls} calls, {faults} faults");
+        }
         text
     }
 }
