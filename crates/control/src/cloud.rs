@@ -173,7 +173,7 @@ impl Cloud {
         network.meet(Arc::downgrade(&hosts), Arc::downgrade(&guests));
         volume.meet(Arc::downgrade(&guests));
         let projectors: Vec<Arc<dyn Projector>> = vec![network.clone(), volume.clone(), compute.clone()];
-        sessions.set_projectors(projectors.clone());
+        sessions.set_projectors(&projectors);
         let recounts: Vec<Arc<dyn Recount>> = vec![image.clone(), network.clone(), volume.clone(), compute.clone()];
         let kinds = store_options(&options).kinds;
         let audit = Arc::new(Audit { kinds, projectors, recounts: recounts.clone() });
@@ -204,7 +204,7 @@ impl Cloud {
         let keys = idempotency::Keys::new(store.clone(), env.clone());
         gateway.set_repeats(keys.clone());
         gateway.set_effects(Arc::new(dry_run::Meaning { store: store.clone() }));
-        let _ = own.gateway.set(gateway.clone());
+        let _ = own.gateway.set(gateway.downgrade());
         let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(volume.loops());

@@ -51,7 +51,15 @@ pub(crate) struct Own {
     pub explains: Vec<Arc<dyn Explain>>,
     pub loops: OnceLock<engine::Handle>,
     pub services: OnceLock<Vec<&'static str>>,
-    pub gateway: OnceLock<rest::Gateway>,
+    /// Its routes hold this.
+    pub gateway: OnceLock<rest::WeakGateway>,
+}
+
+impl Own {
+    /// None: the process is starting or ending.
+    pub fn gateway(&self) -> Option<rest::Gateway> {
+        self.gateway.get()?.upgrade()
+    }
 }
 
 /// One part of the cloud, as `nubo status` shows it.
@@ -109,7 +117,7 @@ async fn health(own: Arc<Own>, _call: Call) -> Result<Reply> {
 }
 
 async fn metrics(own: Arc<Own>, _call: Call) -> Result<Reply> {
-    let mut text = own.gateway.get().map(|gateway| gateway.metrics().render()).unwrap_or_default();
+    let mut text = own.gateway().map(|gateway| gateway.metrics().render()).unwrap_or_default();
     let unsettled = own.loops.get().map_or(0, |loops| loops.unsettled().len());
     text.push_str(&format!("# TYPE nubo_unsettled gauge\nnubo_unsettled {unsettled}\n"));
     let bugs = own.loops.get().map_or(0, engine::Handle::bugs);

@@ -9,7 +9,7 @@ use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswe
 use base::{Env, Fault, HostName, Result, ServerId, Timestamp};
 use contract::{Consoles, Disk, Disks, Hosts, Projector, Touched, Where};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 use store::{Change, Event, Store};
 use tokio::sync::{Notify, oneshot};
@@ -69,7 +69,8 @@ struct Inner {
     store: Store,
     hosts: Mutex<Table>,
     orders: Mutex<HashMap<String, Waiting>>,
-    projectors: OnceLock<Vec<Arc<dyn Projector>>>,
+    /// The services hold the sessions, so these must not hold the services.
+    projectors: OnceLock<Vec<Weak<dyn Projector>>>,
     /// A session without a view wakes the projection.
     wanted: Notify,
 }
@@ -87,8 +88,8 @@ impl Sessions {
     }
 
     /// Set once, after the services stand (they need the sessions first).
-    pub fn set_projectors(&self, projectors: Vec<Arc<dyn Projector>>) {
-        if self.0.projectors.set(projectors).is_err() {
+    pub fn set_projectors(&self, projectors: &[Arc<dyn Projector>]) {
+        if self.0.projectors.set(projectors.iter().map(Arc::downgrade).collect()).is_err() {
             tracing::error!("projectors were set twice");
         }
     }
@@ -244,7 +245,7 @@ impl Sessions {
 
     /// Asks for what the changes touched, and sets it in the views that there are.
     async fn project_touched(&self, changes: Vec<Change>) -> Result<()> {
-        let (projectors, sessions) = (self.projectors(), self.clone());
+        let (projectors, sessions) = (self.projectors()?, self.clone());
         let objects = self.0.store.read(move |reader| {
             let mut touched = Touched::default();
             for change in &changes {
@@ -297,7 +298,7 @@ impl Sessions {
     }
 
     async fn project_whole(&self, name: HostName) -> Result<()> {
-        let projectors = self.projectors();
+        let projectors = self.projectors()?;
         let host = name.clone();
         let objects = self.0.store.read(move |reader| {
             let mut objects = Vec::new();
@@ -369,8 +370,10 @@ impl Sessions {
         lock(&self.0.hosts)
     }
 
-    fn projectors(&self) -> Vec<Arc<dyn Projector>> {
-        self.0.projectors.get().cloned().unwrap_or_default()
+    /// All of them or none: a view that one of them is left out of would look as if nothing of its kind were there.
+    fn projectors(&self) -> Result<Vec<Arc<dyn Projector>>> {
+        let all = self.0.projectors.get().map(|all| all.iter().map(Weak::upgrade).collect::<Option<Vec<_>>>());
+        all.flatten().ok_or_else(|| Fault::unavailable("This process is starting or ending."))
     }
 }
 

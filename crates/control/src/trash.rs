@@ -228,7 +228,8 @@ impl Bin {
 
     /// True where the caller may do what the request did: nobody takes back what is above them.
     fn could_make(&self, asked: &Asked, request: &PastRequest) -> bool {
-        let services = self.own.gateway.get().map(|gateway| gateway.services()).unwrap_or_default();
+        let gateway = self.own.gateway();
+        let services = gateway.as_ref().map(|gateway| gateway.services()).unwrap_or_default();
         let Some(project) = &asked.project else { return false };
         let routes = services.iter().flat_map(|service| service.routes.iter().map(move |route| (service, route)));
         let found = routes.into_iter().find(|(_, route)| route.operation == request.what);
@@ -243,7 +244,8 @@ impl Bin {
 
     /// The route table says which operations cannot, and why.
     fn can_be_undone(&self, reader: &mut Reader, request: &PastRequest) -> Result<()> {
-        let services = self.own.gateway.get().map(|gateway| gateway.services()).unwrap_or_default();
+        let gateway = self.own.gateway();
+        let services = gateway.as_ref().map(|gateway| gateway.services()).unwrap_or_default();
         let route = services.iter().flat_map(|service| &service.routes).find(|route| route.operation == request.what);
         match route.map(|route| route.undo) {
             // What an undo itself removed rests like anything else.

@@ -7,6 +7,8 @@ mod cloud;
 mod deadlines;
 #[path = "beyond/dry_run.rs"]
 mod dry_run;
+#[path = "beyond/ends.rs"]
+mod ends;
 #[path = "beyond/fsck.rs"]
 mod fsck;
 #[path = "beyond/idempotency.rs"]

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use policy::{Decision, Policy, Target};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use store::Scope;
 
 /// The longest path that is looked at, in bytes.
@@ -33,6 +33,15 @@ pub struct GatewayOptions {
 /// All services behind one address. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
+
+/// For what a gateway's own handlers hold.
+pub struct WeakGateway(Weak<Inner>);
+
+impl WeakGateway {
+    pub fn upgrade(&self) -> Option<Gateway> {
+        self.0.upgrade().map(Gateway)
+    }
+}
 
 struct Inner {
     options: GatewayOptions,
@@ -86,6 +95,10 @@ impl Gateway {
         let inner = Arc::get_mut(&mut self.0).ok_or_else(|| Fault::bug("the gateway is in use already"))?;
         inner.history = Some(store);
         Ok(self)
+    }
+
+    pub fn downgrade(&self) -> WeakGateway {
+        WeakGateway(Arc::downgrade(&self.0))
     }
 
     pub fn services(&self) -> &[Service] {

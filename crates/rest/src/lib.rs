@@ -26,7 +26,7 @@ mod wish;
 pub use call::{Call, Params};
 pub use caller::{Caller, Tokens};
 pub use envelope::Envelope;
-pub use gateway::{Gateway, GatewayOptions};
+pub use gateway::{Gateway, GatewayOptions, WeakGateway};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use json::{check_json, from_slice};
 pub use metrics::Metrics;
