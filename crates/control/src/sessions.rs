@@ -225,7 +225,7 @@ impl Sessions {
 
     async fn project_once(&self, changes: &[Change], lost: bool) -> Result<()> {
         if lost {
-            self.projectors().iter().for_each(|projector| projector.anew());
+            self.projectors()?.iter().for_each(|projector| projector.anew());
         }
         let (mut anew, mut known) = (Vec::new(), false);
         for (name, session) in &self.hosts().sessions {
