@@ -1,7 +1,7 @@
 //! What a document is: its trait, its keys, and how its body is written and read.
 
 use crate::undo::Reversing;
-use crate::{Error, Tx};
+use crate::{Error, Secret, Secrets, Tx};
 use base::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -49,6 +49,12 @@ pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static
     fn lift(_from: u32, body: Value) -> Result<Value, Error> {
         Ok(body)
     }
+
+    /// True: it has secret fields, which [`Document::secrets`] names and the store keeps sealed.
+    const SEALED: bool = false;
+
+    /// Calls `each` with the name of every secret field and the field. Names never change: seals are bound to them.
+    fn secrets(&mut self, _each: &mut dyn FnMut(&'static str, &mut Secret)) {}
 
     /// Blanks secrets in the copy that goes to history, watch and dry runs. What remains must still deserialize.
     fn redact(_body: &mut Value) {}
@@ -305,6 +311,9 @@ pub struct Kind {
     pub(crate) put: fn(&mut crate::Tx, &str) -> Result<(), Error>,
     pub(crate) delete: fn(&mut crate::Tx, &str) -> Result<(), Error>,
     pub(crate) reversing: Reversing,
+    pub(crate) sealed: bool,
+    /// True for a body with a secret that lies in the clear or under an older key.
+    pub(crate) stale: fn(&Secrets, &str) -> Result<bool, Error>,
 }
 
 impl Kind {
@@ -325,6 +334,8 @@ impl Kind {
             put: |tx, text| tx.put(&decode::<T>(text)?).map(drop),
             delete: |tx, id| tx.delete::<T>(id).map(drop),
             reversing: Reversing::of::<T>(),
+            sealed: T::SEALED,
+            stale: |secrets, text| Ok(secrets.any_stale(&mut decode::<T>(text)?)),
         }
     }
 }

@@ -38,7 +38,8 @@
 //! ```
 //!
 //! What this crate must never do: decide anything about clouds, wait for anything but its database inside a
-//! transaction, or let a secret (see [`Document::redact`]) into history, watch or dry runs.
+//! transaction, let a secret (see [`Document::redact`]) into history, watch or dry runs, or write one unsealed
+//! ([`Secret`]).
 
 mod asking;
 mod buffer;
@@ -59,6 +60,7 @@ mod postgres;
 mod query;
 mod reader;
 mod schema;
+mod secret;
 pub mod scope;
 mod sql;
 mod sqlite;
@@ -83,6 +85,7 @@ pub use past::Version;
 pub use query::Query;
 pub use reader::Reader;
 pub use scope::Scope;
+pub use secret::{Secret, Secrets};
 pub use store::{Options, Store};
 pub use trash::{Charged, Trash, TrashedDocument};
 pub use tx::{Charge, Touched, Tx};

@@ -5,7 +5,7 @@ use crate::reader::{Reader, doc_row};
 use crate::schema;
 use crate::sql::{self, Rows, given, values};
 use crate::writer::Cause;
-use crate::{Error, Query, Result, Store, Trash, Undone, Usage, ledger};
+use crate::{Error, Query, Result, Secrets, Store, Trash, Undone, Usage, ledger};
 use base::{Fault, Timestamp};
 use std::path::Path;
 
@@ -38,14 +38,19 @@ pub struct Trimmed {
 }
 
 /// Creates what is missing, checks the version, rebuilds index entries, and returns the newest revision.
-pub(crate) fn prepare(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<Rev, Error> {
+pub(crate) fn prepare(
+    reader: &mut Reader,
+    tables: &str,
+    kinds: &[Kind],
+    secrets: &Secrets,
+) -> Result<Rev, Error> {
     for kind in kinds {
         if kinds.iter().any(|other| other.name == kind.name && other.of != kind.of) {
             return Err(Error::Corrupt(format!("two types claim the kind {}", kind.name)));
         }
     }
     reader.conn.begin_write(None)?;
-    let prepared = prepare_inside(reader, tables, kinds);
+    let prepared = prepare_inside(reader, tables, kinds, secrets);
     match prepared {
         Ok(rev) => reader.conn.commit().map(|()| rev),
         Err(error) => {
@@ -55,7 +60,7 @@ pub(crate) fn prepare(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Resu
     }
 }
 
-fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<Rev, Error> {
+fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind], secrets: &Secrets) -> Result<Rev, Error> {
     reader.conn.batch(tables)?;
     match reader.raw_meta("schema")? {
         Some(version) if version > schema::VERSION => {
@@ -71,6 +76,7 @@ fn prepare_inside(reader: &mut Reader, tables: &str, kinds: &[Kind]) -> Result<R
         }
         None => set_meta(reader, "schema", schema::VERSION)?,
     }
+    secrets.fits(reader.raw_meta("m:secret_key")?)?;
     seed_ledger(reader)?;
     for kind in kinds {
         let name = format!("index:{}", kind.name);

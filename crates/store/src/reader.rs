@@ -8,7 +8,7 @@ use crate::moment::Then;
 use crate::query::{Query, Scope};
 use crate::sql::{self, Cells, Each, Row, Sql, Value};
 use crate::store::Shared;
-use crate::{Error, Usage};
+use crate::{Error, Secrets, Usage};
 use base::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -184,6 +184,11 @@ impl Reader {
             return Err(Reader::no_past("the cloud's numbers"));
         }
         self.raw_meta(&format!("m:{name}"))
+    }
+
+    /// Opens the secret fields of documents.
+    pub fn secrets(&self) -> Secrets {
+        self.shared.secrets.clone()
     }
 
     /// The revision that this snapshot shows; in a transaction the last commit before it; in the past the one of then.

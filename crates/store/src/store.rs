@@ -20,7 +20,7 @@ use crate::sqlite::Sqlite;
 use crate::tx::Tx;
 use crate::watch::{BACKLOG, Change, Event, Revision, Watch};
 use crate::writer::{Cause, Committed, Job, Outcome, Work, Writer, message};
-use crate::{Difference, Error, Result, maintain};
+use crate::{Difference, Error, Result, Secrets, maintain};
 use base::{Env, Fault};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,6 +51,8 @@ pub struct Options {
     pub durable: bool,
     /// How long what a request deletes can be brought back; 0: not at all.
     pub trash_ms: i64,
+    /// The cloud's secret keys. Without any, no document with a secret can be written.
+    pub secrets: Secrets,
 }
 
 impl Options {
@@ -63,12 +65,13 @@ impl Options {
             hooks: None,
             durable: true,
             trash_ms: 0,
+            secrets: Secrets::default(),
         }
     }
 
     /// A store in memory, inline: gone with its last handle.
     pub fn memory() -> Options {
-        Options { inline: true, ..Options::new("sqlite::memory:") }
+        Options { inline: true, secrets: Secrets::of_memory(), ..Options::new("sqlite::memory:") }
     }
 
     /// Registers a kind. Needed before its `INDEX_VERSION` is raised; harmless earlier.
@@ -94,6 +97,7 @@ pub(crate) struct Shared {
     pub trash_ms: i64,
     /// The kinds that were registered.
     pub registered: Vec<Kind>,
+    pub secrets: Secrets,
 }
 
 impl Shared {
@@ -107,6 +111,7 @@ impl Shared {
             hooks: options.hooks.clone(),
             trash_ms: options.trash_ms,
             registered: options.kinds.clone(),
+            secrets: options.secrets.clone(),
         }
     }
 
@@ -175,7 +180,7 @@ impl Store {
     ) -> Result<Store, Error> {
         let shared = Arc::new(Shared::new(env, &options));
         let mut writer = Writer::new(connect.clone(), shared.clone())?;
-        let rev = maintain::prepare(writer.reader(), &connect.schema(), &options.kinds)?;
+        let rev = maintain::prepare(writer.reader(), &connect.schema(), &options.kinds, &options.secrets)?;
         shared.rev.store(rev.0, Ordering::SeqCst);
         let mode = if inline {
             Mode::Inline(Box::new(Mutex::new(writer)))
@@ -365,6 +370,10 @@ impl Store {
     /// The newest revision that this process knows of.
     pub fn rev(&self) -> Rev {
         Rev(self.inner.shared.rev.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
     }
 
     /// The time and randomness that the store was opened with.

@@ -295,7 +295,12 @@ impl Tx {
         self.reader.know::<T>(true)?;
         self.room()?;
         let (kind, id) = (T::KIND, doc.id());
-        let body = encode(doc)?;
+        let body = if T::SEALED {
+            let shared = &self.reader.shared;
+            encode(&shared.secrets.seal(doc, &shared.env)?)?
+        } else {
+            encode(doc)?
+        };
         let keys = Keys::of(doc)?;
         self.fetch(kind, id, &keys)?;
         let current = self.reader.row(kind, id)?;
