@@ -34,6 +34,9 @@ pub struct Bootstrap {
     pub cloud_id: CloudId,
     pub admin_password: String,
     pub demo_password: String,
+    /// What secrets are sealed with in the store ([`store::Secrets::parse`]), oldest first.
+    #[serde(default)]
+    pub secret_keys: Vec<String>,
 }
 
 pub struct CloudOptions {
@@ -46,6 +49,8 @@ pub struct CloudOptions {
     pub policy: Option<String>,
     pub bcrypt_rounds: u32,
     pub compliance: identity::compliance::Compliance,
+    /// How limits of projects and domains bind each other.
+    pub limit_model: identity::limit::Model,
     pub image_format_enforcement: bool,
     pub bootstrap: Bootstrap,
     /// The interface through which the external network is masqueraded.
@@ -127,6 +132,10 @@ impl Cloud {
         let store = open_store(&options, &env, adjust).await?;
         let rules = [identity::RULES, image::RULES, network::RULES, volume::RULES, compute::RULES];
         let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
+        let sealed = store.reseal().await?;
+        if sealed > 0 {
+            tracing::info!(sealed, "sealed secrets anew");
+        }
         bootstrap(&store, &env, &options).await?;
         volume::bootstrap(&store).await?;
         let identity = open_identity(&store, &env, &options).await?;
@@ -272,7 +281,9 @@ async fn open_store(
     env: &Env,
     adjust: impl FnOnce(store::Options) -> store::Options,
 ) -> Result<Store> {
-    Store::open(adjust(store_options(options)), env.clone()).await
+    let mut store = store_options(options);
+    store.secrets = store::Secrets::parse(&options.bootstrap.secret_keys)?;
+    Store::open(adjust(store), env.clone()).await
 }
 
 /// With every kind of document that any service keeps.
@@ -328,6 +339,7 @@ async fn open_identity(store: &Store, env: &Env, options: &CloudOptions) -> Resu
         public_url: options.public_url.clone(),
         password_algorithm: algorithm(options),
         compliance: options.compliance.clone(),
+        limit_model: options.limit_model,
         ..identity::Options::default()
     };
     Identity::open(store.clone(), env.clone(), identity_options).await

@@ -12,6 +12,7 @@ mod explain;
 mod history;
 mod hosts;
 mod idempotency;
+mod keys;
 mod ledger;
 mod link;
 mod offline;
@@ -29,6 +30,7 @@ pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, TRASH_RETEN
 pub use model::deadline::{Deadlines, Operation};
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;
+pub use identity::limit::Model as LimitModel;
 pub use link::{Link, Observers, host};
 pub use offline::Offline;
 pub use serve::serve;

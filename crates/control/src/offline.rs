@@ -23,7 +23,8 @@ pub struct Offline {
 impl Offline {
     /// Opens a store that exists. The caller has made sure that no control process has it.
     pub async fn open(options: CloudOptions, env: Env) -> Result<Offline> {
-        let store_options = store_options(&options);
+        let mut store_options = store_options(&options);
+        store_options.secrets = store::Secrets::parse(&options.bootstrap.secret_keys)?;
         let kinds = store_options.kinds.clone();
         let store = Store::open(store_options, env.clone()).await?;
         let cloud =

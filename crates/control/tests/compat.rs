@@ -35,8 +35,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 async fn cloud(images: &std::path::Path) -> Cloud {
-    let bootstrap =
-        Bootstrap { cloud_id: "0a1b2c3d".into(), admin_password: "admin".into(), demo_password: "demo".into() };
+    let bootstrap = Bootstrap {
+        cloud_id: "0a1b2c3d".into(),
+        admin_password: "admin".into(),
+        demo_password: "demo".into(),
+        secret_keys: vec!["YSBrZXkgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyAuLi4=".into()],
+    };
     let options = CloudOptions {
         store_url: "sqlite::memory:".into(),
         public_url: "http://cloud".into(),
@@ -45,6 +49,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         bcrypt_rounds: 4,
         image_format_enforcement: true,
         compliance: Default::default(),
+        limit_model: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

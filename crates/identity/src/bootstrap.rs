@@ -33,7 +33,7 @@ pub struct Bootstrapped {
 
 /// Fills the store. Hashing a password takes a fifth of a second here, once.
 pub fn bootstrap(tx: &mut Tx, options: &BootstrapOptions) -> Result<Bootstrapped> {
-    token::ensure_keys(tx)?;
+    token::keys::ensure(tx)?;
     let domain = |id: &str, name: &str| Project {
         id: id.into(),
         name: name.into(),

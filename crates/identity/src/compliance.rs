@@ -169,6 +169,21 @@ impl Identity {
         Ok(known.filter(|_| holds))
     }
 
+    /// The user, if a proof other than a password holds and the user is not locked out; the failure counts if not.
+    pub(crate) async fn counted_login(&self, user: Option<&str>, holds: bool) -> Result<Option<User>> {
+        let Some(user) = user else { return Ok(None) };
+        let Some(known) = self.store.get::<User>(user).await?.map(|stored| stored.doc) else { return Ok(None) };
+        let most = self.options.compliance.lockout_failure_attempts;
+        let Some(most) = most.filter(|_| !known.option("ignore_lockout_failure_attempts")) else {
+            return Ok(Some(known).filter(|_| holds));
+        };
+        if self.locked(user, most).await? {
+            return Ok(None);
+        }
+        self.note_login(user.to_owned(), holds, most).await?;
+        Ok(Some(known).filter(|_| holds))
+    }
+
     async fn locked(&self, id: &str, most: u32) -> Result<bool> {
         let (now, lasts) = (self.env.now(), self.options.compliance.lockout_duration_s);
         let failed = self.store.get::<FailedLogins>(id).await?;

@@ -1,13 +1,14 @@
 //! What the identity service keeps: one type per kind of document.
 //!
 //! Secrets (password hashes, secrets of application credentials, blobs of credentials, token keys) are blanked in the
-//! copies that go to history and watch; whoever needs one reads the document itself.
+//! copies that go to history and watch; whoever needs one reads the document itself. Those that are no hashes lie sealed
+//! in the store ([`Secret`]).
 
 use base::{DomainId, EndpointId, GroupId, ProjectId, RoleId, ServiceId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use store::{Document, Keys};
+use store::{Document, Keys, Secret};
 
 /// Attributes that the API keeps without knowing them.
 pub type Extra = Map<String, Value>;
@@ -333,8 +334,36 @@ pub struct Consumer {
     pub id: String,
     pub description: Value,
     /// Signatures are made with it, so it is no hash. Blank outside the store.
-    pub secret: String,
+    pub secret: Secret,
     pub extra: Extra,
+}
+
+/// What a consumer has asked for, until a user allows it; see [`crate::oauth1`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RequestToken {
+    pub id: String,
+    pub consumer_id: String,
+    pub project_id: ProjectId,
+    /// Blank outside the store.
+    pub secret: Secret,
+    /// Whoever shows it has it from the user who allowed the request. Blank outside the store.
+    pub verifier: Secret,
+    pub authorizing_user_id: Option<UserId>,
+    pub roles: Vec<RoleId>,
+    pub expires_at: Timestamp,
+}
+
+/// What a user lends a consumer: roles in a project, for a while.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccessToken {
+    pub id: String,
+    pub consumer_id: String,
+    pub project_id: ProjectId,
+    pub authorizing_user_id: UserId,
+    pub roles: Vec<RoleId>,
+    pub expires_at: Timestamp,
+    /// Blank outside the store.
+    pub secret: Secret,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -345,7 +374,7 @@ pub struct Credential {
     pub user_id: UserId,
     pub project_id: Option<ProjectId>,
     /// Blank outside the store.
-    pub blob: String,
+    pub blob: Secret,
     pub extra: Extra,
 }
 
@@ -376,6 +405,9 @@ pub struct Limit {
 pub struct Revocation {
     pub id: String,
     pub audit_id: Option<String>,
+    /// All tokens that were made from the one with this audit id.
+    #[serde(default)]
+    pub audit_chain_id: Option<String>,
     pub user_id: Option<UserId>,
     pub project_id: Option<ProjectId>,
     pub domain_id: Option<DomainId>,
@@ -389,11 +421,19 @@ pub struct Revocation {
 pub struct TokenKeys {
     pub id: String,
     /// Becomes the primary with the next rotation; verifies already, so that no process meets an unknown key.
-    pub staged: String,
-    pub primary: String,
+    pub staged: Secret,
+    pub primary: Secret,
     /// Verify only; newest first.
-    pub secondary: Vec<String>,
+    pub secondary: Vec<Retired>,
     pub rotated: Timestamp,
+}
+
+/// A key that no longer seals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retired {
+    pub key: Secret,
+    /// Since when.
+    pub at: Timestamp,
 }
 
 impl TokenKeys {
@@ -407,7 +447,8 @@ fn blank(body: &mut Value, field: &str, with: Value) {
 }
 
 macro_rules! document {
-    ($type:ident, $kind:literal, $keys:expr $(, project: $project:expr)? $(, redact: $redact:expr)? $(, trash: $trash:literal)?) => {
+    ($type:ident, $kind:literal, $keys:expr $(, project: $project:expr)? $(, redact: $redact:expr)?
+        $(, secrets: $secrets:expr)? $(, trash: $trash:literal)?) => {
         impl Document for $type {
             const KIND: &'static str = $kind;
             $(const TRASH: bool = $trash;)?
@@ -415,6 +456,11 @@ macro_rules! document {
             $(fn project_id(&self) -> &str { let of: fn(&$type) -> &str = $project; of(self) })?
             fn keys(&self, keys: &mut Keys) { let of: fn(&$type, &mut Keys) = $keys; of(self, keys); }
             $(fn redact(body: &mut Value) { let of: fn(&mut Value) = $redact; of(body); })?
+            $(const SEALED: bool = true;
+            fn secrets(&mut self, each: &mut dyn FnMut(&'static str, &mut Secret)) {
+                let of: fn(&mut $type, &mut dyn FnMut(&'static str, &mut Secret)) = $secrets;
+                of(self, each);
+            })?
         }
     };
 }
@@ -489,12 +535,38 @@ document!(DomainConfig, "domain_config", |_, _| {}, redact: |body| {
             blank(group, option, "".into());
         }
     });
+}, secrets: |c, each| {
+    crate::domain::config::SENSITIVE.iter().for_each(|(group, option)| {
+        let value = c.groups.get_mut(*group).and_then(|group| group.get_mut(*option));
+        let Some(value) = value.filter(|value| !value.is_null()) else { return };
+        let mut secret = Secret::deserialize(&*value).unwrap_or_else(|_| value.to_string().into());
+        each(option, &mut secret);
+        *value = serde_json::json!(secret);
+    });
 }, trash: false);
-document!(Consumer, "consumer", |_, _| {}, redact: |body| blank(body, "secret", "".into()), trash: false);
+document!(Consumer, "consumer", |_, _| {}, redact: |body| blank(body, "secret", "".into()),
+    secrets: |c, each| each("secret", &mut c.secret), trash: false);
+document!(RequestToken, "oauth1_request_token", |t, keys| {
+    keys.index("consumer", t.consumer_id.as_str());
+    keys.index("user", t.authorizing_user_id.as_deref().unwrap_or(""));
+    keys.index("project", t.project_id.as_str());
+}, project: |t| &t.project_id, redact: |body| {
+    blank(body, "secret", "".into());
+    blank(body, "verifier", "".into());
+}, secrets: |t, each| {
+    each("secret", &mut t.secret);
+    each("verifier", &mut t.verifier);
+}, trash: false);
+document!(AccessToken, "oauth1_access_token", |t, keys| {
+    keys.index("consumer", t.consumer_id.as_str());
+    keys.index("user", t.authorizing_user_id.as_str());
+    keys.index("project", t.project_id.as_str());
+}, project: |t| &t.project_id, redact: |body| blank(body, "secret", "".into()),
+    secrets: |t, each| each("secret", &mut t.secret), trash: false);
 document!(Credential, "credential", |c, keys| {
     keys.index("user", c.user_id.as_str());
     keys.index("project", c.project_id.as_deref().unwrap_or(""));
-}, redact: |body| blank(body, "blob", "".into()), trash: false);
+}, redact: |body| blank(body, "blob", "".into()), secrets: |c, each| each("blob", &mut c.blob), trash: false);
 document!(RegisteredLimit, "registered_limit", |l, keys| {
     keys.unique("resource", [l.service_id.as_str(), l.region_id.as_deref().unwrap_or(""), &l.resource_name]);
     keys.index("service", l.service_id.as_str());
@@ -521,12 +593,31 @@ impl Document for FailedLogins {
 
 impl Document for TokenKeys {
     const KIND: &'static str = "token_keys";
+    /// The second says when a key stopped sealing.
+    const SCHEMA: u32 = 2;
     const HISTORY: bool = false;
     const TRASH: bool = false;
     const UNDO: bool = false;
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn lift(from: u32, mut body: Value) -> Result<Value, store::Error> {
+        if from < 2 {
+            let at = body["rotated"].clone();
+            for key in body["secondary"].as_array_mut().into_iter().flatten() {
+                *key = serde_json::json!({"key": key.take(), "at": at});
+            }
+        }
+        Ok(body)
+    }
+
+    const SEALED: bool = true;
+    fn secrets(&mut self, each: &mut dyn FnMut(&'static str, &mut Secret)) {
+        each("staged", &mut self.staged);
+        each("primary", &mut self.primary);
+        self.secondary.iter_mut().for_each(|old| each("secondary", &mut old.key));
     }
 
     fn redact(body: &mut Value) {

@@ -17,6 +17,7 @@ macro_rules! routes {
 pub mod access_rule;
 pub mod application_credential;
 pub mod assignment;
+mod audit;
 pub mod bootstrap;
 pub mod catalog;
 pub mod compliance;
@@ -24,6 +25,7 @@ pub mod credential;
 pub mod documents;
 pub mod domain;
 pub mod endpoint_filter;
+mod escape;
 mod fields;
 pub mod group;
 pub mod limit;
@@ -77,10 +79,8 @@ pub struct Options {
     pub token_ttl_s: i64,
     /// How often a new primary key seals tokens.
     pub key_rotation_s: i64,
-    /// Verifying keys that are kept after a rotation. Times `key_rotation_s` this must exceed the life of a token and
-    /// the 48 hours that an expired one is still shown to services.
-    pub secondary_keys: usize,
     pub compliance: compliance::Compliance,
+    pub limit_model: limit::Model,
 }
 
 impl Default for Options {
@@ -90,8 +90,8 @@ impl Default for Options {
             password_algorithm: Algorithm::default(),
             token_ttl_s: 3600,
             key_rotation_s: 86_400,
-            secondary_keys: 3,
             compliance: Default::default(),
+            limit_model: Default::default(),
         }
     }
 }
@@ -104,6 +104,7 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
         Undo::Not("a token is revoked, and nothing is kept of it"),
     ),
     ("auth:revoke_token", DryRun::Yes, Undo::Not("a revoked token never comes back")),
+    ("users:revoke", DryRun::Yes, Undo::Not("a revoked token never comes back")),
     ("users:password", DryRun::Yes, Undo::Not("the password that was replaced is not kept")),
     ("credentials:update", DryRun::Yes, Undo::Not("a secret that was replaced is not kept")),
     ("credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
@@ -115,6 +116,20 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ("domain_config:delete_group", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
     ("domain_config:update_option", DryRun::Yes, Undo::Not("a secret option that was replaced is not kept")),
     ("domain_config:delete_option", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
+    (
+        "ec2tokens:create",
+        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
+        Undo::Not("a token is revoked, and nothing is kept of it"),
+    ),
+    (
+        "s3tokens:create",
+        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
+        Undo::Not("a token is revoked, and nothing is kept of it"),
+    ),
+    ("request_tokens:create", DryRun::Yes, Undo::Not("a request token ends by itself")),
+    ("request_tokens:authorize", DryRun::Yes, Undo::Not("a verifier that was given away cannot be called back")),
+    ("access_tokens:create", DryRun::Yes, Undo::Not("a request token that was used up is not kept")),
+    ("access_tokens:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
     ("consumers:update", DryRun::Yes, Undo::Not("a secret is not kept twice")),
     ("consumers:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
     ("application_credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
@@ -129,6 +144,8 @@ pub struct Identity {
     model: RwLock<Model>,
     watch: Mutex<Watch>,
     verified: token::cache::Cache,
+    /// When the keys were last looked for because of a token.
+    reloaded: Mutex<Option<base::Timestamp>>,
 }
 
 /// Every kind of document that this service keeps.
@@ -158,6 +175,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<EndpointFilter>(),
         Kind::of::<DomainConfig>(),
         Kind::of::<Consumer>(),
+        Kind::of::<RequestToken>(),
+        Kind::of::<AccessToken>(),
         Kind::of::<Revocation>(),
         Kind::of::<TokenKeys>(),
     ]
@@ -171,7 +190,7 @@ impl Identity {
         let model = store.read(|reader| Model::load(reader)).await?;
         let passwords = Passwords::new(options.password_algorithm).inline(store.is_inline());
         let (model, watch) = (RwLock::new(model), Mutex::new(watch));
-        Ok(Arc::new(Identity { store, env, options, passwords, model, watch, verified: Default::default() }))
+        Ok(Arc::new(Identity { store, env, options, passwords, model, watch, verified: Default::default(), reloaded: Mutex::default() }))
     }
 
     /// Follows the store, rotates the keys of tokens and throws outdated revocations away, until the store is gone.
@@ -196,7 +215,7 @@ impl Identity {
         let now = self.env.now();
         let outdated = self.model().revocations.outdated(now);
         let strangers = self.failures_of_nobody().await?;
-        let (every, keep) = (self.options.key_rotation_s, self.options.secondary_keys);
+        let (every, ttl_s) = (self.options.key_rotation_s, self.options.token_ttl_s);
         let env = self.env.clone();
         let cause = store::Cause::new("nubo", "", "identity.chores");
         let work = move |tx: &mut Tx| {
@@ -211,7 +230,7 @@ impl Identity {
                 }
             }
             match tx.get::<TokenKeys>(TokenKeys::ID)? {
-                Some(keys) if keys.rotated.plus_s(every) <= now => token::rotate(tx, &env, keep),
+                Some(keys) if keys.rotated.plus_s(every) <= now => token::keys::rotate(tx, &env, ttl_s),
                 _ => Ok(()),
             }
         };
@@ -248,7 +267,7 @@ impl Identity {
         } else if keys {
             let keys = self.store.read(|reader| Ok(reader.get::<TokenKeys>(TokenKeys::ID)?)).await?;
             if let Some(keys) = keys {
-                let keys = Keyring::parse(&keys.doc)?;
+                let keys = Keyring::parse(&keys.doc, self.store.secrets())?;
                 let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
                 model.keys = keys;
                 model.generation += 1;
@@ -315,7 +334,7 @@ impl Identity {
             envelope: Envelope::Identity,
             microversions: None,
             policy,
-            routes: rest::except(then::routes(self, routes.into_iter().flatten().collect()), EXCEPT),
+            routes: audit::routes(self, rest::except(then::routes(self, routes.into_iter().flatten().collect()), EXCEPT)),
         }
     }
 
@@ -339,7 +358,13 @@ impl Identity {
 #[async_trait::async_trait]
 impl rest::Tokens for Identity {
     async fn verify(&self, token: &str) -> Result<Arc<Caller>> {
-        self.verify_now(token)
+        match self.verify_now(token) {
+            Err(_) => {
+                self.find_key(token).await?;
+                self.verify_now(token)
+            }
+            found => found,
+        }
     }
 
     fn admit(&self, caller: &Caller, service: &Service, method: &rest::Method, path: &str) -> Result<()> {

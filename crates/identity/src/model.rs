@@ -11,7 +11,7 @@ use crate::token::revoke::Revocations;
 use base::Result;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use store::{Document, Query, Reader, Rev, Revision};
+use store::{Document, Query, Reader, Rev, Revision, Secret, Secrets};
 
 /// A kind in memory, with the ways to find it.
 pub struct Table<T> {
@@ -163,7 +163,18 @@ impl Row for DomainConfig {
 
 impl Row for Consumer {
     fn stripped(mut self) -> Self {
-        self.secret = String::new();
+        self.secret = Secret::default();
+        self
+    }
+}
+
+impl Row for AccessToken {
+    fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
+        add("user", self.authorizing_user_id.to_string());
+    }
+
+    fn stripped(mut self) -> Self {
+        self.secret = Secret::default();
         self
     }
 }
@@ -199,7 +210,7 @@ impl Row for Credential {
     }
 
     fn stripped(mut self) -> Self {
-        self.blob = String::new();
+        self.blob = Secret::default();
         self
     }
 }
@@ -229,7 +240,7 @@ macro_rules! model {
                 // The past knows no keys: nothing is verified there.
                 if reader.stands_in().is_none()
                     && let Some(keys) = reader.get::<TokenKeys>(TokenKeys::ID)? {
-                    model.keys = Keyring::parse(&keys.doc)?;
+                    model.keys = Keyring::parse(&keys.doc, &reader.secrets())?;
                 }
                 Ok(model)
             }
@@ -274,7 +285,7 @@ model! {
     application_credentials: ApplicationCredential, trusts: Trust, credentials: Credential,
     registered_limits: RegisteredLimit, limits: Limit, access_rules: AccessRule, policies: PolicyText,
     policy_associations: PolicyAssociation, endpoint_groups: EndpointGroup, endpoint_filters: EndpointFilter,
-    domain_configs: DomainConfig, consumers: Consumer,
+    domain_configs: DomainConfig, consumers: Consumer, access_tokens: AccessToken,
 }
 
 impl Model {
@@ -328,8 +339,17 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    pub fn parse(keys: &TokenKeys) -> Result<Keyring> {
-        let texts = std::iter::once(&keys.primary).chain([&keys.staged]).chain(&keys.secondary);
-        Ok(Keyring { keys: texts.map(|text| Key::parse(text)).collect::<Result<_>>()? })
+    pub fn parse(keys: &TokenKeys, secrets: &Secrets) -> Result<Keyring> {
+        let key = |field, secret: &Secret| Key::parse(&secrets.open(keys, field, secret)?);
+        let mut ring = vec![key("primary", &keys.primary)?, key("staged", &keys.staged)?];
+        for old in &keys.secondary {
+            ring.push(key("secondary", &old.key)?);
+        }
+        Ok(Keyring { keys: ring })
+    }
+
+    /// Not the same keys in the same order.
+    pub fn texts_differ(&self, other: &Keyring) -> bool {
+        self.keys.len() != other.keys.len() || self.keys.iter().zip(&other.keys).any(|(one, two)| !one.same(two))
     }
 }

@@ -1,10 +1,16 @@
 //! The service as clients see it, through the gateway.
 
 mod access_rules;
+mod audit;
 mod compliance_of_passwords;
 mod crud;
+mod ec2;
 mod extensions;
+mod factors;
+mod limits;
+mod oauth1;
 mod rights;
+mod sealed;
 mod tokens;
 mod trusts;
 
@@ -50,17 +56,20 @@ impl Cloud {
     }
 
     pub async fn with(compliance: compliance::Compliance) -> Cloud {
+        let store = store::Options { kinds: kinds(), ..store::Options::memory() };
+        Cloud::on(store, Options { compliance, ..Options::default() }).await
+    }
+
+    pub async fn on(store: store::Options, options: Options) -> Cloud {
         let (env, clock) = base::Env::seeded(7);
-        let options = store::Options { kinds: kinds(), ..store::Options::memory() };
-        let store = Store::open(options, env.clone()).await.unwrap();
+        let store = Store::open(store, env.clone()).await.unwrap();
         let bootstrap_options = bootstrap_options();
         let cause = store::Cause::new("test", "", "bootstrap");
         store.write(cause, move |tx| bootstrap(tx, &bootstrap_options)).await.unwrap();
         let options = Options {
             public_url: "http://cloud".into(),
             password_algorithm: Algorithm::Bcrypt { rounds: 4 },
-            compliance,
-            ..Options::default()
+            ..options
         };
         let identity = Identity::open(store, env.clone(), options).await.unwrap();
         let policy = Arc::new(Policy::new(RULES, None).unwrap());

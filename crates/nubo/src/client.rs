@@ -94,8 +94,17 @@ impl Client {
 
     /// POST to a whole address.
     pub async fn post_url(&self, url: &str, body: Value) -> Result<Value> {
+        self.send_url(Method::POST, url, body).await
+    }
+
+    /// PUT to a whole address.
+    pub async fn put_url(&self, url: &str, body: Value) -> Result<Value> {
+        self.send_url(Method::PUT, url, body).await
+    }
+
+    async fn send_url(&self, method: Method, url: &str, body: Value) -> Result<Value> {
         let body = Some(("application/json", Bytes::from(body.to_string())));
-        let answer = send(Method::POST, url, &[("x-auth-token", &self.token)], body, self.ca.as_deref()).await?;
+        let answer = send(method, url, &[("x-auth-token", &self.token)], body, self.ca.as_deref()).await?;
         if answer.status != 200 {
             bail!("{url}: {}", answer.fault());
         }

@@ -51,6 +51,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         policy,
         bcrypt_rounds: settings.bcrypt_rounds,
         compliance: settings.compliance.clone(),
+        limit_model: settings.limit_model,
         image_format_enforcement: settings.image_format_enforcement,
         bootstrap,
         masquerade: settings.uplink.clone(),

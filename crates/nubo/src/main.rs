@@ -6,6 +6,7 @@ mod control_command;
 mod demo;
 mod explain;
 mod fsck;
+mod keys;
 mod lock;
 mod netns;
 mod process;
@@ -94,6 +95,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The keys that seal tokens
+    Keys {
+        #[command(subcommand)]
+        command: keys::KeysCommand,
+    },
     /// Images of nubo's own
     Image {
         #[command(subcommand)]
@@ -165,6 +171,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Undo { requests, partial, dry_run, json } => {
             return trash::undo(&settings, trash::Undo { requests, partial, dry_run, json });
         }
+        Command::Keys { command } => return keys::main(&settings, command),
         Command::Image { command: ImageCommand::Build { output, .. } } => {
             build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
         }

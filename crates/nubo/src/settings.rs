@@ -57,6 +57,23 @@ struct File {
     #[serde(default)]
     deadlines: BTreeMap<String, u32>,
     security_compliance: Option<SecurityCompliance>,
+    #[serde(default)]
+    unified_limit: UnifiedLimit,
+}
+
+/// How limits bind each other, in Keystone's words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UnifiedLimit {
+    enforcement_model: Option<String>,
+}
+
+impl UnifiedLimit {
+    fn read(self) -> Result<control::LimitModel> {
+        let Some(name) = self.enforcement_model else { return Ok(control::LimitModel::default()) };
+        let names = control::LimitModel::NAMES.join(", ");
+        control::LimitModel::parse(&name).with_context(|| format!("enforcement_model: '{name}' is none of {names}"))
+    }
 }
 
 /// What is asked of passwords and logins, in Keystone's words.
@@ -109,6 +126,7 @@ pub struct Settings {
     pub image_format_enforcement: bool,
     pub deadlines: Deadlines,
     pub compliance: control::Compliance,
+    pub limit_model: control::LimitModel,
 }
 
 impl Settings {
@@ -146,6 +164,7 @@ impl Settings {
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
             deadlines: deadlines(&flags.deadlines, &file.deadlines)?,
             compliance: file.security_compliance.unwrap_or_default().read(),
+            limit_model: file.unified_limit.read()?,
         };
         settings.check()?;
         Ok(settings)

@@ -16,6 +16,9 @@ pub struct Setup {
     pub cloud_id: CloudId,
     pub admin_password: String,
     pub demo_password: String,
+    /// What secrets are sealed with in the store, oldest first: without these a copy of the store opens none.
+    #[serde(default)]
+    pub secret_keys: Vec<String>,
     /// The network namespace was made by nubo, so purge removes it.
     #[serde(default)]
     pub made_netns: Option<String>,
@@ -39,7 +42,27 @@ impl Setup {
             cloud_id: CloudId::new(env.secret_hex(4)),
             admin_password: env.secret_hex(16),
             demo_password: env.secret_hex(16),
+            secret_keys: vec![store::Secrets::draw(env)],
             made_netns: None,
+        }
+    }
+
+    /// Draws what a setup of an older program lacks. True if anything was missing.
+    pub fn complete(&mut self, env: &Env) -> bool {
+        let missing = self.secret_keys.is_empty();
+        if missing {
+            self.secret_keys.push(store::Secrets::draw(env));
+        }
+        missing
+    }
+
+    /// What the control process reads at its start.
+    pub fn bootstrap(&self) -> control::Bootstrap {
+        control::Bootstrap {
+            cloud_id: self.cloud_id.clone(),
+            admin_password: self.admin_password.clone(),
+            demo_password: self.demo_password.clone(),
+            secret_keys: self.secret_keys.clone(),
         }
     }
 

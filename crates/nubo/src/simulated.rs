@@ -5,7 +5,7 @@ use crate::settings::Settings;
 use crate::setup::{self, Setup};
 use anyhow::{Context, Result, bail};
 use base::{Env, HostName};
-use control::{Bootstrap, Cloud};
+use control::Cloud;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -38,10 +38,11 @@ pub fn main(settings: &Settings, count: u32, named_state: bool) -> Result<()> {
         let path = settings.state.join(directory);
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     }
-    let setup = match Setup::load(&settings.state)? {
+    let mut setup = match Setup::load(&settings.state)? {
         Some(setup) => setup,
         None => Setup::draw(&Env::system()),
     };
+    setup.complete(&Env::system());
     setup.save(&settings.state)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(&settings, &setup, count))
@@ -54,11 +55,7 @@ async fn serve(settings: &Settings, setup: &Setup, count: u32) -> Result<()> {
     let listen = if explicit { settings.listen } else { ([127, 0, 0, 1], 0).into() };
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen at {listen}"))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let bootstrap = Bootstrap {
-        cloud_id: setup.cloud_id.clone(),
-        admin_password: setup.admin_password.clone(),
-        demo_password: setup.demo_password.clone(),
-    };
+    let bootstrap = setup.bootstrap();
     let public_url = settings.public_url.clone().unwrap_or_else(|| url.clone());
     let env = Env::system();
     let options = control_command::options(settings, public_url, bootstrap);

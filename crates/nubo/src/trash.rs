@@ -67,7 +67,7 @@ pub fn undo(settings: &Settings, undo: Undo) -> Result<ExitCode> {
     })
 }
 
-fn run(settings: &Settings, act: impl AsyncFnOnce(&Client, &str) -> Result<ExitCode>) -> Result<ExitCode> {
+pub fn run(settings: &Settings, act: impl AsyncFnOnce(&Client, &str) -> Result<ExitCode>) -> Result<ExitCode> {
     if let Some(name) = settings.netns.as_deref().filter(|name| netns::exists(name)) {
         netns::enter(name)?;
     }

@@ -53,7 +53,10 @@ pub fn main(settings: &Settings) -> Result<()> {
 }
 
 fn ensure_setup(settings: &Settings, progress: &Progress) -> Result<Setup> {
-    if let Some(setup) = Setup::load(&settings.state)? {
+    if let Some(mut setup) = Setup::load(&settings.state)? {
+        if setup.complete(&Env::system()) {
+            setup.save(&settings.state)?;
+        }
         progress.stands(&format!("cloud {}", setup.cloud_id));
         return Ok(setup);
     }
@@ -96,11 +99,7 @@ pub fn write_control_files(settings: &Settings, setup: &Setup, accounts: &Accoun
             nix::unistd::chown(&directory.join(name), Some(accounts.control.0), Some(accounts.control.1))?;
         }
     }
-    let bootstrap = serde_json::to_vec_pretty(&control::Bootstrap {
-        cloud_id: setup.cloud_id.clone(),
-        admin_password: setup.admin_password.clone(),
-        demo_password: setup.demo_password.clone(),
-    })?;
+    let bootstrap = serde_json::to_vec_pretty(&setup.bootstrap())?;
     setup::write_private(&directory.join("bootstrap.json"), &bootstrap, Some(accounts.control))
 }
 

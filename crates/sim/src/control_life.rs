@@ -26,10 +26,12 @@ fn options(world: &World) -> CloudOptions {
         bcrypt_rounds: 4,
         image_format_enforcement: true,
         compliance: Default::default(),
+        limit_model: Default::default(),
         bootstrap: Bootstrap {
             cloud_id: "0a1b2c3d".into(),
             admin_password: ADMIN_PASSWORD.into(),
             demo_password: DEMO_PASSWORD.into(),
+            secret_keys: vec!["YSBrZXkgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyAuLi4=".into()],
         },
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

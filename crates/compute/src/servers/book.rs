@@ -320,7 +320,7 @@ impl Pages {
         let read = move |reader: &mut store::Reader| {
             let mut found = HashMap::new();
             for id in &missing {
-                if let Some(text) = reader.get::<ServerSecret>(id)?.and_then(|secret| secret.doc.user_data) {
+                if let Some(text) = ServerSecret::of(reader, id)?.0 {
                     found.insert(id.clone(), text);
                 }
             }

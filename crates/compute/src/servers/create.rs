@@ -380,8 +380,8 @@ fn keep(state: &Compute, tx: &mut Tx, ask: &Ask, wanted: &Wanted, pass: &str, se
     let secret = ServerSecret {
         id: server.id.clone(),
         project_id: server.project_id.clone(),
-        user_data: wanted.user_data.clone(),
-        admin_pass: Some(pass.to_owned()),
+        user_data: wanted.user_data.clone().map(Into::into),
+        admin_pass: Some(pass.into()),
     };
     tx.create(&secret)?;
     let generation = (!server.unschedulable).then_some(server.generation);

@@ -5,7 +5,7 @@ use base::{FlavorId, HostName, ImageId, ProjectId, ServerId, Timestamp, UserId};
 use model::server::{Facts, Observed, Power, State, Verb, state};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use store::{Document, Keys, Query, Reader};
+use store::{Document, Keys, Query, Reader, Secret};
 
 /// The flavor at the time of creation. A server keeps its size when the flavor goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -303,17 +303,34 @@ pub struct ServerSecret {
     pub id: ServerId,
     pub project_id: ProjectId,
     /// Base64, as the user gave it.
-    pub user_data: Option<String>,
-    pub admin_pass: Option<String>,
+    pub user_data: Option<Secret>,
+    pub admin_pass: Option<Secret>,
+}
+
+impl ServerSecret {
+    /// User data and password of a server, in the clear.
+    pub fn of(reader: &mut Reader, server: &ServerId) -> Result<(Option<String>, Option<String>), store::Error> {
+        let Some(known) = reader.get::<ServerSecret>(server)?.map(|stored| stored.doc) else { return Ok((None, None)) };
+        let secrets = reader.secrets();
+        let open = |field, secret: &Option<Secret>| {
+            secret.as_ref().map(|secret| secrets.open(&known, field, secret)).transpose()
+        };
+        Ok((open("user_data", &known.user_data)?, open("admin_pass", &known.admin_pass)?))
+    }
 }
 
 impl Document for ServerSecret {
     const KIND: &'static str = "server_secret";
+    const SEALED: bool = true;
     fn id(&self) -> &str {
         &self.id
     }
     fn project_id(&self) -> &str {
         &self.project_id
+    }
+    fn secrets(&mut self, each: &mut dyn FnMut(&'static str, &mut Secret)) {
+        self.user_data.iter_mut().for_each(|secret| each("user_data", secret));
+        self.admin_pass.iter_mut().for_each(|secret| each("admin_pass", secret));
     }
     fn redact(body: &mut serde_json::Value) {
         body["user_data"] = serde_json::Value::Null;

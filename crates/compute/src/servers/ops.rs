@@ -38,7 +38,7 @@ pub fn shown(state: &Compute, reader: &mut Reader, ask: &Ask, full: &Full) -> Re
     let ports = state.ports.of_server(reader, &full.server.id)?;
     let volumes = state.volumes.of_server(reader, &full.server.id)?;
     let secret = match view.attributes {
-        true => reader.get::<ServerSecret>(&full.server.id)?.and_then(|secret| secret.doc.user_data),
+        true => ServerSecret::of(reader, &full.server.id)?.0,
         false => None,
     };
     let parts = Parts {

@@ -134,7 +134,7 @@ fn resting(state: &Compute, reader: &mut Reader, trashed: &TrashedGuest) -> Resu
 }
 
 fn spec(state: &Compute, reader: &mut Reader, server: &Server, ports: &[ServerPort]) -> Result<GuestSpec> {
-    let secret = reader.get::<ServerSecret>(&server.id)?.map(|secret| secret.doc);
+    let secret = ServerSecret::of(reader, &server.id)?;
     let zone = state.zone_of(reader, server)?;
     let volumes = state.volumes.of_server(reader, &server.id)?;
     Ok(GuestSpec {
@@ -184,7 +184,12 @@ fn plugged(volume: ServerVolume) -> GuestVolume {
     }
 }
 
-fn metadata(server: &Server, secret: Option<ServerSecret>, ports: &[ServerPort], zone: String) -> InstanceMetadata {
+fn metadata(
+    server: &Server,
+    (user_data, admin_pass): (Option<String>, Option<String>),
+    ports: &[ServerPort],
+    zone: String,
+) -> InstanceMetadata {
     let key = server.key_name.clone().zip(server.public_key.clone());
     let mut security_groups: Vec<String> = Vec::new();
     for (_, name) in ports.iter().flat_map(|port| &port.security_groups) {
@@ -194,7 +199,6 @@ fn metadata(server: &Server, secret: Option<ServerSecret>, ports: &[ServerPort],
     }
     let floating = ports.iter().flat_map(|port| &port.floating).find(|(floating, _)| floating.is_ipv4());
     let public_ipv4 = floating.map(|(floating, _)| floating.to_string());
-    let (user_data, admin_pass) = secret.map_or((None, None), |secret| (secret.user_data, secret.admin_pass));
     InstanceMetadata {
         uuid: server.id.clone(),
         name: server.name.clone(),

@@ -44,8 +44,12 @@ impl Answer {
 }
 
 pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
-    let bootstrap =
-        Bootstrap { cloud_id: "0a1b2c3d".into(), admin_password: "admin".into(), demo_password: "demo".into() };
+    let bootstrap = Bootstrap {
+        cloud_id: "0a1b2c3d".into(),
+        admin_password: "admin".into(),
+        demo_password: "demo".into(),
+        secret_keys: vec!["YSBrZXkgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyAuLi4=".into()],
+    };
     CloudOptions {
         store_url: store_url.into(),
         public_url: "http://cloud".into(),
@@ -54,6 +58,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         bcrypt_rounds: 4,
         image_format_enforcement: true,
         compliance: Default::default(),
+        limit_model: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

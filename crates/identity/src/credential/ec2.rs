@@ -9,7 +9,7 @@ use policy::Target;
 use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::{Query, Stored, Tx};
+use store::{Query, Secrets, Stored, Tx};
 
 pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let (all, one) = ("/v3/users/{id}/credentials/OS-EC2", "/v3/users/{id}/credentials/OS-EC2/{access}");
@@ -21,18 +21,18 @@ pub(super) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     ]
 }
 
-fn shown(call: &Call, credential: &Credential) -> Value {
-    let blob: Value = serde_json::from_str(&credential.blob).unwrap_or_default();
+fn shown(call: &Call, secrets: &Secrets, credential: &Credential) -> Result<Value> {
+    let blob: Value = serde_json::from_str(&secrets.open(credential, "blob", &credential.blob)?).unwrap_or_default();
     let user = &credential.user_id;
     let link = format!("/v3/users/{user}/credentials/OS-EC2/{}", blob["access"].as_str().unwrap_or(""));
-    json!({
+    Ok(json!({
         "access": blob["access"],
         "secret": blob["secret"],
-        "trust_id": null,
+        "trust_id": blob["trust_id"],
         "user_id": user,
         "tenant_id": credential.project_id,
         "links": {"self": call.link(&link)},
-    })
+    }))
 }
 
 /// The user of the path owns what is asked for.
@@ -45,7 +45,8 @@ async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     forbid(&call, &target(&call))?;
     let found = identity.store.list::<Credential>(Query::index("user", call.param("id"))).await?;
     let keys = found.iter().filter(|credential| credential.kind == "ec2");
-    collection(&call, "credentials", keys.map(|credential| shown(&call, credential)).collect())
+    let items = keys.map(|credential| shown(&call, identity.store.secrets(), credential)).collect::<Result<_>>()?;
+    collection(&call, "credentials", items)
 }
 
 /// The id under which the key of the path is kept.
@@ -63,7 +64,7 @@ fn found(call: &Call, stored: Option<Stored<Credential>>) -> Result<Credential> 
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let stored = identity.store.get::<Credential>(&id(&call)?).await?;
     let credential = found(&call, stored)?;
-    single(&call, 200, "credential", shown(&call, &credential))
+    single(&call, 200, "credential", shown(&call, identity.store.secrets(), &credential)?)
 }
 
 async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
@@ -81,10 +82,10 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         kind: "ec2".into(),
         user_id: call.param("id").into(),
         project_id: Some(project.into()),
-        blob,
+        blob: blob.into(),
         extra: Extra::new(),
     };
-    let shown = shown(&call, &credential);
+    let shown = shown(&call, identity.store.secrets(), &credential)?;
     let work = move |tx: &mut Tx| {
         tx.get::<User>(&credential.user_id)?.ok_or_else(|| missing("user", &credential.user_id))?;
         let project = credential.project_id.as_deref().unwrap_or("");

@@ -1,6 +1,9 @@
-//! Credentials of other kinds (EC2 keys, certificates): kept for whoever knows how to use them.
+//! Credentials of other kinds: EC2 keys and seeds of one-time passwords, which serve here, and whatever else a user
+//! keeps for whoever knows how to use it.
 
 mod ec2;
+mod ec2tokens;
+mod signature;
 
 use crate::Identity;
 use crate::documents::*;
@@ -13,11 +16,12 @@ use rest::{Call, Reply, Route};
 use serde_json::{Value, json};
 use sha2::Digest;
 use std::sync::Arc;
-use store::{Query, Stored, Tx};
+use store::{Query, Secret, Secrets, Stored, Tx};
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let (all, one) = ("/v3/credentials", "/v3/credentials/{id}");
     let mut routes = ec2::routes(identity);
+    routes.extend(ec2tokens::routes(identity));
     routes.extend(routes![identity;
         GET all, "credentials:list", "identity:list_credentials", 200, list;
         POST all, "credentials:create", "identity:create_credential", 201, create;
@@ -28,16 +32,16 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     routes
 }
 
-fn shown(call: &Call, credential: &Credential) -> Value {
+fn shown(call: &Call, secrets: &Secrets, credential: &Credential) -> Result<Value> {
     let mut object = credential.extra.clone();
     object.extend(pairs([
         ("id", json!(credential.id)),
         ("type", json!(credential.kind)),
-        ("blob", json!(credential.blob)),
+        ("blob", json!(secrets.open(credential, "blob", &credential.blob)?)),
         ("user_id", json!(credential.user_id)),
         ("project_id", json!(credential.project_id)),
     ]));
-    linked(call, "credentials", object)
+    Ok(linked(call, "credentials", object))
 }
 
 fn target(user: &str) -> Target<'static> {
@@ -52,7 +56,7 @@ async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     };
     let found = identity.store.list::<Credential>(query).await?;
     let mine = found.iter().filter(|credential| call.may(call.rule, &target(&credential.user_id)));
-    let items = mine.map(|credential| shown(&call, credential)).collect();
+    let items = mine.map(|credential| shown(&call, identity.store.secrets(), credential)).collect::<Result<_>>()?;
     filtered(&call, "credentials", items, &["user_id", "type"])
 }
 
@@ -65,7 +69,7 @@ fn allowed(call: &Call, found: Option<Stored<Credential>>) -> Result<Credential>
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let found = identity.store.get(call.param("id")).await?;
     let credential = allowed(&call, found)?;
-    single(&call, 200, "credential", shown(&call, &credential))
+    single(&call, 200, "credential", shown(&call, identity.store.secrets(), &credential)?)
 }
 
 fn blob(fields: &mut Fields) -> Result<Option<String>> {
@@ -84,6 +88,19 @@ fn ec2_id(blob: &str) -> Result<String> {
     Ok(sha2::Sha256::digest(access).iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// What an EC2 key is good for never changes with its blob; the access key does not either, for the id follows from it.
+fn same_ec2(known: &str, wanted: &str) -> Result<()> {
+    ec2_id(wanted)?;
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (known, wanted) = (parse(known), parse(wanted));
+    for key in ["access", "trust_id", "app_cred_id", "access_token_id", "access_id"] {
+        if known.get(key).unwrap_or(&Value::Null) != wanted.get(key).unwrap_or(&Value::Null) {
+            return Err(Fault::invalid(format!("{key} can not be updated for credential")));
+        }
+    }
+    Ok(())
+}
+
 async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let mut fields = Fields::read(&mut call, "credential").await?;
     let user = fields.id("user_id")?.flatten().unwrap_or_else(|| call.caller.user_id().to_string());
@@ -100,10 +117,10 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         kind,
         user_id: user.into(),
         project_id: project.map(Into::into),
-        blob,
+        blob: blob.into(),
         extra: fields.rest()?,
     };
-    let shown = shown(&call, &credential);
+    let shown = shown(&call, identity.store.secrets(), &credential)?;
     let work = move |tx: &mut Tx| match tx.create(&credential) {
         Err(store::Error::Exists { id, .. }) => Err(crate::duplicate("credential", &id)),
         other => Ok(other.map(drop)?),
@@ -134,7 +151,13 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let (id, extra) = (known.id, fields.rest()?);
     let work = move |tx: &mut Tx| {
         let mut credential = tx.get::<Credential>(&id)?.ok_or_else(|| missing("credential", &id))?.doc;
-        credential.blob = blob.clone().unwrap_or(credential.blob);
+        if credential.kind == "ec2"
+            && let Some(blob) = &blob
+        {
+            let known = tx.secrets().open(&credential, "blob", &credential.blob)?;
+            same_ec2(&known, blob)?;
+        }
+        credential.blob = blob.clone().map_or(credential.blob, Secret::from);
         credential.kind = kind.clone().unwrap_or(credential.kind);
         credential.user_id = user.clone().map_or(credential.user_id, Into::into);
         if let Some(project) = &project {
@@ -145,7 +168,7 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         Ok(credential)
     };
     let credential = identity.write(&call, work).await?;
-    single(&call, 200, "credential", shown(&call, &credential))
+    single(&call, 200, "credential", shown(&call, identity.store.secrets(), &credential)?)
 }
 
 async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {

@@ -111,6 +111,9 @@ pub(crate) async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply>
 
 fn remove(tx: &mut Tx, id: &str) -> Result<()> {
     let domain = tx.get::<Project>(id)?.filter(|p| p.is_domain).ok_or_else(|| missing("domain", id))?;
+    if crate::project::immutable(&domain) {
+        return Err(crate::project::is_immutable("domain", id));
+    }
     if domain.enabled {
         return Err(Fault::forbidden("Cannot delete a domain that is enabled, please disable it first."));
     }

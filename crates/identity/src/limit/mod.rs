@@ -1,5 +1,9 @@
 //! Registered limits (the default of a resource) and limits (of one project or domain).
 
+mod enforcement;
+
+pub use enforcement::Model;
+
 use crate::Identity;
 use crate::documents::*;
 use crate::fields::Fields;
@@ -59,10 +63,10 @@ fn shown(call: &Call, limit: &Limit) -> Value {
     linked(call, "limits", object.collect())
 }
 
-async fn model(_: Arc<Identity>, call: Call) -> Result<Reply> {
+async fn model(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     forbid(&call, &Target::new())?;
-    let description = "Limit enforcement and validation does not take project hierarchy into consideration.";
-    call.reply(200, &json!({"model": {"name": "flat", "description": description}}))
+    let model = identity.options.limit_model;
+    call.reply(200, &json!({"model": {"name": model.name(), "description": model.description()}}))
 }
 
 /// The objects of a body such as `{"limits": [{…}]}`.
@@ -232,7 +236,12 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         });
     }
     let shown: Vec<_> = made.iter().map(|limit| shown(&call, limit)).collect();
-    let work = move |tx: &mut Tx| made.iter().try_for_each(|limit| insert(tx, limit));
+    let model = identity.options.limit_model;
+    let work = move |tx: &mut Tx| {
+        made.iter().try_for_each(|limit| insert(tx, limit))?;
+        // When all are there: a request may bring a domain's limit with those of its projects.
+        made.iter().try_for_each(|limit| model.check(tx, limit))
+    };
     identity.write(&call, work).await?;
     call.reply(201, &json!({ "limits": shown }))
 }
@@ -265,12 +274,13 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let limit = find(&identity, &call)?;
     let mut fields = Fields::read(&mut call, "limit").await?;
     let (number, description) = (fields.number("resource_limit")?, fields.description()?);
-    let id = limit.id.clone();
+    let (id, model) = (limit.id.clone(), identity.options.limit_model);
     let work = move |tx: &mut Tx| {
         let mut limit = tx.get::<Limit>(&id)?.ok_or_else(|| missing("limit", &id))?.doc;
         limit.resource_limit = number.unwrap_or(limit.resource_limit);
         limit.description = description.clone().unwrap_or(limit.description);
         tx.update(&limit)?;
+        model.check(tx, &limit)?;
         Ok(limit)
     };
     let limit = identity.write(&call, work).await?;

@@ -1,12 +1,18 @@
-//! OAuth 1.0a consumers: programs that users may lend rights to (OS-OAUTH1).
+//! OAuth 1.0a (OS-OAUTH1): consumers, programs that users may lend roles to, and the tokens by which they do.
 //!
-//! A consumer's secret is shown once, when it is made; requests would be signed with it, so it is kept as it is.
+//! A consumer's secret is shown once, when it is made; requests are signed with it, so it is no hash.
+
+mod access;
+mod request;
+mod tokens;
+
+pub(crate) use request::SignedRequest;
 
 use crate::Identity;
 use crate::documents::*;
 use crate::fields::Fields;
 use crate::listing::{collection, forbid, linked, missing, single};
-use crate::project::pairs;
+use crate::project::{pairs, remove_where};
 use base::{Fault, Result};
 use policy::Target;
 use rest::{Call, Reply, Route};
@@ -16,13 +22,16 @@ use store::Tx;
 
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let (all, one) = ("/v3/OS-OAUTH1/consumers", "/v3/OS-OAUTH1/consumers/{id}");
-    routes![identity;
+    let mut routes = tokens::routes(identity);
+    routes.extend(access::routes(identity));
+    routes.extend(routes![identity;
         GET all, "consumers:list", "identity:list_consumers", 200, list;
         POST all, "consumers:create", "identity:create_consumer", 201, create;
         GET one, "consumers:show", "identity:get_consumer", 200, show;
         PATCH one, "consumers:update", "identity:update_consumer", 200, update;
         DELETE one, "consumers:delete", "identity:delete_consumer", 204, delete;
-    ]
+    ]);
+    routes
 }
 
 /// Without the secret.
@@ -61,14 +70,15 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     forbid(&call, &Target::new())?;
     let mut fields = Fields::read(&mut call, "consumer").await?;
     fields.take("secret");
+    let secret = identity.env.secret_hex(32);
     let consumer = Consumer {
         id: identity.env.uuid_hex(),
         description: fields.description()?.unwrap_or(Value::Null),
-        secret: identity.env.secret_hex(32),
+        secret: secret.as_str().into(),
         extra: fields.rest()?,
     };
     let mut answer = shown(&call, &consumer);
-    answer["secret"] = consumer.secret.clone().into();
+    answer["secret"] = secret.into();
     identity.write(&call, move |tx| Ok(tx.create(&consumer).map(drop)?)).await?;
     single(&call, 201, "consumer", answer)
 }
@@ -93,6 +103,11 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 
 async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let id = find(&identity, &call)?.id.clone();
-    identity.write(&call, move |tx| Ok(tx.delete::<Consumer>(&id).map(drop)?)).await?;
+    let work = move |tx: &mut Tx| {
+        remove_where::<RequestToken>(tx, "consumer", &id)?;
+        remove_where::<AccessToken>(tx, "consumer", &id)?;
+        Ok(tx.delete::<Consumer>(&id).map(drop)?)
+    };
+    identity.write(&call, work).await?;
     Ok(Reply::empty(204))
 }

@@ -140,7 +140,8 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         extra: fields.rest()?,
     };
     let shown = shown(&call, &project);
-    identity.write(&call, move |tx| insert(tx, &project)).await?;
+    let limits = identity.options.limit_model;
+    identity.write(&call, move |tx| insert(tx, &project, limits)).await?;
     single(&call, 201, "project", shown)
 }
 
@@ -164,12 +165,13 @@ pub(crate) fn taken<T>(result: Result<T, store::Error>, what: &str, name: &str) 
     }
 }
 
-fn insert(tx: &mut Tx, project: &Project) -> Result<()> {
+fn insert(tx: &mut Tx, project: &Project, limits: crate::limit::Model) -> Result<()> {
     if let Some(parent) = &project.parent_id {
         let above = tx.get::<Project>(parent)?.ok_or_else(|| missing("project", parent))?.doc;
         if Some(above.domain()) != project.domain_id.as_deref() {
             return Err(Fault::invalid("The domain of a project must be that of its parent."));
         }
+        limits.check_depth(&above)?;
         let chain = enabled_chain(tx, above)?;
         if chain > DEPTH {
             return Err(Fault::forbidden(format!("Max hierarchy depth reached for this branch: {DEPTH}.")));
@@ -231,7 +233,7 @@ impl Changes {
 
     pub fn apply(&self, tx: &mut Tx, id: &str, what: &str) -> Result<Project> {
         let mut project = tx.get::<Project>(id)?.ok_or_else(|| missing(what, id))?.doc;
-        let was = project.enabled;
+        let (was, fixed) = (project.enabled, immutable(&project));
         let change = self.clone();
         project.name = change.name.unwrap_or(project.name);
         project.enabled = change.enabled.unwrap_or(was);
@@ -239,6 +241,10 @@ impl Changes {
         project.tags = change.tags.unwrap_or(project.tags);
         merge_options(&mut project.options, change.options.unwrap_or_default());
         project.extra.extend(change.extra);
+        // Who takes the option away may change the rest in the same request.
+        if fixed && immutable(&project) {
+            return Err(is_immutable(what, id));
+        }
         match (was, project.enabled, project.is_domain) {
             (false, true, false) => {
                 let parent = project.parent_id.clone().unwrap_or_default();
@@ -264,6 +270,16 @@ impl Changes {
     }
 }
 
+pub(crate) fn immutable(project: &Project) -> bool {
+    project.options.get("immutable") == Some(&Value::Bool(true))
+}
+
+pub(crate) fn is_immutable(what: &str, id: &str) -> Fault {
+    Fault::forbidden(format!(
+        "Unable to change immutable {what} resource: `{id}`. Set resource option 'immutable' to false first."
+    ))
+}
+
 /// Writes a revocation of everything issued until now. Kept as long as a token may live, with a wide margin.
 pub(crate) fn revoke(tx: &mut Tx, event: Revocation) -> Result<()> {
     let before: Timestamp = tx.now();
@@ -285,6 +301,9 @@ async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 /// Deletes a project and what belongs to it; with `whole`, its subtree first.
 pub(crate) fn remove(tx: &mut Tx, id: &str, whole: bool) -> Result<()> {
     let project = tx.get::<Project>(id)?.ok_or_else(|| missing("project", id))?.doc;
+    if immutable(&project) {
+        return Err(is_immutable("project", id));
+    }
     let below = tx.list::<Project>(Query::index("parent", id))?;
     if !below.is_empty() && !whole {
         return Err(Fault::forbidden(format!(
@@ -297,6 +316,8 @@ pub(crate) fn remove(tx: &mut Tx, id: &str, whole: bool) -> Result<()> {
     remove_where::<Assignment>(tx, "place", id)?;
     remove_where::<Limit>(tx, "owner", id)?;
     remove_where::<Credential>(tx, "project", id)?;
+    remove_where::<RequestToken>(tx, "project", id)?;
+    remove_where::<AccessToken>(tx, "project", id)?;
     for credential in tx.list::<ApplicationCredential>(Query::project(id))? {
         tx.delete::<ApplicationCredential>(&credential.id)?;
     }

@@ -213,22 +213,6 @@ async fn what_happens_to_user_project_and_domain_happens_to_their_tokens() {
 }
 
 #[tokio::test]
-async fn keys_rotate_without_ending_tokens_until_they_are_thrown_away() {
-    let cloud = Cloud::new().await;
-    let token = cloud.admin.clone();
-    for round in 0..5 {
-        let env = cloud.identity.env.clone();
-        let cause = store::Cause::new("test", "", "rotate");
-        cloud.identity.store.write(cause, move |tx| token::rotate(tx, &env, 3)).await.unwrap();
-        cloud.identity.sync().await.unwrap();
-        let holds = cloud.identity.verify_now(&token).is_ok();
-        assert_eq!(holds, round < 3, "round {round}");
-        let fresh = cloud.login("admin", "secret", json!({"project": project_named("admin")})).await.token;
-        assert!(cloud.identity.verify_now(&fresh).is_ok());
-    }
-}
-
-#[tokio::test]
 async fn application_credentials_log_in_with_a_part_of_the_rights() {
     let cloud = Cloud::new().await;
     let user = cloud.id("users", "admin").await;

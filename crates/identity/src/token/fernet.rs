@@ -24,6 +24,8 @@ pub(crate) const URL_SAFE: GeneralPurpose = GeneralPurpose::new(
 /// One key, with its schedules worked out.
 #[derive(Clone)]
 pub struct Key {
+    /// Tells keys apart.
+    mark: [u8; 32],
     mac: hmac::Hmac<Sha256>,
     cipher: Aes128,
 }
@@ -32,7 +34,12 @@ impl Key {
     pub fn new(bytes: &[u8; 32]) -> Key {
         let mac = <hmac::Hmac<Sha256> as Mac>::new_from_slice(&bytes[..16]).expect("HMAC takes keys of every length");
         let cipher = Aes128::new_from_slice(&bytes[16..]).expect("the half is 16 bytes");
-        Key { mac, cipher }
+        let mark = mac.clone().chain_update(b"nubo key mark").chain_update(&bytes[16..]).finalize().into_bytes().into();
+        Key { mark, mac, cipher }
+    }
+
+    pub fn same(&self, other: &Key) -> bool {
+        self.mark == other.mark
     }
 
     /// From the text in which Keystone keeps keys: URL-safe base64 of 32 bytes.
@@ -81,6 +88,12 @@ impl Key {
         message.truncate(length);
         Some(message)
     }
+}
+
+/// Has the form of what some key has sealed.
+pub fn looks_like(token: &str) -> bool {
+    let bytes = URL_SAFE.decode(token).unwrap_or_default();
+    bytes.first() == Some(&VERSION) && bytes.len() >= HEAD + 16 + TAG && (bytes.len() - HEAD - TAG) % 16 == 0
 }
 
 /// The message and the second of its making; none unless one of the keys made it.

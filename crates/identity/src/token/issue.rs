@@ -17,20 +17,46 @@ pub struct Issued {
 }
 
 /// What the proofs of a request have in common, once they hold.
-struct Proof {
-    user: UserId,
-    methods: Methods,
+pub(crate) struct Proof {
+    pub user: UserId,
+    pub methods: Methods,
     /// Of the token that was shown: a new one never lives longer.
-    before: Option<Timestamp>,
-    chain: Option<super::payload::AuditId>,
-    scope: Option<Scope>,
+    pub before: Option<Timestamp>,
+    pub chain: Option<super::payload::AuditId>,
+    pub scope: Option<Scope>,
+}
+
+/// What of a request's headers counts as well.
+#[derive(Default)]
+pub(crate) struct Headers {
+    pub receipt: Option<String>,
+    /// A consumer's signed request.
+    pub signed: Option<crate::oauth1::SignedRequest>,
+}
+
+/// What a request for a token leads to, when its proofs hold.
+pub(crate) enum Outcome {
+    Token(Box<Issued>),
+    /// The user's rules ask for more.
+    Receipt(super::receipt::Issued),
 }
 
 impl Identity {
     /// Checks the proofs and makes a token. Unauthenticated, without saying why, when they do not hold.
-    pub(crate) async fn issue(&self, request: Request) -> Result<Issued> {
-        let proof = self.prove(&request).await?;
-        let issued = self.seal(proof, request.auth.scope)?;
+    pub(crate) async fn issue(&self, request: Request, headers: Headers) -> Result<Outcome> {
+        let mut proof = self.prove(&request, &headers).await?;
+        if let Some(text) = &headers.receipt {
+            proof.methods = proof.methods.with(self.receipt(text, &proof.user)?);
+        }
+        if !super::receipt::suffices(&self.model(), &proof.user, proof.methods) {
+            return self.make_receipt(proof.user, proof.methods).map(Outcome::Receipt);
+        }
+        self.issue_for(proof, request.auth.scope).await.map(|issued| Outcome::Token(Box::new(issued)))
+    }
+
+    /// A token for proofs that hold and suffice.
+    pub(crate) async fn issue_for(&self, proof: Proof, scope: Option<serde_json::Value>) -> Result<Issued> {
+        let issued = self.seal(proof, scope)?;
         if let Some(trust) = issued.verified.trust.as_ref().filter(|trust| trust.remaining_uses.is_some()) {
             self.use_up(&trust.id).await?;
         }
@@ -59,17 +85,16 @@ impl Identity {
         let scope = match (asked, proof.scope.clone()) {
             (None, Some(scope)) => scope,
             (Some(_), Some(_)) => {
-                return Err(Fault::invalid("Application credentials cannot request a scope."));
+                return Err(Fault::invalid("What was lent with a scope cannot request another."));
             }
             (Some(asked), None) => wanted(&model, asked, &proof.user)?,
             (None, None) => usual(&model, &proof.user),
         };
         let ttl = now.plus_s(self.options.token_ttl_s);
         // The end of a token is in whole seconds, as its birth.
-        let expires = Timestamp(ttl.micros() / 1_000_000 * 1_000_000);
+        let expires = whole(ttl);
         let mut audit = vec![audit_id(now, &*self.env.random)];
         audit.extend(proof.chain);
-        let whole = |at: Timestamp| Timestamp(at.micros() / 1_000_000 * 1_000_000);
         let lent = match &scope {
             Scope::Trust { trust, .. } => model.trusts.get(trust).and_then(|trust| trust.expires_at).map(whole),
             _ => None,
@@ -90,7 +115,7 @@ impl Identity {
         Ok(Issued { text, verified })
     }
 
-    async fn prove(&self, request: &Request) -> Result<Proof> {
+    async fn prove(&self, request: &Request, headers: &Headers) -> Result<Proof> {
         let identity = &request.auth.identity;
         if identity.methods.is_empty() {
             return Err(Fault::invalid("Invalid input for field 'methods': at least one method is needed."));
@@ -100,11 +125,17 @@ impl Identity {
             let missing = || Fault::invalid(format!("Expecting to find {method} in identity."));
             let next = match method.as_str() {
                 "password" => self.by_password(identity.password.as_ref().ok_or_else(missing)?).await?,
-                "token" => self.by_token(&identity.token.as_ref().ok_or_else(missing)?.id)?,
+                "token" => {
+                    let text = &identity.token.as_ref().ok_or_else(missing)?.id;
+                    self.find_key(text).await?;
+                    self.by_token(text)?
+                }
                 "application_credential" => {
                     let credential = identity.application_credential.as_ref().ok_or_else(missing)?;
                     self.by_application_credential(credential).await?
                 }
+                "totp" => self.by_totp(identity.totp.as_ref().ok_or_else(missing)?).await?,
+                "oauth1" => self.by_access_token(headers.signed.as_ref()).await?,
                 _ => return Err(refused("the method is not supported")),
             };
             proof = Some(match proof {
@@ -170,11 +201,16 @@ impl Identity {
         Ok(Proof {
             user: credential.user_id.clone(),
             methods: Methods::APPLICATION_CREDENTIAL,
-            before: credential.expires_at.map(|at| Timestamp(at.micros() / 1_000_000 * 1_000_000)),
+            before: credential.expires_at.map(whole),
             chain: None,
             scope: Some(scope),
         })
     }
+}
+
+/// At whole seconds, as tokens end.
+pub(crate) fn whole(at: Timestamp) -> Timestamp {
+    Timestamp(at.micros() / 1_000_000 * 1_000_000)
 }
 
 fn find_domain<'a>(model: &'a Model, reference: &DomainReference) -> Result<Option<&'a Arc<Project>>> {
@@ -185,7 +221,7 @@ fn find_domain<'a>(model: &'a Model, reference: &DomainReference) -> Result<Opti
     }
 }
 
-fn find_user(model: &Model, reference: &UserReference) -> Result<Option<Arc<User>>> {
+pub(crate) fn find_user(model: &Model, reference: &UserReference) -> Result<Option<Arc<User>>> {
     match (&reference.id, &reference.name, &reference.domain) {
         (Some(id), ..) => Ok(model.users.get(id).cloned()),
         (None, Some(name), Some(domain)) => {

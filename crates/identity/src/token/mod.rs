@@ -5,11 +5,15 @@
 //! ([`revoke`]).
 
 pub mod cache;
+mod events;
 pub mod fernet;
 pub mod issue;
+pub mod keys;
 pub mod payload;
+mod receipt;
 pub mod request;
 pub mod revoke;
+pub(crate) mod totp;
 pub mod verify;
 pub mod wire;
 
@@ -30,11 +34,18 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
         GET tokens, "auth:validate_token", "identity:validate_token", 200, show;
         HEAD tokens, "auth:check_token", "identity:check_token", 200, show;
         DELETE tokens, "auth:revoke_token", "identity:revoke_token", 204, revoke;
+        GET "/v3/auth/tokens/OS-PKI/revoked", "auth:revoked", "identity:revocation_list", 410, events::gone;
+        GET "/v3/OS-REVOKE/events", "revoke_events:list", "identity:list_revoke_events", 200, events::list;
+        DELETE "/v3/users/{id}/tokens", "users:revoke", "identity:revoke_tokens_for_user", 204, events::revoke_all;
         GET "/v3/auth/catalog", "auth:catalog", "identity:get_auth_catalog", 200, catalog;
         GET "/v3/auth/projects", "auth:projects", "identity:get_auth_projects", 200, projects;
         GET "/v3/auth/domains", "auth:domains", "identity:get_auth_domains", 200, domains;
         GET "/v3/auth/system", "auth:system", "identity:get_auth_system", 200, system;
     ];
+    for path in ["/v3/OS-SIMPLE-CERT/ca", "/v3/OS-SIMPLE-CERT/certificates"] {
+        let operation = if path.ends_with("ca") { "simple_cert:ca" } else { "simple_cert:certificates" };
+        routes.push(Route::new(identity, Method::GET, path, operation, Access::Open, 410, events::gone));
+    }
     routes.push(Route::new(identity, Method::POST, tokens, "auth:issue_token", Access::Open, 201, issue));
     routes
 }
@@ -42,7 +53,7 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
 const SUBJECT: HeaderName = HeaderName::from_static("x-subject-token");
 const VARY: HeaderName = HeaderName::from_static("vary");
 
-fn reply(identity: &Identity, status: u16, verified: &Verified, text: &str, catalog: bool) -> Reply {
+pub(crate) fn reply(identity: &Identity, status: u16, verified: &Verified, text: &str, catalog: bool) -> Reply {
     let body = if catalog {
         verified.body.get_or_init(|| with_catalog(identity, verified)).clone()
     } else {
@@ -59,9 +70,15 @@ fn with_catalog(identity: &Identity, verified: &Verified) -> Bytes {
 
 async fn issue(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let request = call.json().await?;
-    let issued = identity.issue(request).await?;
-    let catalog = !call.query.has("nocatalog");
-    Ok(reply(&identity, 201, &issued.verified, &issued.text, catalog))
+    let receipt = call.header("openstack-auth-receipt").map(str::to_owned);
+    let signed = crate::oauth1::SignedRequest::of(&call)?;
+    match identity.issue(request, issue::Headers { receipt, signed }).await? {
+        issue::Outcome::Token(issued) => {
+            let catalog = !call.query.has("nocatalog");
+            Ok(reply(&identity, 201, &issued.verified, &issued.text, catalog))
+        }
+        issue::Outcome::Receipt(receipt) => receipt.reply(&call),
+    }
 }
 
 /// The token that is asked about. NotFound if it does not hold, whoever asks: a token cannot be guessed, so this tells
@@ -87,6 +104,7 @@ fn subject(identity: &Identity, call: &Call, allow_expired: bool) -> Result<(Arc
 
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let allow_expired = call.query.boolean("allow_expired")?.unwrap_or(false);
+    identity.find_key(call.header("x-subject-token").unwrap_or("")).await?;
     let (verified, text) = subject(&identity, &call, allow_expired)?;
     if verified.access_rules.is_some() && !understands_rules(&call) {
         let fault = Fault::not_found("Failed to validate token: it is restricted by access rules.");
@@ -102,10 +120,14 @@ fn understands_rules(call: &Call) -> bool {
     version.is_some_and(|version| version >= 1.0)
 }
 
+/// Also what was made from the token, unless `?cascade=false` says no, as in Keystone since 2025.
 async fn revoke(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let (verified, _) = subject(&identity, &call, false)?;
+    let cascade = call.query.boolean("cascade")?.unwrap_or(true);
+    let audit = verified.payload.audit[0].to_string();
     let event = Revocation {
-        audit_id: Some(verified.payload.audit[0].to_string()),
+        audit_chain_id: cascade.then(|| audit.clone()),
+        audit_id: Some(audit),
         until: verified.payload.expires.plus_s(verify::EXPIRED_WINDOW_S),
         before: call.now,
         id: identity.env.uuid_hex(),
@@ -151,32 +173,4 @@ async fn system(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let any = !identity.model().roles_of(&call.caller.user_id(), &Place::System).is_empty();
     let places = if any { json!([{"all": true}]) } else { json!([]) };
     call.reply(200, &json!({"system": places, "links": {"self": call.link("/v3/auth/system")}}))
-}
-
-/// Makes the keys if there are none.
-pub fn ensure_keys(tx: &mut store::Tx) -> Result<()> {
-    if tx.get::<TokenKeys>(TokenKeys::ID)?.is_some() {
-        return Ok(());
-    }
-    let random = tx.env().random.clone();
-    tx.create(&TokenKeys {
-        id: TokenKeys::ID.into(),
-        staged: fernet::Key::generate(&*random),
-        primary: fernet::Key::generate(&*random),
-        secondary: Vec::new(),
-        rotated: tx.now(),
-    })?;
-    Ok(())
-}
-
-/// The staged key becomes the primary, a new one is staged, and the primary goes on verifying.
-pub fn rotate(tx: &mut store::Tx, env: &base::Env, keep: usize) -> Result<()> {
-    let now = tx.now();
-    tx.modify::<TokenKeys>(TokenKeys::ID, |keys| {
-        let primary = std::mem::replace(&mut keys.staged, fernet::Key::generate(&*env.random));
-        keys.secondary.insert(0, std::mem::replace(&mut keys.primary, primary));
-        keys.secondary.truncate(keep);
-        keys.rotated = now;
-    })?;
-    Ok(())
 }

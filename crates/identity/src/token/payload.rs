@@ -9,17 +9,45 @@ use base64::Engine;
 use rmp::Marker;
 use rmp::encode::{self, ByteBuf};
 
-/// The ways to prove who one is, as bits in the order of Keystone's default configuration.
+/// The ways to prove who one is, as bits in the order of Keystone's default configuration, and then of those that it
+/// leaves to be switched on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Methods(pub u64);
 
-const METHODS: [&str; 7] =
-    ["external", "password", "token", "oauth1", "mapped", "application_credential", "ec2credential"];
+const METHODS: [&str; 8] =
+    ["external", "password", "token", "oauth1", "mapped", "application_credential", "ec2credential", "totp"];
 
 impl Methods {
     pub const PASSWORD: Methods = Methods(2);
     pub const TOKEN: Methods = Methods(4);
+    pub const OAUTH1: Methods = Methods(8);
     pub const APPLICATION_CREDENTIAL: Methods = Methods(32);
+    pub const EC2: Methods = Methods(64);
+    pub const TOTP: Methods = Methods(128);
+    /// Those in which somebody shows a thing that was lent, and does not prove who they are.
+    const LENT: Methods = Methods(Methods::OAUTH1.0 | Methods::APPLICATION_CREDENTIAL.0 | Methods::EC2.0);
+    /// Those that a request for a token may name.
+    pub const LOGIN: Methods = Methods(
+        Methods::PASSWORD.0
+            | Methods::TOKEN.0
+            | Methods::OAUTH1.0
+            | Methods::APPLICATION_CREDENTIAL.0
+            | Methods::TOTP.0,
+    );
+
+    /// The one of this name; none for a name that is not known.
+    pub fn named(name: &str) -> Methods {
+        METHODS.iter().position(|known| *known == name).map_or(Methods(0), |bit| Methods(1 << bit))
+    }
+
+    pub fn and(self, other: Methods) -> Methods {
+        Methods(self.0 & other.0)
+    }
+
+    /// True where any of them shows something lent.
+    pub fn lent(self) -> bool {
+        self.and(Methods::LENT) != Methods(0)
+    }
 
     pub fn with(self, other: Methods) -> Methods {
         Methods(self.0 | other.0)
@@ -183,6 +211,36 @@ impl Payload {
         }
         let payload = Payload { user, methods, scope, expires, audit };
         (from.0.is_empty() && !payload.audit.is_empty() && payload.shape().1 == length).then_some(payload)
+    }
+}
+
+/// The content of a receipt: what a user has proved so far, where more is asked for. Keystone's form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    pub user: UserId,
+    pub methods: Methods,
+    pub expires: Timestamp,
+}
+
+impl Receipt {
+    pub fn pack(&self) -> Vec<u8> {
+        let mut out = Writer(ByteBuf::with_capacity(64));
+        out.array(3);
+        out.id(&self.user);
+        out.number(self.methods.0);
+        out.seconds(self.expires);
+        out.0.into_vec()
+    }
+
+    /// None for anything that is not exactly a receipt; a token's payload begins with a number and is none.
+    pub fn unpack(bytes: &[u8]) -> Option<Receipt> {
+        let mut from = Reader(bytes);
+        if from.array()? != 3 {
+            return None;
+        }
+        let user = UserId::new(from.id()?);
+        let receipt = Receipt { user, methods: Methods(from.number()?), expires: from.seconds()? };
+        from.0.is_empty().then_some(receipt)
     }
 }
 

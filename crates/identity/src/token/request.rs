@@ -24,6 +24,7 @@ pub struct Identity {
     pub password: Option<Password>,
     pub token: Option<Token>,
     pub application_credential: Option<ApplicationCredential>,
+    pub totp: Option<Totp>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +39,20 @@ pub struct UserWithPassword {
     #[serde(flatten)]
     pub user: UserReference,
     pub password: String,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+pub struct Totp {
+    pub user: UserWithPasscode,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+pub struct UserWithPasscode {
+    #[serde(flatten)]
+    pub user: UserReference,
+    pub passcode: String,
 }
 
 /// By id, or by name and domain.

@@ -32,6 +32,8 @@ pub fn issued(id: AuditId, second: u64) -> Timestamp {
 /// What the events are matched against.
 pub struct Facts<'a> {
     pub audit_id: AuditId,
+    /// Of the token that began the chain.
+    pub chain: Option<AuditId>,
     pub issued: Timestamp,
     pub user: &'a str,
     pub project: Option<&'a str>,
@@ -42,6 +44,7 @@ pub struct Facts<'a> {
 #[derive(Default)]
 pub struct Revocations {
     audit: HashSet<AuditId>,
+    chains: HashSet<AuditId>,
     user: HashMap<String, BTreeSet<(Timestamp, String)>>,
     project: HashMap<String, BTreeSet<(Timestamp, String)>>,
     domain: HashMap<String, BTreeSet<(Timestamp, String)>>,
@@ -53,6 +56,7 @@ impl Revocations {
     pub fn put(&mut self, event: &Revocation) {
         self.remove(&event.id);
         self.audit.extend(event.audit_id.as_deref().and_then(AuditId::parse));
+        self.chains.extend(event.audit_chain_id.as_deref().and_then(AuditId::parse));
         for (map, key) in self.maps(event) {
             map.entry(key).or_default().insert((event.before, event.id.clone()));
         }
@@ -63,6 +67,9 @@ impl Revocations {
         let Some(event) = self.events.remove(id) else { return };
         if let Some(audit_id) = event.audit_id.as_deref().and_then(AuditId::parse) {
             self.audit.remove(&audit_id);
+        }
+        if let Some(chain) = event.audit_chain_id.as_deref().and_then(AuditId::parse) {
+            self.chains.remove(&chain);
         }
         for (map, key) in self.maps(&event) {
             if let Some(events) = map.get_mut(&key) {
@@ -92,9 +99,17 @@ impl Revocations {
             map.get(key).and_then(|events| events.last()).is_some_and(|(before, _)| facts.issued <= *before)
         };
         self.audit.contains(&facts.audit_id)
+            || facts.chain.is_some_and(|chain| self.chains.contains(&chain))
             || reached(&self.user, facts.user)
             || facts.project.is_some_and(|project| reached(&self.project, project))
             || facts.domains.iter().flatten().any(|domain| reached(&self.domain, domain))
+    }
+
+    /// All events, in the order of their making.
+    pub fn events(&self) -> Vec<&Revocation> {
+        let mut events: Vec<&Revocation> = self.events.values().collect();
+        events.sort_by(|one, other| (one.before, &one.id).cmp(&(other.before, &other.id)));
+        events
     }
 
     /// Events that no living token can match any more.
@@ -111,6 +126,7 @@ mod tests {
     fn facts(user: &str, issued: i64) -> Facts<'_> {
         Facts {
             audit_id: AuditId([1; 16]),
+            chain: Some(AuditId([2; 16])),
             issued: Timestamp(issued),
             user,
             project: Some("p"),
@@ -133,6 +149,10 @@ mod tests {
         assert!(events.hit(&facts("w", 5)) && !events.hit(&facts("w", 6)));
         events.put(&Revocation { audit_id: Some(AuditId([1; 16]).to_string()), ..event("4", 0) });
         assert!(events.hit(&facts("w", 6)));
+        events.remove("4");
+        events.put(&Revocation { audit_chain_id: Some(AuditId([2; 16]).to_string()), ..event("5", 0) });
+        assert!(events.hit(&facts("w", 6)), "of a chain");
+        assert_eq!(events.events().iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["5", "3"]);
         assert_eq!(events.outdated(Timestamp(1)).len(), 2);
     }
 

@@ -29,6 +29,8 @@ pub struct Verified {
     pub application_credential: Option<Arc<ApplicationCredential>>,
     /// What the application credential restricts the token to.
     pub access_rules: Option<Vec<Arc<AccessRule>>>,
+    /// What a user has lent the consumer that has this token.
+    pub access_token: Option<Arc<AccessToken>>,
     pub trust: Option<Arc<Trust>>,
     /// The answer to a validation, once worked out. It is dropped with the rest when anything changes.
     pub body: OnceLock<Bytes>,
@@ -53,6 +55,7 @@ pub fn verify(model: &Model, token: &str, now: Timestamp, allow_expired: bool) -
     let users = [verified.user.id.as_str(), verified.payload.user.as_str()];
     let facts = users.map(|user| revoke::Facts {
         audit_id: verified.payload.audit[0],
+        chain: verified.payload.audit.get(1).copied(),
         issued: revoke::issued(verified.payload.audit[0], second),
         user,
         project: verified.project.as_ref().map(|(project, _)| project.id.as_str()),
@@ -82,6 +85,7 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
         roles: Vec::new(),
         application_credential: None,
         access_rules: None,
+        access_token: None,
         trust: None,
         body: OnceLock::new(),
         payload,
@@ -109,13 +113,25 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
         }
         Scope::Trust { trust, .. } => return by_trust(model, verified, &trust, now),
         Scope::Federated { scope: FederatedScope::Unscoped, .. } => return Ok(verified),
-        Scope::Federated { .. } | Scope::Oauth { .. } | Scope::Oauth2 { .. } => {
+        Scope::Oauth { project, access_token } => {
+            let found = model.access_tokens.get(&access_token).filter(|found| {
+                now < found.expires_at
+                    && found.authorizing_user_id == verified.user.id
+                    && found.project_id == project
+                    && model.consumers.get(&found.consumer_id).is_some()
+            });
+            let found = found.ok_or_else(|| refused("the access token is gone or has expired"))?;
+            verified.access_token = Some(found.clone());
+            verified.in_project(model, project)?
+        }
+        Scope::Federated { .. } | Scope::Oauth2 { .. } => {
             return Err(refused("tokens of this kind are not issued here"));
         }
     };
     let mut ids = model.roles_of(&verified.user.id, &place);
-    if let Some(credential) = &verified.application_credential {
-        let mut granted = credential.roles.iter().map(ToString::to_string).collect();
+    let lent = verified.application_credential.as_ref().map(|credential| &credential.roles);
+    if let Some(roles) = lent.or(verified.access_token.as_ref().map(|token| &token.roles)) {
+        let mut granted = roles.iter().map(ToString::to_string).collect();
         crate::assignment::effective::expand(model, &mut granted);
         ids.retain(|id| granted.contains(id));
     }
@@ -164,7 +180,7 @@ impl Verified {
 
     /// True where somebody else's power was lent: such a token may not lend it on.
     pub fn is_delegated(&self) -> bool {
-        self.application_credential.is_some() || self.trust.is_some()
+        self.application_credential.is_some() || self.trust.is_some() || self.payload.methods.lent()
     }
 
     pub fn credentials(&self) -> Credentials {

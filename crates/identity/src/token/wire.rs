@@ -29,6 +29,8 @@ struct Token<'a> {
     roles: Vec<Named<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     application_credential: Option<ApplicationCredential<'a>>,
+    #[serde(rename = "OS-OAUTH1", skip_serializing_if = "Option::is_none")]
+    oauth1: Option<Oauth1<'a>>,
     #[serde(rename = "OS-TRUST:trust", skip_serializing_if = "Option::is_none")]
     trust: Option<Trust<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +70,12 @@ struct ApplicationCredential<'a> {
     restricted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     access_rules: Option<Vec<serde_json::Map<String, serde_json::Value>>>,
+}
+
+#[derive(Serialize)]
+struct Oauth1<'a> {
+    access_token_id: &'a str,
+    consumer_id: &'a str,
 }
 
 #[derive(Serialize)]
@@ -113,6 +121,10 @@ pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
             access_rules: (verified.access_rules.as_ref())
                 .map(|rules| rules.iter().map(|rule| crate::access_rule::plain(rule)).collect()),
         }),
+        oauth1: verified
+            .access_token
+            .as_ref()
+            .map(|token| Oauth1 { access_token_id: &token.id, consumer_id: &token.consumer_id }),
         trust: verified.trust.as_ref().map(|trust| Trust {
             id: &trust.id,
             trustor_user: ById { id: &trust.trustor_user_id },

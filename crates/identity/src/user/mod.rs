@@ -148,15 +148,51 @@ const OPTIONS: [&str; 6] = [
     "multi_factor_auth_enabled",
 ];
 
-/// Flags that are known must be flags; null takes one away.
+/// Flags that are known must be flags, and rules lists of methods; null takes one away.
 fn options(fields: &mut Fields) -> Result<Extra> {
     let options = fields.object("options")?.unwrap_or_default();
+    if let Some(rules) = options.get("multi_factor_auth_rules").filter(|rules| !rules.is_null()) {
+        check_rules(rules)?;
+    }
     for (name, value) in options.iter().filter(|(name, _)| OPTIONS.contains(&name.as_str())) {
         if !value.is_boolean() && !value.is_null() {
             return Err(Fault::invalid(format!("Invalid input for field 'options': {name} is true, false or null.")));
         }
     }
     Ok(options)
+}
+
+/// The most rules of a user, and the most methods of a rule.
+const RULES: usize = 64;
+
+/// Lists of names of methods: none of them empty, and nothing in them twice.
+fn check_rules(rules: &Value) -> Result<()> {
+    let wrong = |why: &str| {
+        Fault::invalid(format!(
+            "Invalid input for field 'options': multi_factor_auth_rules {why}; right is [[\"password\", \"totp\"], …]."
+        ))
+    };
+    let lists = rules.as_array().ok_or_else(|| wrong("is no list"))?;
+    if lists.len() > RULES {
+        return Err(wrong(&format!("has more than {RULES} rules")));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for list in lists {
+        let names = list.as_array().filter(|names| !names.is_empty() && names.len() <= RULES);
+        let names = names.ok_or_else(|| wrong("has a rule that is no list, or one that is empty or too long"))?;
+        let mut methods = std::collections::BTreeSet::new();
+        for name in names {
+            let name = name.as_str().ok_or_else(|| wrong("names a method by something other than a string"))?;
+            base::limits::text("a method's name", name, base::limits::NAME_CHARS)?;
+            if !methods.insert(name) {
+                return Err(wrong("names a method twice in one rule"));
+            }
+        }
+        if !seen.insert(names.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()) {
+            return Err(wrong("has a rule twice"));
+        }
+    }
+    Ok(())
 }
 
 fn insert(tx: &mut Tx, user: &User) -> Result<()> {
@@ -260,6 +296,8 @@ pub(crate) fn remove(tx: &mut Tx, id: &str) -> Result<()> {
     crate::trust::remove_where(tx, "trustor", id)?;
     crate::trust::remove_where(tx, "trustee", id)?;
     remove_where::<Credential>(tx, "user", id)?;
+    remove_where::<RequestToken>(tx, "user", id)?;
+    remove_where::<AccessToken>(tx, "user", id)?;
     tx.delete::<User>(id)?;
     Ok(())
 }

@@ -168,6 +168,7 @@ impl<'a> Looker<'a> {
             cloud_id: self.setup.cloud_id.clone(),
             admin_password: String::new(),
             demo_password: String::new(),
+            secret_keys: self.setup.secret_keys.clone(),
         };
         if self.settings.store == "sqlite" && !directory.join("nubo.db").exists() {
             bail!("there is no store in {}: is it on PostgreSQL, which NUBO_STORE does not say?", directory.display());

@@ -55,6 +55,12 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         }
         "domain_config:update_group" => json!({"config": {"ldap": {"suffix": g.word()}}}),
         "domain_config:update_option" => json!({"config": {"url": g.word()}}),
+        "ec2tokens:create" => json!({"credentials": {
+            "access": g.id("OS-EC2"), "signature": g.word(), "host": "cloud", "verb": "GET", "path": "/",
+            "params": {"SignatureVersion": "2"}}}),
+        "s3tokens:create" => json!({"credentials": {"access": g.id("OS-EC2"), "signature": g.word(), "token": "R0VU"}}),
+        "request_tokens:create" | "access_tokens:create" => Value::Null,
+        "request_tokens:authorize" => json!({"roles": [{"name": g.dice.of(["member", "reader", "none"])}]}),
         "ec2:create" => json!({"tenant_id": g.me().project_id}),
         "credentials:create" => json!({"credential": {
             "type": g.dice.of(["cert", "totp", "x"]), "blob": g.word(), "user_id": g.me().user_id,

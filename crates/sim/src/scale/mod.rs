@@ -88,6 +88,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         cloud_id: "0a1b2c3d".into(),
         admin_password: ADMIN_PASSWORD.into(),
         demo_password: "demo-password".into(),
+        secret_keys: vec!["YSBrZXkgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyAuLi4=".into()],
     };
     let options = CloudOptions {
         store_url: format!("sqlite:{}", folder.join("nubo.db").display()),
@@ -97,6 +98,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         bcrypt_rounds: 4,
         image_format_enforcement: true,
         compliance: Default::default(),
+        limit_model: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,
