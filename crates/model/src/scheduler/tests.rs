@@ -54,7 +54,7 @@ fn a_refusal_holds_the_table_and_owners_read_counts_only() {
     .assert_eq(&explained.table());
     expect!["Of 3 hosts, so many fail at: host up 1, host enabled 1, availability zone 1, memory (MiB) 1. It would fit without asking for that availability zone."]
         .assert_eq(&explained.summary());
-    assert_eq!(choose(&need(1), &[]).unwrap_err().summary(), "The cloud has no hosts.");
+    assert_eq!(choose::<Host>(&need(1), &[]).unwrap_err().summary(), "The cloud has no hosts.");
     let same = choose(&need(500), &[host("x", 1), host("y", 2)]).unwrap_err();
     expect!["Of 2 hosts, so many fail at: memory (MiB) 2. It would fit with a flavor of 498 MiB of memory less."]
         .assert_eq(&same.summary());
