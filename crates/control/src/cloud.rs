@@ -138,6 +138,7 @@ impl Cloud {
         }
         bootstrap(&store, &env, &options).await?;
         volume::bootstrap(&store).await?;
+        image::bootstrap(&store).await?;
         let identity = open_identity(&store, &env, &options).await?;
         let sessions = Sessions::new(store.clone(), env.clone());
         let hosts: Arc<dyn Hosts> = Arc::new(sessions.clone());

@@ -1,6 +1,6 @@
 //! The image service: Glance's API v2 over a folder of files.
 //!
-//! Owns the documents `image` and `image_member` and the folder with the bytes. Must never hand bytes to any program
+//! Owns the documents `image` and `image_member`, those of metadata definitions, and the folder with the bytes. Must never hand bytes to any program
 //! that its inspection has not accepted, and never hold a transaction while bytes move. The life of an image is drawn
 //! at [`document::Image`].
 
@@ -10,6 +10,7 @@ mod explain;
 pub mod images;
 mod locate;
 mod members;
+pub mod metadefs;
 mod policy_rules;
 pub mod quota;
 mod schemas;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use data::{SnapshotIntake, Sweeper};
 pub use document::{Image, Member};
+pub use metadefs::bootstrap;
 pub use policy_rules::RULES;
 
 use base::{Env, ImageId, Result, Timestamp};
@@ -89,7 +91,12 @@ pub struct Service {
 
 /// The kinds of documents, for opening the store.
 pub fn kinds() -> Vec<store::Kind> {
-    vec![store::Kind::of::<Image>(), store::Kind::of::<Member>()]
+    vec![
+        store::Kind::of::<Image>(),
+        store::Kind::of::<Member>(),
+        store::Kind::of::<metadefs::Namespace>(),
+        store::Kind::of::<metadefs::ResourceType>(),
+    ]
 }
 
 impl Service {
@@ -148,8 +155,14 @@ impl Service {
             envelope: Envelope::Image,
             microversions: None,
             policy,
-            routes: rest::no_past(rest::except(self.routes(), EXCEPT), NO_PAST),
+            routes: rest::no_past(rest::except(self.all_routes(), EXCEPT), NO_PAST),
         }
+    }
+
+    fn all_routes(self: &Arc<Self>) -> Vec<Route> {
+        let mut routes = self.routes();
+        routes.extend(metadefs::routes(self));
+        routes
     }
 
     fn routes(self: &Arc<Self>) -> Vec<Route> {

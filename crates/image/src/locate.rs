@@ -1,8 +1,8 @@
 //! What compute may know of images.
 
-use crate::{Service, quota};
 use crate::document::{Image, Member, Status, Visibility};
 use crate::images::visible;
+use crate::{Service, quota};
 use agent_api::DiskFormat;
 use base::{Fault, ImageId, Result};
 use contract::{Caller, ImageInfo, Images, NewSnapshot};

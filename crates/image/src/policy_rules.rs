@@ -22,6 +22,9 @@ const SEEN_BY_MEMBER: &str = "rule:context_is_admin or (role:member and (project
 const READER_OR_SHARED: &str =
     "rule:context_is_admin or (role:reader and (project_id:%(project_id)s or project_id:%(member_id)s))";
 const SHARED_MEMBER: &str = "rule:context_is_admin or (role:member and project_id:%(member_id)s)";
+const SEEN_NAMESPACE: &str =
+    "rule:context_is_admin or (role:reader and (project_id:%(project_id)s or 'public':%(visibility)s))";
+const METADEF_ADMIN: &str = "rule:metadef_admin";
 
 rules! {
     "add_image": "rule:context_is_admin or (role:member and project_id:%(project_id)s and project_id:%(owner)s)", "Create an image.";
@@ -40,4 +43,32 @@ rules! {
     "modify_member": SHARED_MEMBER, "Accept or reject an image that is shared with the own project.";
     "deactivate": MEMBER, "Deactivate an image, so that its bytes cannot be used.";
     "reactivate": MEMBER, "Reactivate an image.";
+    "metadef_default": "", "What everybody may do with metadata definitions.";
+    "metadef_admin": ADMIN, "What administrators may do with metadata definitions.";
+    "get_metadef_namespace": SEEN_NAMESPACE, "Show a namespace of metadata definitions.";
+    "get_metadef_namespaces": READER, "List namespaces of metadata definitions.";
+    "add_metadef_namespace": METADEF_ADMIN, "Create a namespace of metadata definitions.";
+    "modify_metadef_namespace": METADEF_ADMIN, "Change a namespace of metadata definitions.";
+    "delete_metadef_namespace": METADEF_ADMIN, "Delete a namespace of metadata definitions, or all its objects, properties or tags.";
+    "get_metadef_object": SEEN_NAMESPACE, "Show an object of a namespace.";
+    "get_metadef_objects": SEEN_NAMESPACE, "List the objects of a namespace.";
+    "add_metadef_object": METADEF_ADMIN, "Create an object in a namespace.";
+    "modify_metadef_object": METADEF_ADMIN, "Change an object of a namespace.";
+    "delete_metadef_object": METADEF_ADMIN, "Delete an object of a namespace.";
+    "list_metadef_resource_types": SEEN_NAMESPACE, "List resource types, and those a namespace is meant for.";
+    "get_metadef_resource_type": SEEN_NAMESPACE, "Show a resource type that a namespace is meant for.";
+    "add_metadef_resource_type_association": METADEF_ADMIN, "Say that a namespace is meant for a resource type.";
+    "remove_metadef_resource_type_association": METADEF_ADMIN, "Say no longer that a namespace is meant for a resource type.";
+    "get_metadef_property": SEEN_NAMESPACE, "Show a property of a namespace.";
+    "get_metadef_properties": SEEN_NAMESPACE, "List the properties of a namespace.";
+    "add_metadef_property": METADEF_ADMIN, "Create a property in a namespace.";
+    "modify_metadef_property": METADEF_ADMIN, "Change a property of a namespace.";
+    "remove_metadef_property": METADEF_ADMIN, "Delete a property of a namespace.";
+    "get_metadef_tag": SEEN_NAMESPACE, "Show a tag of a namespace.";
+    "get_metadef_tags": SEEN_NAMESPACE, "List the tags of a namespace.";
+    "add_metadef_tag": METADEF_ADMIN, "Create a tag in a namespace.";
+    "add_metadef_tags": METADEF_ADMIN, "Create several tags in a namespace.";
+    "modify_metadef_tag": METADEF_ADMIN, "Rename a tag of a namespace.";
+    "delete_metadef_tag": METADEF_ADMIN, "Delete a tag of a namespace.";
+    "delete_metadef_tags": METADEF_ADMIN, "Delete all tags of a namespace.";
 }

@@ -4,6 +4,7 @@ mod data;
 mod hostile;
 mod images;
 mod members;
+mod metadefs;
 mod random;
 
 use crate::{Options, Service};

@@ -25,6 +25,35 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         },
         "members:create" => json!({"member": g.id("projects")}),
         "members:update" => json!({"status": g.dice.of(["accepted", "rejected", "pending", "x"])}),
+        "metadef_namespaces:create" | "metadef_namespaces:update" => {
+            let mut body = json!({"namespace": g.word(), "protected": g.chance(10)});
+            if g.chance(60) {
+                body["visibility"] = g.dice.of(["public", "public", "private", "x"]).into();
+            }
+            if operation == "metadef_namespaces:create" && g.chance(60) {
+                body["properties"] = json!({g.word(): {"title": "t", "type": "string"}});
+                body["objects"] = json!([{"name": g.word()}]);
+                body["tags"] = json!([{"name": g.word()}]);
+                body["resource_type_associations"] = json!([{"name": g.word(), "prefix": "hw_"}]);
+            }
+            body
+        }
+        "metadef_associations:create" => json!({"name": g.word(), "prefix": g.dice.of(["hw_", "hw:", ""])}),
+        "metadef_objects:create" | "metadef_objects:update" => json!({
+            "name": g.word(),
+            "required": g.words(),
+            "properties": {g.word(): {"title": "t", "type": g.dice.of(["integer", "string", "x"])}},
+        }),
+        "metadef_properties:create" | "metadef_properties:update" => json!({
+            "name": g.word(),
+            "title": g.name("title"),
+            "type": g.dice.of(["integer", "string", "array", "x"]),
+        }),
+        "metadef_tags:create_all" => {
+            json!({"tags": g.words().into_iter().map(|name| json!({"name": name})).collect::<Vec<_>>()})
+        }
+        "metadef_tags:update" => json!({"name": g.word()}),
+        "metadef_tags:create" => Value::Null,
         "images:deactivate" | "images:reactivate" | "tags:create" => Value::Null,
         _ => return None,
     })

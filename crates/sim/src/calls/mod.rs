@@ -177,6 +177,8 @@ fn class_of(operation: &Operation, before: &str, name: &str) -> String {
         "id" if before == "network-ip-availabilities" => "networks".into(),
         "network" => "network_names".into(),
         "tag" | "key" | "class" => "words".into(),
+        // Names that the bodies of the image service draw from as well.
+        "namespace_name" | "object_name" | "property_name" | "tag_name" | "resource_type" => "words".into(),
         "alias" => "extensions".into(),
         "name" if before == "extensions" => "extensions".into(),
         _ if before == "OS-EC2" => "OS-EC2".into(),
@@ -278,7 +280,7 @@ fn query(g: &Gen, operation: &Operation) -> String {
 fn who(dice: &Dice, operation: &Operation, actors: usize) -> usize {
     let admins = operation.service == "identity"
         || operation.service == "volume" && ["/types", "qos-specs", "os-hosts", "stats", "capabilities"].iter().any(|word| operation.path.contains(word))
-        || ["hypervisors", "services", "quota", "flavors", "audit", "usage", "owners", "status"]
+        || ["hypervisors", "services", "quota", "flavors", "audit", "usage", "owners", "status", "/metadefs/"]
             .iter()
             .any(|word| operation.path.contains(word) && !operation.operation.starts_with("server"));
     match dice.below(100) {
