@@ -21,6 +21,7 @@ use network::Network;
 use policy::Policy;
 use rest::{Gateway, GatewayOptions};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct CloudOptions {
     /// Where clients reach the cloud; no trailing slash.
     pub public_url: String,
     pub images: PathBuf,
+    /// Further folders for images, by the ids that clients know them by.
+    pub image_stores: BTreeMap<String, PathBuf>,
     /// The text of `policy.yaml`.
     pub policy: Option<String>,
     pub bcrypt_rounds: u32,
@@ -52,6 +55,7 @@ pub struct CloudOptions {
     /// How limits of projects and domains bind each other.
     pub limit_model: identity::limit::Model,
     pub image_format_enforcement: bool,
+    pub image_import: ImageImport,
     pub bootstrap: Bootstrap,
     /// The interface through which the external network is masqueraded.
     pub masquerade: Option<String>,
@@ -63,6 +67,14 @@ pub struct CloudOptions {
     pub reclaim_instance_interval_s: i64,
     /// Until when what is on its way may be so.
     pub deadlines: Deadlines,
+}
+
+/// How images are fetched from elsewhere.
+#[derive(Clone, Default)]
+pub struct ImageImport {
+    pub rules: image::web::Rules,
+    /// Instead of the network: the simulator's.
+    pub web: Option<Arc<dyn image::web::Web>>,
 }
 
 /// How long the past is kept unless somebody says otherwise: thirty days.
@@ -81,6 +93,9 @@ struct Inner {
     recounts: Vec<Arc<dyn Recount>>,
     _tasks: JoinSet<()>,
 }
+
+/// The name of the region that a cloud is.
+const REGION: &str = "RegionOne";
 
 const SERVICES: [(&str, &str, &str); 6] = [
     ("identity", "keystone", "/identity"),
@@ -146,6 +161,11 @@ impl Cloud {
         image_options.format_enforcement = options.image_format_enforcement;
         image_options.deadlines = options.deadlines;
         image_options.quota.limits = Some(identity.clone());
+        image_options.region = REGION.into();
+        image_options.stores = options.image_stores.clone();
+        image_options.web_rules = options.image_import.rules.clone();
+        let web = options.image_import.web.clone();
+        image_options.web = web.unwrap_or_else(|| Arc::new(image::web::Client::default()));
         let image = image::Service::new(store.clone(), env.clone(), image_options)?;
         let network_options = network::Options {
             uplink: options.masquerade.clone(),
@@ -219,7 +239,9 @@ impl Cloud {
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(volume.loops());
         reconcilers.extend(compute.loops());
-        let works = compute.works(Arc::new(image::SnapshotIntake(image.clone())), Arc::new(sessions.clone()));
+        let mut works = compute.works(Arc::new(image::SnapshotIntake(image.clone())), Arc::new(sessions.clone()));
+        works.push(Arc::new(image::ImportWork(image.clone())));
+        works.push(Arc::new(image::CopyWork(image.clone())));
         // SQLite has one control process; of several, each waits for the leases of the others to run out.
         let sole = options.store_url.starts_with("sqlite");
         reconcilers.push(Arc::new(engine::Jobs::new(store.clone(), env.clone(), sole, works)));
@@ -323,7 +345,7 @@ async fn bootstrap(store: &Store, env: &Env, options: &CloudOptions) -> Result<(
         admin_password: options.bootstrap.admin_password.clone(),
         demo_password: Some(options.bootstrap.demo_password.clone()),
         password_algorithm: algorithm(options),
-        region: "RegionOne".into(),
+        region: REGION.into(),
         services,
     };
     let cause = Cause::new("nubo", format!("req-{}", env.uuid()), "bootstrap");

@@ -26,7 +26,9 @@ mod watch;
 mod watch_sight;
 
 pub use audit::{Audit, Finding};
-pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, TRASH_RETENTION_S};
+pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, ImageImport, TRASH_RETENTION_S};
+/// How images are fetched from elsewhere.
+pub use image::web;
 pub use model::deadline::{Deadlines, Operation};
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;

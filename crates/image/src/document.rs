@@ -13,7 +13,9 @@ use store::{Document, Keys};
 ///     ^  |                 |                                      ^
 ///     |  | PUT stage       | broken, refused, or its process died | POST import
 ///     |  +--------> uploading ------------------------------------+
-///     +---------------------+
+///     +---------------------+                                      |
+///     |  POST import, POST locations         a job brings bytes   |
+///     +----------------------> importing -------------------------+
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Image {
@@ -47,6 +49,24 @@ pub struct Image {
     /// The server whose disk a job brings; none: its bytes come from clients, or have come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaits: Option<ServerId>,
+    /// The task whose job brings the bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub importing: Option<String>,
+    /// Where the bytes were taken from, by who said that they lie there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locations: Vec<Location>,
+    /// Copies that are being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying: Option<Copying>,
+    /// Stores that did not take a copy when the last ones were made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_copied: Vec<String>,
+}
+
+/// A place outside the cloud that the bytes were copied from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Location {
+    pub url: String,
 }
 
 /// Transfers in a row that came to nothing.
@@ -73,6 +93,49 @@ pub struct Contents {
     pub sha512: String,
     /// Why the inspection refused the bytes, where they were kept all the same: no program may open them.
     pub quarantined: Option<String>,
+    /// Another hash that was promised for the bytes, and held: it is shown in the place of the SHA-512.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised: Option<Promised>,
+    /// The stores that hold the file, each under the same name.
+    #[serde(default = "local_alone")]
+    pub stores: Vec<String>,
+}
+
+fn local_alone() -> Vec<String> {
+    vec![LOCAL.to_owned()]
+}
+
+/// The store that every cloud has: the service's own folder.
+pub const LOCAL: &str = "local";
+
+/// Copies that a job makes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Copying {
+    /// The task that tells of it.
+    pub task: String,
+    /// Stores that are still to come.
+    pub to: Vec<String>,
+    /// Stores that did not take it.
+    pub failed: Vec<String>,
+}
+
+/// A hash by which somebody knows the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promised {
+    /// `sha224`, `sha256`, `sha384` or `sha512`.
+    pub algorithm: String,
+    /// In hex.
+    pub value: String,
+}
+
+impl Contents {
+    /// Glance's `os_hash_algo` and `os_hash_value`.
+    pub fn hash(&self) -> (&str, &str) {
+        match &self.promised {
+            Some(promised) => (&promised.algorithm, &promised.value),
+            None => ("sha512", &self.sha512),
+        }
+    }
 }
 
 /// Staged bytes with what they were found to be: the formats that they are held against may still change.
@@ -88,6 +151,7 @@ pub enum Status {
     Queued,
     Saving,
     Uploading,
+    Importing,
     Active,
     Deactivated,
 }
@@ -98,6 +162,7 @@ impl Status {
             Status::Queued => "queued",
             Status::Saving => "saving",
             Status::Uploading => "uploading",
+            Status::Importing => "importing",
             Status::Active => "active",
             Status::Deactivated => "deactivated",
         }
@@ -150,24 +215,50 @@ impl Image {
             end -= 1;
         }
         self.failed = Some(Failed { attempts, message: why[..end].replace('\0', " ") });
-        self.status = Status::Queued;
+        // A job tries again, and nobody else may bring bytes meanwhile.
+        self.status = if self.importing.is_some() { Status::Importing } else { Status::Queued };
     }
 
-    /// Mebibytes that the image counts towards `image_size_total`.
-    pub fn quota_mib(&self) -> i64 {
-        let bytes = self.contents.as_ref().map_or(0, |contents| contents.size_bytes);
-        i64::try_from(bytes.div_ceil(1 << 20)).unwrap_or(i64::MAX)
+    /// An image without bytes.
+    pub fn queued(id: ImageId, owner: Option<ProjectId>) -> Image {
+        Image {
+            id,
+            owner,
+            name: None,
+            status: Status::Queued,
+            visibility: Visibility::Shared,
+            protected: false,
+            hidden: false,
+            container_format: None,
+            disk_format: None,
+            min_disk_gib: 0,
+            min_ram_mib: 0,
+            tags: BTreeSet::new(),
+            properties: BTreeMap::new(),
+            contents: None,
+            staged: None,
+            transfer: None,
+            transfer_since: None,
+            failed: None,
+            awaits: None,
+            importing: None,
+            locations: Vec::new(),
+            copying: None,
+            not_copied: Vec::new(),
+        }
     }
 
-    /// Every file that belongs to the image and is finished.
-    pub fn files(&self) -> impl Iterator<Item = &str> {
+    /// Every file that belongs to the image and is finished, with the store that it is in.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         let staged = self.staged.as_ref().map(|staged| &staged.contents);
-        self.contents.iter().chain(staged).map(|contents| contents.file.as_str())
+        let all = self.contents.iter().chain(staged);
+        all.flat_map(|contents| contents.stores.iter().map(|store| (store.as_str(), contents.file.as_str())))
     }
 }
 
 impl Document for Image {
     const KIND: &'static str = "image";
+    const INDEX_VERSION: u32 = 2;
 
     fn id(&self) -> &str {
         &self.id
@@ -182,7 +273,8 @@ impl Document for Image {
         if matches!(self.visibility, Visibility::Public | Visibility::Community) || self.owner.is_none() {
             keys.index("open", "yes");
         }
-        if self.transfer.is_some() {
+        // Whatever somebody is to bring bytes for: the sweeper looks whether somebody still does.
+        if self.transfer.is_some() || self.importing.is_some() || self.copying.is_some() {
             keys.index("transfer", "yes");
         }
     }

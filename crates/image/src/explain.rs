@@ -19,9 +19,10 @@ impl Explain for Service {
             return Ok(None);
         }
         let running = image.transfer.is_some();
-        let job = engine::Job::about(reader, id)?.pop().filter(|_| image.awaits.is_some());
+        let waits = image.awaits.is_some() || image.importing.is_some();
+        let job = engine::Job::about(reader, id)?.pop().filter(|_| waits);
         let why = match (image.status, &image.contents) {
-            (Status::Queued | Status::Saving, _) if job.is_some() => {
+            (Status::Queued | Status::Saving, _) if image.awaits.is_some() && job.is_some() => {
                 "It is made from the disk of a server, which its host copies and sends.".to_owned()
             }
             (Status::Queued, _) => match &image.failed {
@@ -29,6 +30,7 @@ impl Explain for Service {
                 None => "It has no bytes: upload them, or stage and import them.".to_owned(),
             },
             (Status::Saving, _) => "An upload of its bytes runs.".to_owned(),
+            (Status::Importing, _) => "Its bytes are fetched from where they lie.".to_owned(),
             (Status::Uploading, _) if running => "Its bytes are being staged.".to_owned(),
             (Status::Uploading, _) => "Its bytes are staged and wait for an import.".to_owned(),
             (Status::Deactivated, _) => "An administrator has deactivated it.".to_owned(),
@@ -39,7 +41,10 @@ impl Explain for Service {
             (Status::Active, None) => "It has no bytes: it names the snapshots of volumes that a server begins with.".to_owned(),
         };
         // An upload lives while its process holds its file; one that died, or is late, is put back to queued.
-        let of_job = job.map(|job| job.waiting("the host of its server to hand over the disk"));
+        let of_job = job.map(|job| {
+            let fetched = image.importing.is_some();
+            job.waiting(if fetched { "whoever has its bytes" } else { "the host of its server to hand over the disk" })
+        });
         let since = image.transfer_since.filter(|_| running);
         let waiting = of_job.or_else(|| {
             let failed = image.failed.clone();

@@ -8,27 +8,33 @@ pub mod data;
 pub mod document;
 mod explain;
 pub mod images;
+pub mod import;
 mod locate;
 mod members;
 pub mod metadefs;
 mod policy_rules;
 pub mod quota;
 mod schemas;
+mod stores;
+pub mod tasks;
 mod versions;
+pub mod web;
 
 #[cfg(test)]
 mod tests;
 
 pub use data::{SnapshotIntake, Sweeper};
 pub use document::{Image, Member};
+pub use import::{CopyWork, ImportWork};
 pub use metadefs::bootstrap;
 pub use policy_rules::RULES;
 
 use base::{Env, ImageId, Result, Timestamp};
-use data::Files;
+use data::Stores;
 use model::deadline::{Deadlines, Operation, Passing};
 use policy::Policy;
 use rest::{Access, DryRun, Envelope, Method, Route, Undo};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::Store;
@@ -39,8 +45,10 @@ const UPLOADS: usize = 32;
 
 #[derive(Clone)]
 pub struct Options {
-    /// Where the bytes are kept.
+    /// Where the bytes are kept: the store `local`.
     pub folder: PathBuf,
+    /// Further stores, by their ids.
+    pub stores: BTreeMap<String, PathBuf>,
     /// Refuse bytes that are not what the image says. Off: they are stored and quarantined.
     pub format_enforcement: bool,
     /// Most bytes of an image's file (Glance's `image_size_cap`).
@@ -48,17 +56,27 @@ pub struct Options {
     pub format_limits: format::Limits,
     pub quota: quota::Quota,
     pub deadlines: Deadlines,
+    /// The name of the region that the cloud is: what is downloaded from it is its own.
+    pub region: String,
+    /// What may be fetched from elsewhere.
+    pub web_rules: web::Rules,
+    /// How it is fetched.
+    pub web: Arc<dyn web::Web>,
 }
 
 impl Options {
     pub fn new(folder: impl Into<PathBuf>) -> Options {
         Options {
             folder: folder.into(),
+            stores: BTreeMap::new(),
             format_enforcement: true,
             size_limit_bytes: 1 << 40,
             format_limits: format::Limits::default(),
             quota: quota::Quota::default(),
             deadlines: Deadlines::default(),
+            region: "RegionOne".to_owned(),
+            web_rules: web::Rules::default(),
+            web: Arc::new(web::Unreachable),
         }
     }
 }
@@ -66,6 +84,8 @@ impl Options {
 /// What cannot answer for the past.
 const NO_PAST: &[(&str, &str)] =
     &[("images:download", "the bytes of an image lie in files, and those of a deleted one are gone")];
+
+const NO_CACHE: &str = "there is no cache: it answers 404 and changes nothing";
 
 /// Which operations have no dry run or cannot be undone.
 const EXCEPT: &[(&str, DryRun, Undo)] = &[
@@ -76,6 +96,23 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
         DryRun::Not("what the staged bytes are is found out by taking them over"),
         Undo::Not("the image is deleted instead"),
     ),
+    (
+        "locations:create",
+        DryRun::Not("what lies behind the URL is found out by fetching it"),
+        Undo::Not("the image is deleted instead"),
+    ),
+    (
+        "tasks:create",
+        DryRun::Not("what lies behind the URL is found out by fetching it"),
+        Undo::Not("the image is deleted instead"),
+    ),
+    ("stores:delete", DryRun::Yes, Undo::Not("the bytes of a copy that is gone are gone")),
+    ("tasks:delete", DryRun::Yes, Undo::Not("it answers 405 and changes nothing")),
+    ("cache:clear", DryRun::Yes, Undo::Not(NO_CACHE)),
+    ("cache:clean", DryRun::Yes, Undo::Not(NO_CACHE)),
+    ("cache:prune", DryRun::Yes, Undo::Not(NO_CACHE)),
+    ("cache:queue", DryRun::Yes, Undo::Not(NO_CACHE)),
+    ("cache:delete", DryRun::Yes, Undo::Not(NO_CACHE)),
     ("images:delete_nameless", DryRun::Yes, Undo::Not("it answers 404 and changes nothing")),
     ("images:update_nameless", DryRun::Yes, Undo::Not("it answers 404 and changes nothing")),
 ];
@@ -85,7 +122,7 @@ pub struct Service {
     store: Store,
     env: Env,
     options: Options,
-    files: Files,
+    stores: Stores,
     uploads: Semaphore,
 }
 
@@ -94,6 +131,7 @@ pub fn kinds() -> Vec<store::Kind> {
     vec![
         store::Kind::of::<Image>(),
         store::Kind::of::<Member>(),
+        store::Kind::of::<tasks::Task>(),
         store::Kind::of::<metadefs::Namespace>(),
         store::Kind::of::<metadefs::ResourceType>(),
     ]
@@ -101,10 +139,10 @@ pub fn kinds() -> Vec<store::Kind> {
 
 impl Service {
     /// # Errors
-    /// Unavailable when the folder cannot be made.
+    /// Unavailable when a folder cannot be made.
     pub fn new(store: Store, env: Env, options: Options) -> Result<Arc<Service>> {
-        let files = Files::open(&options.folder)?;
-        Ok(Arc::new(Service { store, env, options, files, uploads: Semaphore::new(UPLOADS) }))
+        let stores = Stores::open(&options.folder, &options.stores)?;
+        Ok(Arc::new(Service { store, env, options, stores, uploads: Semaphore::new(UPLOADS) }))
     }
 
     /// The image's bytes, for an agent. NotFound for an image without bytes or in quarantine.
@@ -115,7 +153,7 @@ impl Service {
         let image = self.store.get::<Image>(id).await?;
         let contents = image.and_then(|image| image.doc.contents).filter(|contents| contents.quarantined.is_none());
         let contents = contents.ok_or_else(|| base::Fault::not_found(format!("Image {id} has no usable bytes.")))?;
-        self.files.read(&contents.file)
+        self.stores.read(&contents)
     }
 
     /// The ids of all images, those in the trash included: what is named after another belongs to nobody.
@@ -137,7 +175,7 @@ impl Service {
     /// What the store says.
     pub fn undo_limit(&self, reader: &mut store::Reader, project: &str, resource: &str) -> Result<Option<i64>> {
         match resource {
-            quota::COUNT | quota::SIZE => self.options.quota.limit(reader, &project.into(), resource),
+            _ if quota::RESOURCES.contains(&resource) => self.options.quota.limit(reader, &project.into(), resource),
             _ => Ok(None),
         }
     }
@@ -168,7 +206,7 @@ impl Service {
     fn routes(self: &Arc<Self>) -> Vec<Route> {
         use Access::{Open, Rule};
         use Method as M;
-        use {data, images::ops, members, quota, schemas, versions};
+        use {data, images::ops, import, members, quota, schemas, stores, tasks, versions};
         macro_rules! table {
             ($($method:expr, $path:literal, $operation:literal, $access:expr, $success:literal, $handler:path;)*) => {
                 vec![$(Route::new(self, $method, $path, $operation, $access, $success, $handler)),*]
@@ -178,13 +216,16 @@ impl Service {
             M::GET, "", "versions:choices", Open, 300, versions::choices;
             M::GET, "/versions", "versions:list", Open, 200, versions::list;
             M::GET, "/v2", "versions:v2", Open, 300, versions::choices;
-            M::GET, "/v2/info/import", "info:import", Rule("get_images"), 200, versions::import_methods;
+            M::GET, "/v2/info/import", "info:import", Rule("get_images"), 200, versions::show_import;
             M::GET, "/v2/info/usage", "info:usage", Rule("get_images"), 200, quota::show;
-            M::GET, "/v2/info/stores", "info:stores", Rule("get_images"), 200, versions::stores;
+            M::GET, "/v2/info/stores", "info:stores", Rule("get_images"), 200, stores::list;
+            M::GET, "/v2/info/stores/detail", "info:stores_detail", Rule("stores_info_detail"), 200, stores::detail;
             M::GET, "/v2/schemas/image", "schemas:image", Rule("get_images"), 200, schemas::image;
             M::GET, "/v2/schemas/images", "schemas:images", Rule("get_images"), 200, schemas::images;
             M::GET, "/v2/schemas/member", "schemas:member", Rule("get_images"), 200, schemas::member;
             M::GET, "/v2/schemas/members", "schemas:members", Rule("get_images"), 200, schemas::members;
+            M::GET, "/v2/schemas/task", "schemas:task", Rule("get_images"), 200, schemas::task;
+            M::GET, "/v2/schemas/tasks", "schemas:tasks", Rule("get_images"), 200, schemas::tasks;
             M::POST, "/v2/images", "images:create", Rule("add_image"), 201, ops::create;
             M::GET, "/v2/images", "images:list", Rule("get_images"), 200, ops::list;
             M::DELETE, "/v2/images", "images:delete_nameless", Rule("delete_image"), 404, ops::nameless;
@@ -195,12 +236,26 @@ impl Service {
             M::PUT, "/v2/images/{image_id}/file", "images:upload", Rule("upload_image"), 204, data::upload;
             M::GET, "/v2/images/{image_id}/file", "images:download", Rule("download_image"), 200, data::download;
             M::PUT, "/v2/images/{image_id}/stage", "images:stage", Rule("modify_image"), 204, data::stage;
-            M::POST, "/v2/images/{image_id}/import", "images:import", Rule("modify_image"), 202, data::import;
-            M::GET, "/v2/images/{image_id}/tasks", "images:tasks", Rule("get_image"), 200, ops::tasks;
+            M::POST, "/v2/images/{image_id}/import", "images:import", Rule("modify_image"), 202, import::import;
+            M::GET, "/v2/images/{image_id}/tasks", "images:tasks", Rule("get_image"), 200, tasks::ops::of_image;
+            M::POST, "/v2/images/{image_id}/locations", "locations:create", Rule("add_image_location"), 202, import::locations::create;
+            M::GET, "/v2/images/{image_id}/locations", "locations:list", Rule("fetch_image_location"), 200, import::locations::list;
+            M::POST, "/v2/tasks", "tasks:create", Rule("add_task"), 201, tasks::ops::create;
+            M::GET, "/v2/tasks", "tasks:list", Rule("get_tasks"), 200, tasks::ops::list;
+            M::GET, "/v2/tasks/{task_id}", "tasks:show", Rule("get_task"), 200, tasks::ops::show;
+            M::DELETE, "/v2/tasks/{task_id}", "tasks:delete", Rule("modify_task"), 405, tasks::ops::delete;
+            M::GET, "/v2/cache", "cache:list", Rule("cache_list"), 404, stores::no_cache;
+            M::DELETE, "/v2/cache", "cache:clear", Rule("cache_delete"), 404, stores::no_cache;
+            M::POST, "/v2/cache/clean", "cache:clean", Rule("cache_clean"), 404, stores::no_cache;
+            M::POST, "/v2/cache/prune", "cache:prune", Rule("cache_prune"), 404, stores::no_cache;
+            M::GET, "/v2/cache/nodes/{image_id}", "cache:nodes", Rule("list_cached_nodes"), 404, stores::no_cache;
+            M::PUT, "/v2/cache/{image_id}", "cache:queue", Rule("cache_image"), 404, stores::no_cache;
+            M::DELETE, "/v2/cache/{image_id}", "cache:delete", Rule("cache_delete"), 404, stores::no_cache;
             M::POST, "/v2/images/{image_id}/actions/deactivate", "images:deactivate", Rule("deactivate"), 204, ops::deactivate;
             M::POST, "/v2/images/{image_id}/actions/reactivate", "images:reactivate", Rule("reactivate"), 204, ops::reactivate;
             M::PUT, "/v2/images/{image_id}/tags/{tag}", "tags:create", Rule("modify_image"), 204, ops::add_tag;
             M::DELETE, "/v2/images/{image_id}/tags/{tag}", "tags:delete", Rule("modify_image"), 204, ops::remove_tag;
+            M::DELETE, "/v2/stores/{store_id}/{image_id}", "stores:delete", Rule("delete_image_location"), 204, stores::delete;
             M::POST, "/v2/images/{image_id}/members", "members:create", Rule("add_member"), 200, members::create;
             M::GET, "/v2/images/{image_id}/members", "members:list", Rule("get_members"), 200, members::list;
             M::GET, "/v2/images/{image_id}/members/{member_id}", "members:show", Rule("get_member"), 200, members::show;

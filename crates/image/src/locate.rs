@@ -6,7 +6,6 @@ use crate::{Service, quota};
 use agent_api::DiskFormat;
 use base::{Fault, ImageId, Result};
 use contract::{Caller, ImageInfo, Images, NewSnapshot};
-use std::collections::BTreeSet;
 use store::{Query, Reader, Tx};
 
 impl Images for Service {
@@ -33,7 +32,8 @@ impl Images for Service {
         for member in tx.list::<Member>(Query::index("image", image.id.as_str()))? {
             tx.delete::<Member>(store::Document::id(&member.doc))?;
         }
-        quota::charge(tx, &self.options.quota, &image, -1)?;
+        crate::tasks::Task::forget(tx, &image.id)?;
+        quota::settle(tx, &self.options.quota, Some(&image), None)?;
         tx.delete::<Image>(id)?;
         Ok(())
     }
@@ -42,7 +42,7 @@ impl Images for Service {
 impl Service {
     fn make(&self, tx: &mut Tx, image: Image) -> Result<()> {
         crate::images::within_limits(&image)?;
-        quota::charge(tx, &self.options.quota, &image, 1)?;
+        quota::settle(tx, &self.options.quota, None, Some(&image))?;
         tx.create(&image)?;
         Ok(())
     }
@@ -50,25 +50,15 @@ impl Service {
 
 fn of_server(new: &NewSnapshot, status: Status) -> Image {
     Image {
-        id: new.id.clone(),
-        owner: Some(new.project.clone()),
         name: Some(new.name.clone()),
         status,
         visibility: Visibility::Private,
-        protected: false,
-        hidden: false,
         container_format: Some("bare".to_owned()),
         disk_format: Some("qcow2".to_owned()),
         min_disk_gib: new.min_disk_gib,
         min_ram_mib: new.min_ram_mib,
-        tags: BTreeSet::new(),
         properties: new.properties.clone(),
-        contents: None,
-        staged: None,
-        transfer: None,
-        transfer_since: None,
-        failed: None,
-        awaits: None,
+        ..Image::queued(new.id.clone(), Some(new.project.clone()))
     }
 }
 

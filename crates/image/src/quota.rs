@@ -1,7 +1,8 @@
-//! What images count towards: Glance's `image_count_total` and `image_size_total`, per owning project.
+//! What images count towards, per owning project: Glance's `image_count_total`, `image_size_total`,
+//! `image_stage_total` and `image_count_uploading`.
 
 use crate::Service;
-use crate::document::Image;
+use crate::document::{Image, Status};
 use base::{Fault, ProjectId, Result};
 use contract::Limits;
 use contract::recount::{self, Counts, Recount};
@@ -14,6 +15,11 @@ use store::{Query, Reader, Tx};
 pub const COUNT: &str = "image_count_total";
 /// In mebibytes, as Glance's registered limit has it.
 pub const SIZE: &str = "image_size_total";
+/// Bytes that are staged and wait for an import, in mebibytes.
+pub const STAGE: &str = "image_stage_total";
+/// Images whose bytes are on their way.
+pub const UPLOADING: &str = "image_count_uploading";
+pub const RESOURCES: [&str; 4] = [COUNT, SIZE, STAGE, UPLOADING];
 
 /// Where limits come from.
 #[derive(Clone, Default)]
@@ -23,12 +29,19 @@ pub struct Quota {
     /// What holds where the operator registered nothing; none or negative is unlimited.
     pub image_count_total: Option<i64>,
     pub image_size_total_mib: Option<i64>,
+    pub image_stage_total_mib: Option<i64>,
+    pub image_count_uploading: Option<i64>,
 }
 
 impl Quota {
     /// The limit of a project; none is unlimited.
     pub(crate) fn limit(&self, reader: &mut Reader, owner: &ProjectId, resource: &str) -> Result<Option<i64>> {
-        let default = if resource == COUNT { self.image_count_total } else { self.image_size_total_mib };
+        let default = match resource {
+            COUNT => self.image_count_total,
+            SIZE => self.image_size_total_mib,
+            STAGE => self.image_stage_total_mib,
+            _ => self.image_count_uploading,
+        };
         let kept = match &self.limits {
             Some(limits) => limits.limit(reader, owner, "image", resource)?,
             None => None,
@@ -37,45 +50,53 @@ impl Quota {
     }
 }
 
-/// What the caller's project uses, as `GET /v2/info/usage` shows it. What is uploading or staged has no limit of its
-/// own.
+/// What an image counts towards, in the order of [`RESOURCES`].
+fn usage(image: &Image) -> [i64; 4] {
+    let mib = |bytes: u64| i64::try_from(bytes.div_ceil(1 << 20)).unwrap_or(i64::MAX);
+    // Each copy lies somewhere.
+    let size = image.contents.as_ref().map_or(0, |it| it.size_bytes.saturating_mul(it.stores.len() as u64));
+    let staged = image.staged.as_ref().map_or(0, |staged| staged.contents.size_bytes);
+    let on_its_way = matches!(image.status, Status::Saving | Status::Uploading | Status::Importing);
+    [1, mib(size), mib(staged), i64::from(on_its_way)]
+}
+
+/// What the caller's project uses, as `GET /v2/info/usage` shows it.
 pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
     let project = call.project()?;
     call.enforce(&Target::project(project.as_str()))?;
     let quota = service.options.quota.clone();
     let usage = service.store.read(move |reader| {
-        let mut of = |resource: &str| {
+        let mut all = serde_json::Map::new();
+        for resource in RESOURCES {
             let limit = quota.limit(reader, &project, resource)?.unwrap_or(-1);
-            Ok::<_, Fault>(json!({"limit": limit, "usage": reader.usage(&project, resource)?.used}))
-        };
-        let (count, size) = (of(COUNT)?, of(SIZE)?);
-        let images = reader.list::<Image>(Query::project(project.as_str()))?;
-        let uploading = images.iter().filter(|image| image.transfer.is_some()).count();
-        let staged: u64 = images.iter().filter_map(|image| image.staged.as_ref()).map(|s| s.contents.size_bytes).sum();
-        Ok(json!({
-            COUNT: count,
-            SIZE: size,
-            "image_stage_total": {"limit": -1, "usage": staged.div_ceil(1 << 20)},
-            "image_count_uploading": {"limit": -1, "usage": uploading},
-        }))
+            let used = reader.usage(&project, resource)?.used;
+            all.insert(resource.to_owned(), json!({"limit": limit, "usage": used}));
+        }
+        Ok(all)
     });
     Reply::json(200, &json!({"usage": usage.await?}))
 }
 
-/// Charges a whole image (`times` 1) to its owner, or gives it back (-1). Quota beyond a limit.
-pub fn charge(tx: &mut Tx, quota: &Quota, image: &Image, times: i64) -> Result<()> {
-    let Some(owner) = &image.owner else { return Ok(()) };
-    add(tx, quota, owner, COUNT, times)?;
-    add(tx, quota, owner, SIZE, times * image.quota_mib())
+/// Charges what lies between an image before and after a change; none stands for an image that is not there. Quota
+/// beyond a limit.
+pub fn settle(tx: &mut Tx, quota: &Quota, before: Option<&Image>, after: Option<&Image>) -> Result<()> {
+    let owner = |image: Option<&Image>| image.and_then(|image| image.owner.clone());
+    let of = |image: Option<&Image>| image.map(usage).unwrap_or_default();
+    let (from, to) = (owner(before), owner(after));
+    for (n, resource) in RESOURCES.into_iter().enumerate() {
+        let (had, has) = (of(before)[n], of(after)[n]);
+        if from == to {
+            add(tx, quota, &to, resource, has - had)?;
+        } else {
+            add(tx, quota, &from, resource, -had)?;
+            add(tx, quota, &to, resource, has)?;
+        }
+    }
+    Ok(())
 }
 
-/// Charges the bytes of an image that becomes active.
-pub fn charge_size(tx: &mut Tx, quota: &Quota, image: &Image) -> Result<()> {
-    let Some(owner) = &image.owner else { return Ok(()) };
-    add(tx, quota, owner, SIZE, image.quota_mib())
-}
-
-fn add(tx: &mut Tx, quota: &Quota, owner: &ProjectId, resource: &'static str, delta: i64) -> Result<()> {
+fn add(tx: &mut Tx, quota: &Quota, owner: &Option<ProjectId>, resource: &'static str, delta: i64) -> Result<()> {
+    let Some(owner) = owner.as_ref().filter(|_| delta != 0) else { return Ok(()) };
     let limit = quota.limit(tx, owner, resource)?;
     match tx.charge(owner, resource, delta, limit) {
         Ok(_) => Ok(()),
@@ -93,20 +114,27 @@ impl Recount for Service {
         let mut counts = Counts::new();
         for image in reader.list::<Image>(Query::all())? {
             let Some(owner) = &image.owner else { continue };
-            recount::add(&mut counts, owner, COUNT, 1);
-            recount::add(&mut counts, owner, SIZE, image.quota_mib());
+            for (resource, amount) in RESOURCES.into_iter().zip(usage(&image)) {
+                recount::add(&mut counts, owner, resource, amount);
+            }
         }
         Ok(counts)
     }
 }
 
 /// Refuses an upload whose announced size can no longer fit, before any byte is taken.
-pub fn precheck(reader: &mut Reader, quota: &Quota, image: &Image, announced: u64) -> Result<()> {
+pub fn precheck(
+    reader: &mut Reader,
+    quota: &Quota,
+    image: &Image,
+    resource: &'static str,
+    announced: u64,
+) -> Result<()> {
     let Some(owner) = &image.owner else { return Ok(()) };
-    let used = reader.usage(owner, SIZE)?.used;
+    let used = reader.usage(owner, resource)?.used;
     let asked = i64::try_from(announced.div_ceil(1 << 20)).unwrap_or(i64::MAX);
-    match quota.limit(reader, owner, SIZE)? {
-        Some(limit) if used.saturating_add(asked) > limit => Err(over(owner, SIZE, limit, used, asked)),
+    match quota.limit(reader, owner, resource)? {
+        Some(limit) if used.saturating_add(asked) > limit => Err(over(owner, resource, limit, used, asked)),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! The JSON schemas by which clients learn the attributes of images and members.
+//! The JSON schemas by which clients learn the attributes of images, members and tasks.
 
 use crate::Service;
 use crate::images::wire::{CONTAINER_FORMATS, DISK_FORMATS};
@@ -25,6 +25,55 @@ pub async fn members(_: Arc<Service>, _: Call) -> Result<Reply> {
     Reply::json(200, &collection("members", member_schema()))
 }
 
+pub async fn task(_: Arc<Service>, _: Call) -> Result<Reply> {
+    Reply::json(200, &task_schema(true))
+}
+
+pub async fn tasks(_: Arc<Service>, _: Call) -> Result<Reply> {
+    Reply::json(200, &collection("tasks", task_schema(false)))
+}
+
+/// Lists show less of each.
+fn task_schema(whole: bool) -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let mut schema = json!({
+        "name": "task",
+        "properties": {
+            "id": {"type": "string", "description": "An identifier for the task", "pattern": UUID},
+            "type": {
+                "type": "string",
+                "description": "What kind of work it tells of",
+                "enum": ["import", "api_image_import", "location_import"],
+            },
+            "status": {
+                "type": "string",
+                "description": "How the work stands",
+                "enum": ["pending", "processing", "success", "failure"],
+            },
+            "owner": text("The project that the task belongs to"),
+            "created_at": text("When the task was created"),
+            "updated_at": text("When the task was last changed"),
+            "expires_at": {"type": ["null", "string"], "description": "Until when a finished task is shown"},
+            "self": {"readOnly": true, "type": "string"},
+            "schema": {"readOnly": true, "type": "string"},
+        },
+    });
+    if whole {
+        let more = [
+            ("input", json!({"type": ["null", "object"], "description": "What the work was asked for with"})),
+            ("result", json!({"type": ["null", "object"], "description": "What it came to"})),
+            ("message", text("Why it failed, where it failed")),
+            ("image_id", text("The image that it is about")),
+            ("request_id", text("The request that asked for it")),
+            ("user_id", text("Who asked for it")),
+        ];
+        for (name, shape) in more {
+            schema["properties"][name] = shape;
+        }
+    }
+    schema
+}
+
 fn collection(name: &str, item: Value) -> Value {
     let text = json!({"type": "string"});
     let mut schema = json!({
@@ -32,7 +81,7 @@ fn collection(name: &str, item: Value) -> Value {
         "properties": {name: {"type": "array", "items": item}, "schema": text},
         "links": [{"rel": "describedby", "href": "{schema}"}],
     });
-    if name == "images" {
+    if name == "images" || name == "tasks" {
         schema["properties"]["first"] = text.clone();
         schema["properties"]["next"] = text;
         schema["links"] = json!([
@@ -131,6 +180,7 @@ fn image_schema() -> Value {
             "self": read_only(json!("string"), "An image self url"),
             "file": read_only(json!("string"), "An image file url"),
             "schema": read_only(json!("string"), "An image schema url"),
+            "stores": read_only(json!("string"), "The stores that hold the image's bytes, with commas between them"),
         },
         "additionalProperties": {"type": "string"},
         "links": [

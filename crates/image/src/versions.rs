@@ -1,16 +1,22 @@
 //! What the service says about itself: versions, import methods, stores.
 
 use crate::Service;
-use base::{Fault, Result};
+use base::Result;
 use rest::{Call, Reply};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Ways to import that are implemented.
-pub const IMPORT_METHODS: [&str; 1] = ["glance-direct"];
+/// Ways to import. Copying needs somewhere to copy to.
+pub fn import_methods(service: &Service) -> Vec<&'static str> {
+    let mut methods = vec!["glance-direct", "web-download", "glance-download"];
+    if service.stores.iter().count() > 1 {
+        methods.push("copy-image");
+    }
+    methods
+}
 
-/// Version 2.9 is Glance with the hash fields; what came later are several stores, caches and locations, which are
-/// not here.
+/// Version 2.17 is Glance with the calls for locations. What lies between and needs several stores or a cache answers as
+/// a Glance that has no cache.
 fn versions(call: &Call) -> Value {
     let version = |minor: u32, status: &str| {
         json!({
@@ -19,8 +25,8 @@ fn versions(call: &Call) -> Value {
             "links": [{"rel": "self", "href": call.link("/v2/")}],
         })
     };
-    let older = (0..=7).rev().map(|minor| version(minor, "SUPPORTED"));
-    json!({"versions": std::iter::once(version(9, "CURRENT")).chain(older).collect::<Vec<_>>()})
+    let older = (0..=16).rev().map(|minor| version(minor, "SUPPORTED"));
+    json!({"versions": std::iter::once(version(17, "CURRENT")).chain(older).collect::<Vec<_>>()})
 }
 
 /// The roots answer that there is a choice.
@@ -32,16 +38,11 @@ pub async fn list(_: Arc<Service>, call: Call) -> Result<Reply> {
     Reply::json(200, &versions(&call))
 }
 
-pub async fn import_methods(_: Arc<Service>, _: Call) -> Result<Reply> {
+pub async fn show_import(service: Arc<Service>, _: Call) -> Result<Reply> {
     let methods = json!({
         "description": "Import methods available.",
         "type": "array",
-        "value": IMPORT_METHODS,
+        "value": import_methods(&service),
     });
     Reply::json(200, &json!({"import-methods": methods}))
-}
-
-/// There is one store, and Glance answers this to a cloud with one store.
-pub async fn stores(_: Arc<Service>, _: Call) -> Result<Reply> {
-    Err(Fault::not_found("Multi backend is not supported at this site."))
 }

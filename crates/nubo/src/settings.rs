@@ -54,6 +54,10 @@ struct File {
     history_retention: Option<u32>,
     reclaim_instance_interval: Option<u32>,
     image_format_enforcement: Option<bool>,
+    image_import: Option<control::web::Rules>,
+    /// Folders beside `control/images` that hold images, by the ids that clients know them by.
+    #[serde(default)]
+    image_stores: BTreeMap<String, PathBuf>,
     #[serde(default)]
     deadlines: BTreeMap<String, u32>,
     security_compliance: Option<SecurityCompliance>,
@@ -124,6 +128,9 @@ pub struct Settings {
     /// Seconds of Nova's soft delete; 0: off.
     pub reclaim_instance_interval_s: u32,
     pub image_format_enforcement: bool,
+    pub image_stores: BTreeMap<String, PathBuf>,
+    /// What may be fetched by users' URLs.
+    pub image_import: control::web::Rules,
     pub deadlines: Deadlines,
     pub compliance: control::Compliance,
     pub limit_model: control::LimitModel,
@@ -162,6 +169,8 @@ impl Settings {
             )?,
             reclaim_instance_interval_s: number("NUBO_RECLAIM_INSTANCE_INTERVAL", file.reclaim_instance_interval, 0)?,
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
+            image_import: file.image_import.unwrap_or_default(),
+            image_stores: file.image_stores,
             deadlines: deadlines(&flags.deadlines, &file.deadlines)?,
             compliance: file.security_compliance.unwrap_or_default().read(),
             limit_model: file.unified_limit.read()?,

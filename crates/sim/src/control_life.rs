@@ -22,9 +22,11 @@ fn options(world: &World) -> CloudOptions {
         store_url: format!("sqlite:{}", world.folder.join("nubo.db").display()),
         public_url: "http://cloud".into(),
         images: world.folder.join("images"),
+        image_stores: [("second".to_owned(), world.folder.join("images-2"))].into(),
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,
+        image_import: control::ImageImport { web: Some(Arc::new(crate::calls::Elsewhere)), ..Default::default() },
         compliance: Default::default(),
         limit_model: Default::default(),
         bootstrap: Bootstrap {

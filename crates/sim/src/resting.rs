@@ -78,9 +78,9 @@ pub fn nothing_left(world: &World, mirror: &Mirror) -> Held {
             return Err(Broken::new(RULE, format!("{kind} {id}: {body}")));
         }
     }
-    let folder = world.folder.join("images");
-    let files =
-        std::fs::read_dir(&folder).map_err(|error| Broken::new("the simulator itself works", error.to_string()))?;
+    let read = |folder| std::fs::read_dir(world.folder.join(folder));
+    let files = read("images").and_then(|first| Ok(first.chain(read("images-2")?)));
+    let files = files.map_err(|error| Broken::new("the simulator itself works", error.to_string()))?;
     for file in files.flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
         let id = name.trim_start_matches(".upload-").get(..UUID).unwrap_or_default();

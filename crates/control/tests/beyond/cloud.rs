@@ -57,6 +57,8 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,
+        image_stores: Default::default(),
+        image_import: Default::default(),
         compliance: Default::default(),
         limit_model: Default::default(),
         bootstrap,

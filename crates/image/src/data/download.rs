@@ -29,7 +29,7 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     let size = contents.size_bytes;
     let range = asked.map(|text| parse(&text, size)).transpose()?.flatten();
     let (first, length) = range.unwrap_or((0, size));
-    let mut file = service.files.read(&contents.file)?;
+    let mut file = service.stores.read(contents)?;
     if first > 0 {
         file.seek(SeekFrom::Start(first)).map_err(|error| Fault::bug("seek in an image file").because(error))?;
     }
@@ -51,7 +51,7 @@ fn stream(file: File, length: u64) -> Body {
 }
 
 /// Without a thread: see [`store::Store::is_inline`].
-fn whole(file: File, length: u64) -> Result<Body> {
+pub fn whole(file: File, length: u64) -> Result<Body> {
     let mut bytes = Vec::new();
     let read = file.take(length).read_to_end(&mut bytes);
     read.map_err(|error| Fault::bug("read an image file").because(error))?;

@@ -1,11 +1,11 @@
-//! Bytes that a job brings instead of a client: the disk of a server.
+//! Bytes that a job brings instead of a client: the disk of a server, or what is imported.
 //!
 //! The same stream as an upload, with the job's own change in both commits: a worker that has lost its lease is
 //! refused there, and neither announces nor finishes anything.
 
 use super::transfer::{Transfer, abandon, carry, expected};
-use crate::Service;
-use crate::document::{Image, Status};
+use crate::document::{Copying, Image, LOCAL, Promised, Status};
+use crate::{Service, quota};
 use agent_api::BoxStream;
 use async_trait::async_trait;
 use base::{Fault, FaultKind, ImageId, Result};
@@ -26,11 +26,7 @@ impl Intake for SnapshotIntake {
         let _permit = service.uploads.acquire().await;
         let transfer = begin(service, image, size_bytes, begun, done).await?;
         let body = Body::from_stream(ReaderStream::new(bytes.take(size_bytes)));
-        let carried = carry(service, &transfer, body).await;
-        if let Err(fault) = &carried {
-            abandon(service, &transfer, fault).await;
-        }
-        carried.map_err(|fault| match fault.kind {
+        carry_for_job(service, &transfer, body).await.map_err(|fault| match fault.kind {
             // No client is to blame: the stream broke off, and another attempt may bring it whole.
             FaultKind::Invalid => Fault::unavailable(fault.message.to_string()).because(fault),
             _ => fault,
@@ -39,33 +35,86 @@ impl Intake for SnapshotIntake {
 }
 
 async fn begin(service: &Arc<Service>, id: &ImageId, size_bytes: u64, begun: InTx, done: InTx) -> Result<Transfer> {
-    let nonce = service.env.secret_hex(8);
-    let before = service.store.get::<Image>(id).await?.and_then(|image| image.doc.transfer);
-    if before.as_ref().is_some_and(|before| service.files.is_held(id, before)) {
-        return Err(Fault::conflict(format!("The bytes of image {id} are on their way already.")));
-    }
-    let file = service.files.begin(id, &nonce)?;
-    let cause = Cause::new("nubo", "", "images:snapshot");
-    let (wanted, image) = (nonce.clone(), id.clone());
-    let announcing = service.store.write(cause.clone(), move |tx| {
-        let found = tx.get::<Image>(&image)?.map(|stored| stored.doc).filter(|found| found.awaits.is_some());
-        let mut found = found.ok_or_else(|| Fault::gone(format!("Image {image} waits for no bytes.")))?;
-        if found.transfer != before && found.transfer.is_some() {
-            return Err(Fault::conflict(format!("The bytes of image {image} are on their way already.")));
+    let prepare = |image: &mut Image| {
+        if image.awaits.is_none() {
+            return Err(Fault::gone(format!("Image {} waits for no bytes.", image.id)));
         }
-        found.status = Status::Saving;
+        image.status = Status::Saving;
+        Ok(())
+    };
+    begin_for_job(service, id, Some(size_bytes), None, "images:snapshot", prepare, begun, done, After::default()).await
+}
+
+/// Where bytes go first, and where copies go then, with the task that tells of them.
+#[derive(Clone)]
+pub struct After {
+    pub first: String,
+    pub then: Option<Copying>,
+}
+
+impl Default for After {
+    fn default() -> After {
+        After { first: LOCAL.to_owned(), then: None }
+    }
+}
+
+/// Announces bytes that a job brings. `prepare` refuses an image that does not wait for them, and says how it is shown
+/// meanwhile.
+#[allow(clippy::too_many_arguments)]
+pub async fn begin_for_job(
+    service: &Arc<Service>,
+    id: &ImageId,
+    size_bytes: Option<u64>,
+    promised: Option<Promised>,
+    what: &'static str,
+    prepare: impl Fn(&mut Image) -> Result<()> + Send + Sync + 'static,
+    begun: InTx,
+    done: InTx,
+    stores: After,
+) -> Result<Transfer> {
+    let nonce = service.env.secret_hex(8);
+    let underway = |id: &ImageId| Fault::conflict(format!("The bytes of image {id} are on their way already."));
+    let before = service.store.get::<Image>(id).await?.and_then(|image| image.doc.transfer);
+    if before.as_ref().is_some_and(|before| service.stores.is_held(id, before)) {
+        return Err(underway(id));
+    }
+    let store = service.stores.get(&stores.first).cloned();
+    let store = store.ok_or_else(|| Fault::gone(format!("There is no store '{}' any more.", stores.first)))?;
+    let file = store.files.begin(id, &nonce)?;
+    let cause = Cause::new("nubo", "", what);
+    let (wanted, image, quota) = (nonce.clone(), id.clone(), service.options.quota.clone());
+    let announcing = service.store.write(cause.clone(), move |tx| {
+        let found = tx.get::<Image>(&image)?.map(|stored| stored.doc);
+        let was = found.ok_or_else(|| Fault::gone(format!("Image {image} waits for no bytes.")))?;
+        let mut found = was.clone();
+        prepare(&mut found)?;
+        if found.transfer != before && found.transfer.is_some() {
+            return Err(underway(&image));
+        }
         found.begin_transfer(&wanted, tx.now());
         begun(tx)?;
+        quota::precheck(tx, &quota, &found, quota::SIZE, size_bytes.unwrap_or(0))?;
+        quota::settle(tx, &quota, Some(&was), Some(&found))?;
         tx.update(&found)?;
         Ok(found)
     });
     let as_announced = match announcing.await {
         Ok(committed) => committed.value,
         Err(fault) => {
-            service.files.remove(&super::Files::partial(id, &nonce))?;
+            store.files.remove(&super::Files::partial(id, &nonce))?;
             return Err(fault);
         }
     };
-    let expected = expected(service, &as_announced, Status::Saving, Some(size_bytes));
-    Ok(Transfer::of_job(as_announced, nonce, file, cause, expected, done))
+    let mut expected = expected(service, &as_announced, Status::Saving, size_bytes);
+    expected.promised = promised;
+    Ok(Transfer::of_job(as_announced, nonce, file, cause, expected, done, store, stores.then))
+}
+
+/// Takes them in; an image whose bytes did not come is as it was before.
+pub async fn carry_for_job(service: &Arc<Service>, transfer: &Transfer, body: Body) -> Result<()> {
+    let carried = carry(service, transfer, body).await;
+    if let Err(fault) = &carried {
+        abandon(service, transfer, fault).await;
+    }
+    carried
 }

@@ -9,11 +9,13 @@ mod files;
 mod intake;
 mod receive;
 mod sink;
+mod stores;
 mod sweep;
 mod transfer;
 
-pub use download::download;
+pub use download::{download, whole};
 pub use files::Files;
-pub use intake::SnapshotIntake;
+pub use intake::{After, SnapshotIntake, begin_for_job, carry_for_job};
+pub use stores::{Store, Stores};
 pub use sweep::Sweeper;
-pub use transfer::{SENDER, import, stage, upload};
+pub use transfer::{SENDER, judge, may_import, stage, upload};

@@ -5,13 +5,15 @@
 //! the queues. Chunks are handed over in batches: a wake-up for each would cost more than writing it.
 
 use super::sink::Sink;
+use super::transfer::hex;
+use crate::document::Promised;
 use base::{Fault, FaultKind, Result};
 use bytes::Bytes;
 use format::{Findings, Glimpse, Limits, Source};
 use http_body_util::BodyExt;
 use md5::{Digest, Md5};
 use rest::Body;
-use sha2::Sha512;
+use sha2::{Sha224, Sha256, Sha384, Sha512};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub struct Expected {
     pub most_bytes: u64,
     /// From `Content-Length` or `x-openstack-image-size`.
     pub size_bytes: Option<u64>,
+    /// A hash that the bytes must have.
+    pub promised: Option<Promised>,
     /// No threads: the three do their work one after the other when all has come. See [`store::Store::is_inline`].
     pub inline: bool,
 }
@@ -52,7 +56,25 @@ pub struct Received {
     pub size_bytes: u64,
     pub md5: [u8; 16],
     pub sha512: [u8; 64],
+    /// The bytes by the algorithm that was promised, in hex.
+    pub also: Option<String>,
     pub findings: Findings,
+}
+
+impl Received {
+    /// UnsupportedMedia where the bytes are not those that were promised: another attempt brings no others.
+    pub fn keeps(&self, promised: Option<&Promised>) -> Result<()> {
+        let Some(promised) = promised else { return Ok(()) };
+        match &self.also {
+            Some(found) if *found == promised.value => Ok(()),
+            found => Err(Fault::unsupported_media(format!(
+                "The {} of the bytes is {}, but {} was promised.",
+                promised.algorithm,
+                found.as_deref().unwrap_or("not known"),
+                promised.value
+            ))),
+        }
+    }
 }
 
 /// Takes the stream in until its end. The file is on disk when this returns.
@@ -66,11 +88,22 @@ pub async fn receive(mut body: Body, file: &File, expected: &Expected) -> Result
     let (to_file, writer) = stage(expected.inline, move |batches| write(file, direct, batches));
     let (to_md5, md5) = stage(expected.inline, hash::<Md5>);
     let (to_sha512, sha512) = stage(expected.inline, hash::<Sha512>);
-    let to = [to_file, to_md5, to_sha512];
+    let mut to = vec![to_file, to_md5, to_sha512];
+    // A fourth only for the sake of a promise, which hardly anybody makes.
+    let also = expected.promised.as_ref().map(|promised| {
+        let algorithm = promised.algorithm.clone();
+        let (queue, worker) = stage(expected.inline, move |batches| hash_by(&algorithm, batches));
+        to.push(queue);
+        worker
+    });
     let mut size_bytes = 0u64;
     let pumped = pump(&mut body, &to, expected, &mut size_bytes).await;
     drop(to);
     let (written, md5, sha512) = (join(writer).await?, join(md5).await?, join(sha512).await?);
+    let also = match also {
+        Some(worker) => Some(join(worker).await?),
+        None => None,
+    };
     let findings = match pumped.and(written) {
         Ok(findings) => findings,
         Err(fault) => {
@@ -81,11 +114,11 @@ pub async fn receive(mut body: Body, file: &File, expected: &Expected) -> Result
     if let Some(announced) = expected.size_bytes.filter(|announced| *announced != size_bytes) {
         return Err(Fault::invalid(format!("The upload has {size_bytes} bytes, but {announced} were announced.")));
     }
-    Ok(Received { size_bytes, md5: md5.into(), sha512: sha512.into(), findings })
+    Ok(Received { size_bytes, md5: md5.into(), sha512: sha512.into(), also, findings })
 }
 
 /// Moves the stream into the queues. Ends early, without a fault, when a thread is gone: that one's own error says why.
-async fn pump(body: &mut Body, to: &[mpsc::Sender<Batch>; 3], expected: &Expected, size: &mut u64) -> Result<()> {
+async fn pump(body: &mut Body, to: &[mpsc::Sender<Batch>], expected: &Expected, size: &mut u64) -> Result<()> {
     let mut glimpse = Glimpse::new();
     let (mut batch, mut batch_bytes) = (Vec::new(), 0);
     loop {
@@ -201,6 +234,16 @@ fn hash<D: Digest>(mut batches: mpsc::Receiver<Batch>) -> md5::digest::Output<D>
         }
     }
     digest.finalize()
+}
+
+/// By an algorithm that [`crate::import::locations`] lets through, in hex.
+fn hash_by(algorithm: &str, batches: mpsc::Receiver<Batch>) -> String {
+    match algorithm {
+        "sha224" => hex(&hash::<Sha224>(batches)),
+        "sha256" => hex(&hash::<Sha256>(batches)),
+        "sha384" => hex(&hash::<Sha384>(batches)),
+        _ => hex(&hash::<Sha512>(batches)),
+    }
 }
 
 /// Writes the chunks, brings them to disk, and looks at what they are.

@@ -1,8 +1,8 @@
 //! Ending transfers whose process died, and removing bytes that belong to nobody.
 
 use super::transfer::{late, requeue};
-use crate::Service;
 use crate::document::Image;
+use crate::{Service, quota};
 use async_trait::async_trait;
 use base::{ImageId, Result};
 use engine::{Outcome, Reconciler};
@@ -43,7 +43,7 @@ impl Service {
     async fn untidy(&self) -> Result<Vec<String>> {
         let transfers = self.store.read(|reader| Ok(reader.list::<Image>(Query::index("transfer", "yes"))?)).await?;
         let mut ids: BTreeSet<String> = transfers.into_iter().map(|image| image.doc.id.to_string()).collect();
-        ids.extend(self.list_files().await?.into_iter().map(|found| found.image.to_string()));
+        ids.extend(self.list_files().await?.into_iter().map(|(_, found)| found.image.to_string()));
         Ok(ids.into_iter().collect())
     }
 
@@ -55,7 +55,7 @@ impl Service {
         if let Some(nonce) = image.as_ref().and_then(|image| image.transfer.clone()) {
             let since = image.as_ref().and_then(|image| image.transfer_since);
             let passing = since.map(|since| self.passing(since)).filter(|passing| passing.is_overdue(self.env.now()));
-            let why = match (self.files.is_held(id, &nonce), passing) {
+            let why = match (self.stores.is_held(id, &nonce), passing) {
                 (true, None) => return Ok(false),
                 // Whoever still holds the file finds at its end that nobody waits for it.
                 (true, Some(passing)) => late(&passing),
@@ -65,23 +65,53 @@ impl Service {
             requeue(self, Cause::new("nubo", "", "images:sweep"), id.clone(), nonce, why).await?;
             image = self.store.get::<Image>(id).await?;
         }
+        if image.as_ref().is_some_and(|image| image.importing.is_some() || image.copying.is_some()) {
+            // Whoever looks at jobs ends those that are late; an image that came back from the trash has none.
+            self.end_orphan(id).await?;
+            image = self.store.get::<Image>(id).await?;
+        }
         let resting = self.resting(id).await?;
         let image = image.map(|image| image.doc).or(resting);
-        let named: BTreeSet<&str> = image.iter().flat_map(|image| image.files()).collect();
-        for found in files.iter().filter(|found| found.image == *id && !named.contains(found.name.as_str())) {
+        let named: BTreeSet<(&str, &str)> = image.iter().flat_map(|image| image.files()).collect();
+        let unnamed = |store: &str, name: &str| !named.contains(&(store, name));
+        for (store, found) in files.iter().filter(|(store, it)| it.image == *id && unnamed(store, &it.name)) {
             // A transfer that ended since the document was read has named its file and let go of it.
             let now = match self.store.get::<Image>(id).await? {
                 Some(image) => Some(image.doc),
                 None => self.resting(id).await?,
             };
-            if now.iter().flat_map(|image| image.files()).any(|name| name == found.name) {
+            if now.iter().flat_map(|image| image.files()).any(|it| it == (store.as_str(), found.name.as_str())) {
                 continue;
             }
-            if !self.files.remove_unheld(&found.name)? {
+            let removed = self.stores.get(store).map(|store| store.files.remove_unheld(&found.name)).transpose()?;
+            if removed == Some(false) {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// An image that waits for an import whose job is gone waits no longer.
+    async fn end_orphan(&self, id: &ImageId) -> Result<()> {
+        let (id, quota) = (id.clone(), self.options.quota.clone());
+        let ended = self.store.write(Cause::new("nubo", "", "images:sweep"), move |tx| {
+            let Some(before) = tx.get::<Image>(&id)?.map(|image| image.doc) else { return Ok(()) };
+            if (before.importing.is_none() && before.copying.is_none()) || !engine::job::Job::about(tx, &id)?.is_empty()
+            {
+                return Ok(());
+            }
+            let mut image = before.clone();
+            if let Some(copying) = image.copying.take() {
+                image.not_copied = copying.to;
+            }
+            if image.importing.take().is_some() {
+                image.fail_transfer("The import ended with the deletion of the image. Import again.");
+            }
+            quota::settle(tx, &quota, Some(&before), Some(&image))?;
+            tx.update(&image)?;
+            Ok(())
+        });
+        ended.await.map(drop)
     }
 
     /// The image as it rests in the trash: its bytes are still its own.
@@ -104,8 +134,8 @@ impl Service {
         }
     }
 
-    async fn list_files(&self) -> Result<Vec<super::files::Found>> {
-        let files = self.files.clone();
+    async fn list_files(&self) -> Result<Vec<(String, super::files::Found)>> {
+        let files = self.stores.clone();
         if self.store.is_inline() {
             return files.list();
         }

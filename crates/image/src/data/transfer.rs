@@ -1,4 +1,4 @@
-//! Uploading, staging and importing: three commits around a stream.
+//! Uploading and staging: three commits around a stream.
 //!
 //! 1. `queued` becomes `saving` (or `uploading`) and names the transfer, whose file exists and is locked.
 //! 2. The stream comes in. No transaction is open meanwhile.
@@ -9,14 +9,14 @@
 
 use super::files::Files;
 use super::receive::{self, Expected, Received};
-use crate::document::{Contents, Image, Staged, Status};
+use super::stores::Store;
+use crate::document::{Contents, Copying, Image, Staged, Status};
 use crate::images::find;
-use crate::{Options, Service, quota, versions};
+use crate::{Options, Service, quota};
 use base::{Fault, FaultKind, ImageId, Result, is_uuid};
 use format::{Decision, Findings, decide};
 use model::deadline::Passing;
 use rest::{Body, Call, Reply};
-use serde_json::{Map, Value};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,15 @@ use store::{Cause, Tx};
 pub const SENDER: &str = "the client that sends its bytes";
 
 /// A transfer that has been announced.
-pub(super) struct Transfer {
+pub struct Transfer {
     image: ImageId,
     nonce: String,
     /// Locked as long as this lives.
     file: File,
+    /// Where the file is.
+    store: Store,
+    /// Copies to make once it is whole.
+    copies: Option<Copying>,
     status: Status,
     cause: Cause,
     expected: Expected,
@@ -43,6 +47,7 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// Bytes that a job brings.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn of_job(
         image: Image,
         nonce: String,
@@ -50,9 +55,13 @@ impl Transfer {
         cause: Cause,
         expected: Expected,
         done: contract::InTx,
+        store: Store,
+        copies: Option<Copying>,
     ) -> Transfer {
+        // Whatever the image shows meanwhile: its bytes become its own at the end.
         let (id, status, digests) = (image.id.clone(), Status::Saving, Digests::default());
-        Transfer { image: id, nonce, file, status, cause, expected, digests, as_announced: image, done: Some(done) }
+        let (as_announced, done) = (image, Some(done));
+        Transfer { image: id, nonce, file, store, copies, status, cause, expected, digests, as_announced, done }
     }
 }
 
@@ -66,6 +75,7 @@ pub(super) fn expected(service: &Service, image: &Image, status: Status, size_by
         enforced: enforced.then(|| service.options.format_limits.clone()),
         most_bytes: service.options.size_limit_bytes,
         size_bytes,
+        promised: None,
         inline: service.store.is_inline(),
     }
 }
@@ -125,25 +135,41 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
     let nonce = service.env.secret_hex(8);
     let cause = call.cause();
     let (quota, wanted) = (service.options.quota.clone(), nonce.clone());
-    let file = service.files.begin(&id, &nonce)?;
+    let store = chosen(service, &call, status)?;
+    let file = store.files.begin(&id, &nonce)?;
     let announcing = service.store.write(cause.clone(), move |tx| {
-        let mut image = find(tx, &call, call.param("image_id"), call.rule)?.doc;
-        may_begin(&image, status)?;
-        quota::precheck(tx, &quota, &image, size_bytes.unwrap_or(0))?;
+        let before = find(tx, &call, call.param("image_id"), call.rule)?.doc;
+        may_begin(&before, status)?;
+        let mut image = before.clone();
+        let counted = if status == Status::Saving { quota::SIZE } else { quota::STAGE };
+        quota::precheck(tx, &quota, &image, counted, size_bytes.unwrap_or(0))?;
         image.status = status;
         image.begin_transfer(&wanted, tx.now());
+        quota::settle(tx, &quota, Some(&before), Some(&image))?;
         tx.update(&image)?;
         Ok(image)
     });
     let as_announced = match announcing.await {
         Ok(committed) => committed.value,
         Err(fault) => {
-            service.files.remove(&Files::partial(&id, &nonce))?;
+            store.files.remove(&Files::partial(&id, &nonce))?;
             return Err(fault);
         }
     };
     let expected = expected(service, &as_announced, status, size_bytes);
-    Ok(Transfer { image: id, nonce, file, status, cause, expected, digests, as_announced, done: None })
+    let (copies, done) = (None, None);
+    Ok(Transfer { image: id, nonce, file, store, copies, status, cause, expected, digests, as_announced, done })
+}
+
+/// The store that the client names, for an upload; what is staged waits in the first.
+fn chosen(service: &Service, call: &Call, status: Status) -> Result<Store> {
+    let named = call.header("x-image-meta-store").filter(|_| status == Status::Saving);
+    let Some(named) = named else { return Ok(service.stores.local().clone()) };
+    let known = service.stores.get(named).cloned();
+    known.ok_or_else(|| {
+        let shown: String = named.chars().take(64).collect();
+        Fault::invalid(format!("There is no store '{shown}'; there are: {}.", service.stores.ids().join(", ")))
+    })
 }
 
 fn may_begin(image: &Image, status: Status) -> Result<()> {
@@ -177,6 +203,7 @@ fn formats_are_set(image: &Image) -> Result<()> {
 pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Body) -> Result<()> {
     let received = in_time(service, receive::receive(body, &transfer.file, &transfer.expected)).await?;
     transfer.digests.check(&received)?;
+    received.keeps(transfer.expected.promised.as_ref())?;
     let mut contents = Contents {
         file: Files::whole(&transfer.image, &transfer.nonce),
         size_bytes: received.size_bytes,
@@ -184,30 +211,37 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
         md5: hex(&received.md5),
         sha512: hex(&received.sha512),
         quarantined: None,
+        promised: transfer.expected.promised.clone(),
+        stores: vec![transfer.store.id.clone()],
     };
     let (id, nonce, status) = (transfer.image.clone(), transfer.nonce.clone(), transfer.status);
     if status == Status::Saving {
         let judged = judge(&transfer.as_announced, &received.findings, &service.options)?;
         (contents.virtual_size_bytes, contents.quarantined) = judged;
     }
-    service.files.finish(&transfer.image, &transfer.nonce)?;
+    transfer.store.files.finish(&transfer.image, &transfer.nonce)?;
     let quota = service.options.quota.clone();
     let findings = received.findings;
     let done = transfer.done.clone();
+    let (copies, deadlines) = (transfer.copies.clone(), service.options.deadlines);
     let committing = service.store.write(transfer.cause.clone(), move |tx| {
-        let mut image = awaited(tx, &id, &nonce)?;
+        let before = awaited(tx, &id, &nonce)?;
+        let mut image = before.clone();
         image.end_transfer();
-        image.awaits = None;
+        (image.awaits, image.importing) = (None, None);
         if let Some(done) = &done {
             done(tx)?;
         }
         if status == Status::Saving {
             image.contents = Some(contents.clone());
             image.status = Status::Active;
-            quota::charge_size(tx, &quota, &image)?;
+            if let Some(copies) = &copies {
+                crate::import::copy(tx, &mut image, copies.clone(), &deadlines)?;
+            }
         } else {
             image.staged = Some(Staged { contents: contents.clone(), findings: findings.clone() });
         }
+        quota::settle(tx, &quota, Some(&before), Some(&image))?;
         tx.update(&image)?;
         Ok(())
     });
@@ -248,7 +282,7 @@ pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer, why: &F
     }
     let (image, nonce) = (&transfer.image, &transfer.nonce);
     for name in [Files::partial(image, nonce), Files::whole(image, nonce)] {
-        if let Err(fault) = service.files.remove(&name) {
+        if let Err(fault) = transfer.store.files.remove(&name) {
             tracing::warn!(%image, "a broken upload's file is left to the sweeper: {}", fault.chain());
         }
     }
@@ -256,54 +290,21 @@ pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer, why: &F
 
 /// Ends a transfer that came to nothing. Does nothing to an image that no longer waits for it.
 pub(super) async fn requeue(service: &Service, cause: Cause, id: ImageId, nonce: String, why: String) -> Result<()> {
+    let quota = service.options.quota.clone();
     let written = service.store.write(cause, move |tx| {
         let image = tx.get::<Image>(&id)?.filter(|image| image.transfer.as_ref() == Some(&nonce));
-        let Some(mut image) = image.map(|image| image.doc) else { return Ok(()) };
+        let Some(before) = image.map(|image| image.doc) else { return Ok(()) };
+        let mut image = before.clone();
         image.fail_transfer(&why);
+        quota::settle(tx, &quota, Some(&before), Some(&image))?;
         tx.update(&image)?;
         Ok(())
     });
     written.await.map(|_| ())
 }
 
-/// Makes staged bytes the image's own. All was read and hashed while they were staged, so this is one look at the
-/// tables of the file and one commit.
-pub async fn import(service: Arc<Service>, mut call: Call) -> Result<Reply> {
-    let body: Map<String, Value> = call.json().await?;
-    let method = body.get("method").ok_or_else(|| Fault::invalid("Import request requires a 'method' field."))?;
-    let name = method.get("name").ok_or_else(|| Fault::invalid("Import request requires a 'name' field."))?;
-    let name = name.as_str().unwrap_or("");
-    if !versions::IMPORT_METHODS.contains(&name) {
-        return Err(Fault::invalid(format!("Unknown import method name '{name}'.")));
-    }
-    let (options, cause) = (service.options.clone(), call.cause());
-    let id = ImageId::new(call.param("image_id"));
-    let written = service.store.write(cause, move |tx| {
-        let mut image = find(tx, &call, call.param("image_id"), call.rule)?.doc;
-        let staged = may_import(&image)?;
-        image.staged = None;
-        let outcome = judge(&image, &staged.findings, &options);
-        if let Ok((virtual_size_bytes, quarantined)) = &outcome {
-            let (virtual_size_bytes, quarantined) = (*virtual_size_bytes, quarantined.clone());
-            image.contents = Some(Contents { virtual_size_bytes, quarantined, ..staged.contents });
-            image.status = Status::Active;
-            quota::charge_size(tx, &options.quota, &image)?;
-        } else {
-            // Back to queued, so that other bytes can be staged.
-            image.status = Status::Queued;
-        }
-        tx.update(&image)?;
-        Ok(outcome.map(|_| ()))
-    });
-    let outcome = written.await?.value;
-    if outcome.is_err() {
-        service.reclaim(&id).await;
-    }
-    outcome.map(|()| Reply::empty(202))
-}
-
 /// The virtual size and, without enforcement, the reason for quarantine. UnsupportedMedia for a refusal.
-fn judge(image: &Image, findings: &Findings, options: &Options) -> Result<(Option<u64>, Option<String>)> {
+pub fn judge(image: &Image, findings: &Findings, options: &Options) -> Result<(Option<u64>, Option<String>)> {
     let disk_format = image.disk_format.as_deref().unwrap_or_default();
     let container_format = image.container_format.as_deref().unwrap_or_default();
     match decide(disk_format, container_format, findings, &options.format_limits) {
@@ -313,9 +314,15 @@ fn judge(image: &Image, findings: &Findings, options: &Options) -> Result<(Optio
     }
 }
 
-fn may_import(image: &Image) -> Result<Staged> {
+pub fn may_import(image: &Image) -> Result<Staged> {
     if matches!(image.status, Status::Active | Status::Deactivated) {
         return Err(Fault::conflict("Image with status active cannot be target for import"));
+    }
+    if image.importing.is_some() {
+        return Err(Fault::conflict(format!(
+            "New operation on image '{}' is not permitted as prior operation is still in progress",
+            image.id
+        )));
     }
     for (name, value) in [("container_format", &image.container_format), ("disk_format", &image.disk_format)] {
         if value.is_none() {
@@ -385,6 +392,6 @@ fn digest<const N: usize>(header: &str, text: &str) -> Result<[u8; N]> {
     bytes.ok_or_else(|| Fault::invalid(format!("The header {header} does not hold a digest of {N} bytes.")))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -194,8 +194,8 @@ fn text<'a>(name: &str, image: &'a Image) -> Option<&'a str> {
         "disk_format" => image.disk_format.as_deref(),
         "owner" => image.owner.as_deref(),
         "checksum" => contents.map(|contents| contents.md5.as_str()),
-        "os_hash_value" => contents.map(|contents| contents.sha512.as_str()),
-        "os_hash_algo" => contents.map(|_| "sha512"),
+        "os_hash_value" => contents.map(|contents| contents.hash().1),
+        "os_hash_algo" => contents.map(|contents| contents.hash().0),
         _ => None,
     }
 }

@@ -4,13 +4,14 @@ use super::list::Wanted;
 use super::patch::{self, Change, Dialect};
 use super::wire;
 use crate::document::{Image, Member, MemberStatus, Status, Visibility};
+use crate::tasks::Task;
 use crate::{Service, quota, versions};
 use base::{Fault, FaultKind, ImageId, ProjectId, Result, is_uuid};
 use contract::Caller;
 use policy::Target;
 use rest::{Call, HeaderName, Reply, header};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Query, Reader, Stored};
 
@@ -72,7 +73,7 @@ pub fn find(reader: &mut Reader, call: &Call, id: &str, rule: &str) -> Result<St
 }
 
 /// Making an image public or a community image has a rule of its own.
-fn may_have_visibility(call: &Call, image: &Image, visibility: Visibility) -> Result<()> {
+pub fn may_have_visibility(call: &Call, image: &Image, visibility: Visibility) -> Result<()> {
     match visibility {
         Visibility::Public => call.enforce_rule("publicize_image", &target(image, None)),
         Visibility::Community => call.enforce_rule("communitize_image", &target(image, None)),
@@ -104,38 +105,19 @@ pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
         if tx.get::<Image>(&image.id)?.is_some() {
             return Err(Fault::conflict(format!("Image ID {} already exists!", image.id)));
         }
-        quota::charge(tx, &quota, &image, 1)?;
+        quota::settle(tx, &quota, None, Some(&image))?;
         Ok(tx.create(&image)?)
     });
     let stored = stored.await?.value;
     let reply = Reply::json(201, &wire::view(&stored))?
         .header(header::LOCATION, call.link(&format!("/v2/images/{}", stored.id)))
-        .header(HeaderName::from_static("openstack-image-import-methods"), versions::IMPORT_METHODS.join(","));
+        .header(HeaderName::from_static("openstack-image-import-methods"), versions::import_methods(&service).join(","))
+        .header(HeaderName::from_static("openstack-image-store-ids"), service.stores.ids().join(","));
     Ok(reply)
 }
 
-fn new_image(call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<Image> {
-    let mut image = Image {
-        id,
-        owner: call.caller.project_id(),
-        name: None,
-        status: Status::Queued,
-        visibility: Visibility::Shared,
-        protected: false,
-        hidden: false,
-        container_format: None,
-        disk_format: None,
-        min_disk_gib: 0,
-        min_ram_mib: 0,
-        tags: BTreeSet::new(),
-        properties: BTreeMap::new(),
-        contents: None,
-        staged: None,
-        transfer: None,
-        transfer_since: None,
-        failed: None,
-        awaits: None,
-    };
+pub fn new_image(call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<Image> {
+    let mut image = Image::queued(id, call.caller.project_id());
     for (name, value) in body {
         if wire::DISALLOWED.contains(&name.as_str()) || (name != "id" && wire::READ_ONLY.contains(&name.as_str())) {
             return Err(Fault::forbidden(format!("Attribute '{name}' is read-only.")));
@@ -231,10 +213,7 @@ pub async fn update(service: Arc<Service>, mut call: Call) -> Result<Reply> {
             }
             patch::apply(&mut image, change)?;
         }
-        if image.owner != before.owner {
-            quota::charge(tx, &quota, &before, -1)?;
-            quota::charge(tx, &quota, &image, 1)?;
-        }
+        quota::settle(tx, &quota, Some(&before.doc), Some(&image))?;
         tx.update(&image)?;
         Ok(tx.need::<Image>(&image.id)?)
     });
@@ -253,7 +232,8 @@ pub async fn delete(service: Arc<Service>, call: Call) -> Result<Reply> {
         for member in tx.list::<Member>(Query::index("image", image.id.as_str()))? {
             tx.delete::<Member>(store::Document::id(&member.doc))?;
         }
-        quota::charge(tx, &quota, &image, -1)?;
+        Task::forget(tx, &image.id)?;
+        quota::settle(tx, &quota, Some(&image.doc), None)?;
         Ok(tx.delete::<Image>(&image.id)?)
     });
     let image = deleted.await?.value;
@@ -319,10 +299,4 @@ async fn change_tags(
     });
     done.await?;
     Ok(Reply::empty(204))
-}
-
-/// Imports run to their end inside the call that asks for them, so there is never a task to show.
-pub async fn tasks(service: Arc<Service>, call: Call) -> Result<Reply> {
-    service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
-    Reply::json(200, &json!({"tasks": []}))
 }

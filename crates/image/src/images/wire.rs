@@ -1,6 +1,6 @@
 //! An image as the API writes it, and the attributes as the API takes them.
 
-use crate::document::{Image, Status, Visibility};
+use crate::document::{Image, LOCAL, Status, Visibility};
 use base::{Fault, ProjectId, Result, limits};
 use serde_json::{Map, Value, json};
 use store::Stored;
@@ -85,8 +85,8 @@ pub fn view(image: &Stored<Image>) -> Value {
         "size": size,
         "virtual_size": contents.and_then(|contents| contents.virtual_size_bytes),
         "checksum": contents.map(|contents| &contents.md5),
-        "os_hash_algo": contents.map(|_| "sha512"),
-        "os_hash_value": contents.map(|contents| &contents.sha512),
+        "os_hash_algo": contents.map(|contents| contents.hash().0),
+        "os_hash_value": contents.map(|contents| contents.hash().1),
         "tags": image.tags,
         "created_at": image.created.iso_seconds(),
         "updated_at": image.updated.iso_seconds(),
@@ -96,6 +96,20 @@ pub fn view(image: &Stored<Image>) -> Value {
     });
     if let Value::Object(attributes) = attributes {
         view.extend(attributes);
+    }
+    if let Some(contents) = contents {
+        let mut stores = contents.stores.clone();
+        stores.sort();
+        view.insert("stores".to_owned(), json!(stores.join(",")));
+    }
+    if let Some(task) = image.importing.as_ref().or(image.copying.as_ref().map(|copying| &copying.task)) {
+        let to = image.copying.as_ref().map_or(LOCAL.to_owned(), |copying| copying.to.join(","));
+        view.insert("os_glance_import_task".to_owned(), json!(task));
+        view.insert("os_glance_importing_to_stores".to_owned(), json!(to));
+    }
+    let failed = image.copying.as_ref().map_or(&image.not_copied, |copying| &copying.failed);
+    if !failed.is_empty() {
+        view.insert("os_glance_failed_import".to_owned(), json!(failed.join(",")));
     }
     if let Some(reason) = contents.and_then(|contents| contents.quarantined.as_ref()) {
         view.insert("nubo:quarantined".to_owned(), json!(reason));

@@ -222,7 +222,7 @@ async fn staged_bytes_are_imported_or_refused() {
     staged("twice").await.refuses(409, "from uploading to uploading");
     world.get(OWNER, &format!("{path}/file")).await.expect(204);
     world.send(OWNER, "POST", &format!("{path}/import"), json!({})).await.refuses(400, "requires a 'method'");
-    let odd = json!({"method": {"name": "web-download"}});
+    let odd = json!({"method": {"name": "copy-image"}});
     world.send(OWNER, "POST", &format!("{path}/import"), odd).await.refuses(400, "Unknown import method");
     let id2 = world.image(OWNER, json!({"disk_format": "qcow2", "container_format": "bare"})).await;
     let path2 = format!("/v2/images/{id2}");
@@ -240,7 +240,12 @@ async fn staged_bytes_are_imported_or_refused() {
     let view = world.show(&id3).await;
     assert_eq!((&view["status"], &view["checksum"]), (&json!("active"), &json!(hex(&Md5::digest(b"staged")))));
     assert_eq!(world.get(OWNER, &format!("{path3}/file")).await.expect(200).text(), "staged");
-    assert_eq!(world.get(OWNER, &format!("{path3}/tasks")).await.expect(200).json(), json!({"tasks": []}));
+    let tasks = world.get(OWNER, &format!("{path3}/tasks")).await.expect(200).json();
+    assert_eq!((&tasks["tasks"][0]["status"], &tasks["tasks"][0]["image_id"]), (&json!("success"), &json!(id3)));
+    assert_eq!(tasks["tasks"][0]["input"]["import_req"], import);
+    let refused = world.get(OWNER, &format!("{path2}/tasks")).await.expect(200).json();
+    assert_eq!(refused["tasks"][0]["status"], "failure");
+    assert!(refused["tasks"][0]["message"].as_str().unwrap().contains("disk_format is 'qcow2'"), "{refused}");
     world.send(OWNER, "POST", &format!("{path3}/import"), import).await.refuses(409, "status active");
 }
 

@@ -13,7 +13,7 @@ async fn a_new_image_has_glances_shape() {
     });
     let created = world.send(OWNER, "POST", "/v2/images", body).await.expect(201);
     assert_eq!(created.header("location"), "http://cloud/image/v2/images/6a0d1f9e-8b1e-4c4f-9a55-0d6c0c1b7d01");
-    assert_eq!(created.header("openstack-image-import-methods"), "glance-direct");
+    assert_eq!(created.header("openstack-image-import-methods"), "glance-direct,web-download,glance-download");
     let mut view = created.json();
     for time in ["created_at", "updated_at"] {
         assert!(view[time].as_str().unwrap().ends_with('Z'));
@@ -363,15 +363,36 @@ async fn tags_and_deactivation() {
 async fn the_service_tells_what_it_is() {
     let world = World::new().await;
     let choices = world.get("", "").await.expect(300).json();
-    assert_eq!(choices["versions"][0]["id"], "v2.9");
+    assert_eq!(choices["versions"][0]["id"], "v2.17");
     assert_eq!(choices["versions"][0]["status"], "CURRENT");
     assert_eq!(choices["versions"][0]["links"][0]["href"], "http://cloud/image/v2/");
     assert_eq!(world.get("", "/").await.expect(300).json(), choices);
     assert_eq!(world.get("", "/v2/").await.expect(300).json(), choices);
     assert_eq!(world.get("", "/versions").await.expect(200).json(), choices);
     let info = world.get(OWNER, "/v2/info/import").await.expect(200).json();
-    assert_eq!(info["import-methods"]["value"], json!(["glance-direct"]));
-    world.get(OWNER, "/v2/info/stores").await.expect(404);
+    assert_eq!(info["import-methods"]["value"], json!(["glance-direct", "web-download", "glance-download"]));
+    let stores = world.get(OWNER, "/v2/info/stores").await.expect(200).json();
+    assert_eq!((&stores["stores"][0]["id"], &stores["stores"][0]["default"]), (&json!("local"), &json!("true")));
+    world.get(OWNER, "/v2/info/stores/detail").await.expect(403);
+    let detail = world.get(ADMIN, "/v2/info/stores/detail").await.expect(200);
+    assert_eq!(detail.json()["stores"][0]["type"], "file");
+    assert!(!detail.text().contains('/'), "no path is shown: {}", detail.text());
+    for name in ["task", "tasks"] {
+        assert_eq!(world.get(OWNER, &format!("/v2/schemas/{name}")).await.expect(200).json()["name"], name);
+    }
+    for (method, path) in [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/clean"),
+        ("POST", "/prune"),
+        ("PUT", "/x"),
+        ("DELETE", "/x"),
+        ("GET", "/nodes/x"),
+    ] {
+        let path = format!("/v2/cache{path}");
+        world.call(ADMIN, method, &path, &[], Body::empty()).await.refuses(404, "Caching via API is not supported");
+        world.call(OWNER, method, &path, &[], Body::empty()).await.expect(403);
+    }
     let schema = world.get(OWNER, "/v2/schemas/image").await.expect(200).json();
     let view = world.show(&world.raw_image(OWNER).await).await;
     for name in view.as_object().unwrap().keys() {
@@ -425,6 +446,42 @@ async fn usage_is_shown_with_its_limits() {
     let usage = world.get(OWNER, "/v2/info/usage").await.expect(200).json();
     assert_eq!(usage["usage"]["image_count_total"], json!({"limit": 7, "usage": 1}));
     assert_eq!(usage["usage"]["image_size_total"], json!({"limit": -1, "usage": 1}));
+}
+
+#[tokio::test]
+async fn what_is_staged_and_on_its_way_counts_too() {
+    let world = World::with(|options| {
+        options.quota.image_stage_total_mib = Some(2);
+        options.quota.image_count_uploading = Some(1);
+    })
+    .await;
+    let (first, second) = (world.raw_image(OWNER).await, world.raw_image(OWNER).await);
+    let usage = async || {
+        let usage = world.get(OWNER, "/v2/info/usage").await.expect(200).json();
+        ["image_stage_total", "image_count_uploading", "image_size_total"]
+            .map(|name| usage["usage"][name]["usage"].as_i64().unwrap())
+    };
+    let headers = [("content-type", "application/octet-stream")];
+    let stage = async |id: &str, mib: usize| {
+        let body = Body::from(vec![7; mib << 20]);
+        world.call(OWNER, "PUT", &format!("/v2/images/{id}/stage"), &headers, body).await
+    };
+    // Nobody said how much would come.
+    stage(&first, 3).await.refuses(413, "image_stage_total");
+    assert_eq!(usage().await, [0, 0, 0]);
+    stage(&first, 2).await.expect(204);
+    assert_eq!(usage().await, [2, 1, 0]);
+    stage(&second, 1).await.refuses(413, "image_count_uploading");
+    let import = json!({"method": {"name": "glance-direct"}});
+    world.send(OWNER, "POST", &format!("/v2/images/{first}/import"), import).await.expect(202);
+    assert_eq!(usage().await, [0, 0, 2]);
+    stage(&second, 1).await.expect(204);
+    world.delete(OWNER, &format!("/v2/images/{second}")).await.expect(204);
+    world.delete(OWNER, &format!("/v2/images/{first}")).await.expect(204);
+    assert_eq!(usage().await, [0, 0, 0]);
+    let service = world.service.clone();
+    let counted = world.store.read(move |reader| contract::recount::Recount::recount(&*service, reader)).await.unwrap();
+    assert!(counted.values().all(|count| *count == 0), "{counted:?}");
 }
 
 /// Stands in for the identity service: project red may have two images, others one.

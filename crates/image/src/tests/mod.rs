@@ -3,9 +3,11 @@
 mod data;
 mod hostile;
 mod images;
+mod import;
 mod members;
 mod metadefs;
 mod random;
+mod stores;
 
 use crate::{Options, Service};
 use async_trait::async_trait;

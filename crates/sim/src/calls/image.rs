@@ -1,7 +1,37 @@
 //! Bodies of the image service.
 
 use super::Gen;
+use async_trait::async_trait;
+use base::{Fault, Result};
+use control::web::{Fetched, Rules, Web};
 use serde_json::{Value, json};
+
+/// What users point to: bytes, nothing, a server that is busy, a place that nobody may reach.
+const ELSEWHERE: [&str; 6] = [
+    "http://mirror.example/small",
+    "http://mirror.example/large",
+    "http://mirror.example/small",
+    "http://mirror.example/none",
+    "http://busy.example/x",
+    "http://127.0.0.1/secret",
+];
+
+/// The network outside the cloud.
+pub struct Elsewhere;
+
+#[async_trait]
+impl Web for Elsewhere {
+    async fn get(&self, url: &str, rules: &Rules) -> Result<Fetched> {
+        let url = rules.check("URI", url)?;
+        let bytes = match url.path() {
+            "/small" => "small ".repeat(200),
+            "/large" => "large ".repeat(40_000),
+            "/none" => return Err(Fault::not_found(format!("{url} answers 404 Not Found."))),
+            _ => return Err(Fault::unavailable(format!("{url} answers 503 Service Unavailable."))),
+        };
+        Ok(Fetched { size_bytes: Some(bytes.len() as u64), body: bytes.into() })
+    }
+}
 
 pub fn body(g: &Gen, operation: &str) -> Option<Value> {
     Some(match operation {
@@ -16,7 +46,30 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         "images:upload" | "images:stage" => {
             json!(g.word().repeat(g.dice.of([0, 1, 1000, 4000, 20_000])))
         }
-        "images:import" => json!({"method": {"name": g.dice.of(["glance-direct", "glance-direct", "web-download"])}}),
+        "images:import" => match g.dice.below(6) {
+            4 => json!({"method": {"name": "copy-image"}, "all_stores": true}),
+            5 => json!({"method": {"name": "glance-direct"}, "stores": g.dice.of([["local", "second"], ["second", "local"]])}),
+            0 => json!({"method": {"name": "web-download", "uri": g.dice.of(ELSEWHERE)}}),
+            1 => json!({"method": {
+                "name": "glance-download",
+                "glance_region": g.dice.of(["RegionOne", "RegionOne", "RegionTwo"]),
+                "glance_image_id": g.id("images"),
+            }}),
+            _ => json!({"method": {"name": "glance-direct"}}),
+        },
+        "locations:create" => {
+            let mut body = json!({"url": g.dice.of(ELSEWHERE)});
+            if g.chance(20) {
+                body["validation_data"] = json!({"os_hash_algo": "sha256", "os_hash_value": "0".repeat(64)});
+            }
+            body
+        }
+        "tasks:create" => json!({"type": "import", "input": {
+            "import_from": g.dice.of(ELSEWHERE),
+            "import_from_format": g.dice.of(["raw", "raw", "qcow2"]),
+            "image_properties": {"name": g.name("image")},
+        }}),
+        "cache:clean" | "cache:prune" | "cache:queue" => Value::Null,
         "images:update" | "images:update_nameless" => match g.dice.below(4) {
             0 => json!([{"op": "replace", "path": "/name", "value": g.name("image")}]),
             1 => json!([{"op": "add", "path": "/colour", "value": g.word()}]),

@@ -9,6 +9,8 @@ mod image;
 mod network;
 mod volume;
 
+pub use image::Elsewhere;
+
 use crate::client::{Actor, Ask};
 use crate::dice::Dice;
 use crate::known::Known;
@@ -168,6 +170,7 @@ fn class_of(operation: &Operation, before: &str, name: &str) -> String {
         "project_id" if operation.service == "volume" => "own_project".into(),
         "host_name" | "pool_host" => "host_names".into(),
         "verb" => "verbs".into(),
+        "store_id" => "image_stores".into(),
         "target_id" => "projects".into(),
         "project_id" | "member_id" => "projects".into(),
         "user_id" => "users".into(),
@@ -177,6 +180,7 @@ fn class_of(operation: &Operation, before: &str, name: &str) -> String {
         "id" if before == "network-ip-availabilities" => "networks".into(),
         "network" => "network_names".into(),
         "tag" | "key" | "class" => "words".into(),
+        "image_id" => "images".into(),
         // Names that the bodies of the image service draw from as well.
         "namespace_name" | "object_name" | "property_name" | "tag_name" | "resource_type" => "words".into(),
         "alias" => "extensions".into(),
@@ -241,6 +245,7 @@ fn path(g: &Gen, operation: &Operation) -> String {
             "words" => g.word(),
             "own_project" => g.me().project_id.clone(),
             "host_names" => g.dice.of(["sim-1@file", "host-1@file", "none"]).into(),
+            "image_stores" => g.dice.of(["local", "second", "second", "none"]).into(),
             "verbs" => g.dice.of(["enable", "enable", "freeze", "thaw", "none"]).into(),
             "network_names" => g.dice.of(["demo-net", "blue-net", "none"]).into(),
             "extensions" => g.dice.of(["router", "security-group", "no-such", "os-keypairs"]).into(),
@@ -280,7 +285,7 @@ fn query(g: &Gen, operation: &Operation) -> String {
 fn who(dice: &Dice, operation: &Operation, actors: usize) -> usize {
     let admins = operation.service == "identity"
         || operation.service == "volume" && ["/types", "qos-specs", "os-hosts", "stats", "capabilities"].iter().any(|word| operation.path.contains(word))
-        || ["hypervisors", "services", "quota", "flavors", "audit", "usage", "owners", "status", "/metadefs/"]
+        || ["hypervisors", "services", "quota", "flavors", "audit", "usage", "owners", "status", "/metadefs/", "/cache", "/tasks", "/stores/"]
             .iter()
             .any(|word| operation.path.contains(word) && !operation.operation.starts_with("server"));
     match dice.below(100) {
@@ -346,7 +351,7 @@ fn has_place(known: &Known, operation: &Operation) -> bool {
         let class = name.map(|name| class_of(operation, before, name.trim_start_matches('*')));
         before = part;
         class.is_none_or(|class| {
-            ["words", "network_names", "extensions", "own_project", "host_names", "verbs"].contains(&class.as_str()) || !known.all(&class).is_empty()
+            ["words", "network_names", "extensions", "own_project", "host_names", "verbs", "image_stores"].contains(&class.as_str()) || !known.all(&class).is_empty()
         })
     })
 }

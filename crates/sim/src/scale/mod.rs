@@ -97,6 +97,8 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,
+        image_import: Default::default(),
+        image_stores: Default::default(),
         compliance: Default::default(),
         limit_model: Default::default(),
         bootstrap,
