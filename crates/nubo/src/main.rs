@@ -6,6 +6,7 @@ mod control_command;
 mod demo;
 mod explain;
 mod fsck;
+mod inspect;
 mod keys;
 mod lock;
 mod netns;
@@ -131,6 +132,8 @@ enum ImageCommand {
         #[arg(long)]
         output: Option<PathBuf>,
     },
+    /// What a disk image really is, and whether it would be accepted
+    Inspect(inspect::Options),
 }
 
 fn main() -> ExitCode {
@@ -175,6 +178,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Image { command: ImageCommand::Build { output, .. } } => {
             build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
         }
+        Command::Image { command: ImageCommand::Inspect(options) } => return inspect::main(&options),
         Command::Control => {
             log();
             control_command::main(&settings)?;
