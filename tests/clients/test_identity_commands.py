@@ -31,8 +31,8 @@ class Commands:
         if not env:
             env = {"OS_CLIENT_CONFIG_FILE": str(self.cloud.clouds), "OS_CLOUD": "nubo"}
         with mock.patch.dict(os.environ, {**base, **env}, clear=True):
-            app = shell.OpenStackShell(stderr=err, stdout=out)
             with mock.patch("sys.stderr", err), mock.patch("sys.stdout", out):
+                app = shell.OpenStackShell()
                 try:
                     code = app.run([str(word) for word in words])
                 except SystemExit as ended:
