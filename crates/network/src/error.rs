@@ -28,6 +28,7 @@ faults! {
     network_in_use(id) = conflict "NetworkInUse" "Unable to complete operation on network {id}. There are one or more ports still in use on the network.";
     subnet_in_use(id) = conflict "SubnetInUse" "Unable to complete operation on subnet {id}: One or more ports have an IP allocation from this subnet.";
     port_in_use(id, network, device) = conflict "PortInUse" "Unable to complete operation on port {id} for network {network}. Port already has an attached device {device}.";
+    holds_floating(id, floating) = conflict "PortInUse" "Port {id} holds the address of floating IP {floating}, which keeps it: make another floating IP instead.";
     service_port_in_use(id, reason) = conflict "ServicePortInUse" "Port {id} cannot be deleted directly via the port API: {reason}.";
     port_bound(id, old, new) = conflict "PortBound" "Unable to complete operation on port {id}, port is already bound, port type: bridge, old_mac {old}, new_mac {new}.";
     unsupported_owner(op, owner, id) = conflict "UnsupportedPortDeviceOwner" "Operation {op} is not supported for device_owner {owner} on port {id}.";

@@ -302,7 +302,11 @@ fn update_addresses(port: &mut Port, tx: &mut Tx, input: &Input) -> Result<()> {
         port.mac = claim_mac(tx, &network, mac.to_owned())?;
     }
     if let Some(wanted) = read::wanted(input) {
-        port.fixed_ips = super::change_addresses(tx, &network, port, &wanted)?;
+        let addresses = super::change_addresses(tx, &network, port, &wanted)?;
+        if port.device_owner == FLOATING && addresses != port.fixed_ips {
+            return Err(error::holds_floating(&port.id, &port.device_id));
+        }
+        port.fixed_ips = addresses;
     }
     Ok(())
 }

@@ -115,6 +115,15 @@ async fn floating_addresses_follow_ports_behind_a_router() {
     cloud.change(DEMO, "routers", &router["id"], json!({"admin_state_up": false})).await;
     assert_eq!(cloud.show(DEMO, "routers", &router["id"]).await["status"], "ACTIVE", "switched off, it waits for nothing");
 
+    // Nor may its port let go of what it says is taken.
+    let holder = cloud.get(ADMIN, "/v2.0/ports?device_owner=network:floatingip").await["ports"][0].clone();
+    for addresses in [json!([]), json!([{"ip_address": "172.24.4.200"}])] {
+        let (status, answer) = cloud.change(ADMIN, "ports", &holder["id"], json!({"fixed_ips": addresses})).await;
+        assert!(status == 409 && refusal(&answer).contains("which keeps it"), "{answer}");
+    }
+    let same = json!({"fixed_ips": holder["fixed_ips"], "name": "held"});
+    assert_eq!(cloud.change(ADMIN, "ports", &holder["id"], same).await.0, 200);
+
     let second = cloud.make(DEMO, "floatingips", json!({"floating_network_id": public["id"]})).await;
     let (status, answer) = cloud.change(DEMO, "floatingips", &second["id"], json!({"port_id": port["id"]})).await;
     assert!(status == 409 && refusal(&answer).contains("FloatingIPPortAlreadyAssociated"), "{answer}");
