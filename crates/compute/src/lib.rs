@@ -23,7 +23,7 @@ pub use policy::RULES;
 pub use servers::{
     Allocation, DeletedServer, InstanceAction, Server, ServerFlavor, ServerObserved, ServerSecret, Tombstone, TrashedGuest,
 };
-pub use servers::{purge_trash, trash_claims};
+pub use servers::purge_trash;
 
 pub(crate) use ask::Ask;
 pub(crate) use rest::input;

@@ -3,7 +3,7 @@
 use crate::Compute;
 use crate::keypairs::KeyPair;
 use crate::servers::Server;
-use crate::{hosts, quota, servers};
+use crate::{quota, servers};
 use base::Result;
 use contract::recount::{Counts, Recount, add};
 use store::{Query, Reader};
@@ -28,10 +28,7 @@ impl Recount for Compute {
         }
         servers::recount_hosts(reader, &servers, &mut counts)?;
         // The disks of guests in the trash, and of those that are on their way out of it.
-        for host in hosts::all(reader)? {
-            let resting = crate::servers::trash_claims(reader, &host.name)?;
-            add(&mut counts, &hosts::scope(&host.name), hosts::DISK, resting);
-        }
+        servers::recount_trash(reader, &mut counts)?;
         for pair in reader.list::<KeyPair>(Query::all())? {
             add(&mut counts, &quota::user_scope(&pair.user_id), "key_pairs", 1);
         }

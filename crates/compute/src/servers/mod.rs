@@ -47,7 +47,7 @@ pub use pending::Deadlines;
 pub use place::{Janitor, Launcher, Placer};
 pub use snapshot::ImageWork;
 pub use soft::Reclaimer;
-pub use trash::{Sweeper as TrashSweeper, claims as trash_claims, purge as purge_trash};
+pub use trash::{Sweeper as TrashSweeper, purge as purge_trash, recount as recount_trash};
 
 use crate::{Ask, Compute};
 use base::{Fault, Result};

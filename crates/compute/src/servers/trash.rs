@@ -14,6 +14,7 @@ use crate::Compute;
 use crate::hosts::{DISK, Host, disk_claim, scope};
 use async_trait::async_trait;
 use base::{HostName, Result, ServerId};
+use contract::recount::{Counts, add};
 use engine::{Outcome, Reconciler};
 use model::scheduler::{self, Request, choose};
 use model::server::Power;
@@ -258,7 +259,14 @@ fn orphan(tx: &mut Tx, id: &str) -> Result<()> {
     }
 }
 
-/// What rests on a host has reserved of its disk, for whoever counts again.
-pub fn claims(reader: &mut Reader, host: &HostName) -> Result<i64> {
-    not_needed(reader, host).map(|gib| gib as i64)
+/// What rests has reserved of the disks of hosts, for whoever counts again: also of a host that was forgotten since.
+pub fn recount(reader: &mut Reader, counts: &mut Counts) -> Result<()> {
+    for trashed in reader.list::<TrashedGuest>(Query::all())? {
+        let Some(host) = &trashed.server.host else { continue };
+        add(counts, &scope(host), DISK, disk_claim(&trashed.server.flavor).max(0));
+    }
+    for tombstone in reader.list::<Tombstone>(Query::all())? {
+        add(counts, &scope(&tombstone.host), DISK, tombstone.disk_gib as i64);
+    }
+    Ok(())
 }
