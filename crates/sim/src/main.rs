@@ -44,7 +44,7 @@ struct Options {
 fn parse() -> Result<Options> {
     let mut options = Options {
         seeds: 0..1,
-        steps: 220,
+        steps: 250,
         hosts: 3,
         without: BTreeSet::new(),
         jobs: std::thread::available_parallelism().map_or(2, |n| n.get()),

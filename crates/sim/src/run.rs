@@ -33,8 +33,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// A fault is laid in one of so many steps, so that a history of 220 has more than ten.
-const FAULT_EVERY: u64 = 8;
+/// A fault is laid in one of so many steps, so that a history of 250 has more than ten that strike.
+const FAULT_EVERY: u64 = 6;
 /// The ledger is counted by its own services after so many steps.
 const RECOUNT_EVERY: u64 = 16;
 /// The most calls under way.
