@@ -1,6 +1,8 @@
 """What the tests of bad input share: plain HTTP to every service, envelopes, lists before and after, hostile disks."""
 
+import base64
 import json
+import pathlib
 import re
 import sqlite3
 import struct
@@ -175,10 +177,16 @@ class Populated:
 
 
 def token_key(state):
-    """The key that seals tokens, read as an operator could."""
+    """The key that seals tokens, opened with the cloud's secret key as an operator could."""
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
     with sqlite3.connect(f"file:{state}/control/nubo.db?mode=ro", uri=True) as store:
-        (body,), = store.execute("SELECT body FROM document WHERE kind = 'token_keys'")
-    return json.loads(body)["primary"]
+        (key_id, body), = store.execute("SELECT id, body FROM document WHERE kind = 'token_keys'")
+    primary = json.loads(body)["primary"]
+    secret = json.loads(pathlib.Path(state, "setup.json").read_text())["secret_keys"][primary["key"] - 1]
+    sealed = base64.b64decode(primary["sealed"])
+    place = "\0".join(["token_keys", key_id, "primary"]).encode()
+    return ChaCha20Poly1305(base64.b64decode(secret)).decrypt(sealed[:12], sealed[12:], place).decode()
 
 
 def with_expiry(state, token, moment):
