@@ -14,6 +14,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import uuid
 
 import http_in_netns
@@ -41,6 +42,7 @@ class Lab:
         self.id, self.state = cloud.cloud_id(), cloud.state
         self.stray = str(uuid.uuid4())
         self.started = []
+        self.containers = pathlib.Path(tempfile.mkdtemp(prefix="nubo-containers-"))
         self.image = self.api.get("image", "/v2/images?name=tiny")["images"][0]["id"]
         self.flavor = next(f["id"] for f in self.api.get("compute", "/flavors")["flavors"] if f["name"] == "m1.tiny")
         self.public = self.api.get("network", "/v2.0/networks?name=public")["networks"][0]["id"]
@@ -178,6 +180,9 @@ class Lab:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        for folder in self.containers.iterdir():
+            subprocess.run(["lxc-stop", "--kill", "-P", self.containers, "-n", folder.name], capture_output=True)
+        shutil.rmtree(self.containers)
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +352,18 @@ def a_guest_that_nobody_has(lab):
     process = lab.run("sh", "-c", "read x", "-name", f"guest=nubo-{lab.id}-{lab.stray}@host", "-uuid", lab.stray,
                       stdin=subprocess.PIPE, user=lab.account("vm").pw_uid)
     return f"process {process.pid} (guest)", "no owner"
+
+
+@damage("processes")
+def a_container_that_nobody_has(lab):
+    name = f"nubo-{lab.id}-{lab.stray}"
+    root = lab.containers / name / "rootfs"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "bin")
+    (lab.containers / name / "config").write_text(
+        f"lxc.rootfs.path = dir:{root}\nlxc.net.0.type = empty\nlxc.init.cmd = /bin/busybox sleep 600\n")
+    subprocess.run(["lxc-start", "-P", lab.containers, "-n", name], check=True)
+    return f"container {name}", "no owner"
 
 
 @damage("processes")

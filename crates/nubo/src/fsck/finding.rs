@@ -35,6 +35,14 @@ pub enum Repair {
         pid: i32,
         started: u64,
     },
+    /// LXC ends a container, whatever is in it; its files stay.
+    StopContainer {
+        name: String,
+        folder: PathBuf,
+        /// Its monitor.
+        pid: i32,
+        started: u64,
+    },
     WritePid {
         path: PathBuf,
         pid: i32,
@@ -115,6 +123,7 @@ impl Repair {
             Repair::StartParts => "start the supervisor".into(),
             Repair::Continue { pid, .. } => format!("let process {pid} go on"),
             Repair::Kill { pid, .. } => format!("end process {pid}"),
+            Repair::StopContainer { name, folder, .. } => format!("stop the container {name} of {}", folder.display()),
             Repair::WritePid { path, pid } => format!("write {pid} into {}", path.display()),
             Repair::WriteUrl => "write down the API's address".into(),
             Repair::State => "make the state directory's files and modes again".into(),

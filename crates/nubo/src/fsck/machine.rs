@@ -33,6 +33,8 @@ pub enum Role {
     Work(String),
     /// `supervise`, `control`, `agent` or `netd` of this state.
     Part(String),
+    /// The monitor of a container of LXC: the container's name, and the folder where LXC keeps it.
+    Container { name: String, folder: PathBuf },
 }
 
 /// One of the cloud's own processes as its file says.
@@ -161,6 +163,7 @@ fn processes(settings: &Settings, setup: &Setup) -> Result<Vec<Process>> {
         let genuine = match role {
             Role::Guest(_) | Role::Work(_) => file.starts_with("qemu-system"),
             Role::Part(_) => own || file == "nubo",
+            Role::Container { .. } => about.uid() == 0 && file.starts_with("lxc-"),
         };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next().map(str::to_owned));
@@ -175,6 +178,11 @@ fn processes(settings: &Settings, setup: &Setup) -> Result<Vec<Process>> {
 fn role(words: &[String], settings: &Settings, setup: &Setup) -> Option<Role> {
     let after = |flag: &str| words.get(words.iter().position(|word| word == flag)? + 1);
     let mark = format!("nubo-{}-", setup.cloud_id);
+    // The title that liblxc gives a container's monitor is one word: `[lxc monitor] FOLDER NAME`.
+    if let Some((folder, name)) = words[0].strip_prefix("[lxc monitor] ").and_then(|title| title.rsplit_once(' ')) {
+        let container = || Role::Container { name: name.to_owned(), folder: folder.into() };
+        return name.starts_with(&mark).then(container);
+    }
     if let Some((_, name)) = after("-name").and_then(|name| name.split_once(&mark)) {
         let id = after("-uuid").cloned().unwrap_or_default();
         // `copy.ID@host`, `volume.ID@host`; a guest is `ID@host`.

@@ -58,7 +58,7 @@ pub fn carry_out(looker: &mut Looker<'_>, found: Vec<Finding>, aloud: bool) -> R
 fn guests(machine: &Machine, found: &[Finding]) -> BTreeMap<String, (i32, u64)> {
     let of = |process: &super::machine::Process| match &process.role {
         Role::Guest(id) => Some((id.clone(), (process.pid, process.started))),
-        Role::Work(_) | Role::Part(_) => None,
+        Role::Work(_) | Role::Part(_) | Role::Container { .. } => None,
     };
     let concerned: BTreeSet<&str> = found.iter().map(|finding| finding.id.as_str()).collect();
     machine.processes.iter().filter_map(of).filter(|(id, _)| !concerned.contains(id.as_str())).collect()
@@ -147,6 +147,11 @@ fn one(looker: &mut Looker<'_>, repair: &Repair) -> Result<()> {
         Repair::Kill { pid, started } => {
             alive(*pid, *started).map_or(Ok(()), |found| found.stop(Duration::from_secs(5)))
         }
+        Repair::StopContainer { name, folder, pid, started } => match alive(*pid, *started) {
+            // Its namespaces, mounts and control groups go with it.
+            Some(_) => run("lxc-stop", &["--kill", "-P", &folder.to_string_lossy(), "-n", name]).map(drop),
+            None => Ok(()),
+        },
         Repair::WritePid { path, pid } => {
             setup::write_public(path, pid.to_string().as_bytes())?;
             // Each part replaces its own file at its next start, in a directory that is sticky.

@@ -45,7 +45,27 @@ pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
         }
     }
     found.extend(cgroups(sides));
+    found.extend(containers(sides));
     found
+}
+
+/// No server is a container yet: one that bears the cloud's mark belongs to nobody.
+fn containers(sides: &Sides<'_>) -> Vec<Finding> {
+    let stray = |process: &Process| {
+        let Role::Container { name, folder } = &process.role else { return None };
+        let repair = match process.genuine {
+            true => Repair::StopContainer {
+                name: name.clone(),
+                folder: folder.clone(),
+                pid: process.pid,
+                started: process.started,
+            },
+            false => Repair::hand("it only calls itself a container of LXC: end it if it is yours"),
+        };
+        let id = name.strip_prefix(&format!("nubo-{}-", sides.cloud)).unwrap_or_default();
+        Some(Finding::new(format!("container {name}"), id, "it has no owner", repair))
+    };
+    sides.machine.processes.iter().filter_map(stray).collect()
 }
 
 /// The processes of a guest, under the guests' account.
