@@ -112,8 +112,9 @@ pub fn floating(net: &Network, reader: &mut Reader, floating: &FloatingIp) -> Re
     let wanted = router.as_ref().filter(|router| floating.port_id.is_some() && router.admin_state_up && !there);
     let passing = wanted.map(|router| {
         let gone = seen.as_ref().and_then(|seen| seen.missing.get(&floating.id).copied());
+        let down = seen.as_ref().and_then(|seen| seen.down_at);
         let since = floating.wanted_at.unwrap_or(floating.standard.updated_at);
-        let since = since.max(router.wanted_at.unwrap_or_default()).max(gone.unwrap_or_default());
+        let since = [router.wanted_at, gone, down].into_iter().flatten().fold(since, Timestamp::max);
         net.options.deadlines.passing(Operation::FloatingIp, since)
     });
     let state = status::floating(floating, seen.as_ref(), wait(reader, passing.as_ref()));

@@ -6,12 +6,12 @@ use crate::floatingips::FloatingIp;
 use crate::networks::Network;
 use crate::ports::{self, Port};
 use crate::project::touch;
-use crate::routers::Router;
+use crate::routers::{self, Router};
 use crate::security_groups::{SecurityGroup, SecurityGroupRule};
 use crate::standard::{Look, Standard};
 use crate::subnets::{Subnet, SubnetAddresses};
 use agent_api::ViewKind;
-use base::{Result, Timestamp};
+use base::{Result, RouterId, Timestamp};
 use store::{Document, Held, Needs, Reader, Tx};
 
 /// Neutron's counter and the times beside it: they go back only with everything else.
@@ -77,6 +77,10 @@ pub fn port(tx: &mut Tx, before: Option<&Port>, after: Option<&Port>) -> Result<
             tx.delete::<ports::Observed>(&gone.id)?;
         }
     }
+    let asks = |port: &Port| (port.admin_state_up, port.attached.clone(), port.host.clone());
+    if let Some(after) = after.filter(|after| before.map(asks) != Some(asks(after))) {
+        awaited(tx, after)?;
+    }
     for port in before.into_iter().chain(after) {
         touch(tx, ViewKind::Network, &port.network_id)?;
         for group in &port.security_groups {
@@ -93,7 +97,50 @@ pub fn port(tx: &mut Tx, before: Option<&Port>, after: Option<&Port>) -> Result<
     Ok(())
 }
 
+/// A router that came back, or whose gateway, interface or switch did, is awaited from now on. Its document has the times
+/// that it had: the undo of an earlier request would find another one changed.
+pub fn router(tx: &mut Tx, id: &RouterId) -> Result<()> {
+    let Some(router) = tx.doc::<Router>(id)? else { return Ok(()) };
+    let seen = router.observed(tx)?.unwrap_or_else(|| routers::Observed::nothing(id, &router.host));
+    if !seen.up {
+        tx.put(&routers::Observed { down_at: Some(tx.now()), ..seen })?;
+    }
+    Ok(())
+}
+
+/// So is a port of a server.
+fn awaited(tx: &mut Tx, port: &Port) -> Result<()> {
+    if port.is_router_owned() {
+        return router(tx, &RouterId::new(&port.device_id));
+    }
+    if port.attached.is_none() || port.host.is_empty() {
+        return Ok(());
+    }
+    let seen = port.observed(tx)?.unwrap_or_else(|| ports::Observed::nothing(&port.id, &port.host));
+    if !seen.up {
+        tx.put(&ports::Observed { down_at: Some(tx.now()), ..seen })?;
+    }
+    Ok(())
+}
+
+/// And a floating address.
+fn floating_awaited(tx: &mut Tx, floating: &FloatingIp) -> Result<()> {
+    let Some(router) = floating.router_id.as_ref().map(|id| tx.doc::<Router>(id)).transpose()?.flatten() else {
+        return Ok(());
+    };
+    let mut seen = router.observed(tx)?.unwrap_or_else(|| routers::Observed::nothing(&router.id, &router.host));
+    if !seen.floating.contains(&floating.id) {
+        seen.missing.insert(floating.id.clone(), tx.now());
+        tx.put(&seen)?;
+    }
+    Ok(())
+}
+
 pub fn floating(tx: &mut Tx, before: Option<&FloatingIp>, after: Option<&FloatingIp>) -> Result<()> {
+    let asks = |floating: &FloatingIp| (floating.port_id.clone(), floating.router_id.clone());
+    if let Some(after) = after.filter(|after| after.port_id.is_some() && before.map(asks) != Some(asks(after))) {
+        floating_awaited(tx, after)?;
+    }
     for floating in before.into_iter().chain(after) {
         if let Some(router) = &floating.router_id {
             touch(tx, ViewKind::Router, router)?;

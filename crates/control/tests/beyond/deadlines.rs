@@ -159,3 +159,44 @@ async fn a_deadline_that_the_operator_sets_holds_for_every_service() {
          when a host answers."
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_undo_brings_back_is_awaited_anew() {
+    let clock = Arc::new(ManualClock::default());
+    let env = Env { clock: clock.clone(), ..Env::system() };
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options("sqlite::memory:", folder.path());
+    options.deadlines.read("router=30").unwrap();
+    let cloud = TestCloud::open_with(options, env, 0).await;
+    let ask = async |method: &str, path: &str, body: Value| {
+        let answer = cloud.call(&cloud.demo, method, path, &body, &[]).await;
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.body);
+        answer
+    };
+    let id = |answer: &crate::cloud::Answer, key: &str| answer.body[key]["id"].as_str().unwrap().to_owned();
+    let network = id(&ask("POST", "/network/v2.0/networks", json!({"network": {}})).await, "network");
+    let subnet = json!({"subnet": {"network_id": network, "cidr": "10.8.0.0/24", "ip_version": 4}});
+    let joins = json!({"subnet_id": id(&ask("POST", "/network/v2.0/subnets", subnet).await, "subnet")});
+    let router = ask("POST", "/network/v2.0/routers", json!({"router": {"name": "r"}})).await;
+    let path = format!("/network/v2.0/routers/{}", id(&router, "router"));
+    ask("PUT", &format!("{path}/add_router_interface"), joins.clone()).await;
+    let renamed = ask("PUT", &path, json!({"router": {"name": "s"}})).await;
+    let parted = ask("PUT", &format!("{path}/remove_router_interface"), joins).await;
+    let deleted = ask("DELETE", &path, NULL).await;
+    // Long after, all of it comes back, the last thing first, and what a host must do is awaited as at its first start.
+    let undo = async |request: crate::cloud::Answer, expected: [&str; 3]| {
+        clock.advance_ms(100_000);
+        ask("POST", &format!("/nubo/v1/undo/{}", request.request_id()), NULL).await;
+        for (ms, expected) in [0, 29_999, 1].into_iter().zip(expected) {
+            clock.advance_ms(ms);
+            assert_eq!(ask("GET", &path, NULL).await.body["router"]["status"], expected, "{ms}");
+        }
+    };
+    let awaited = ["ALLOCATING", "ALLOCATING", "ERROR"];
+    undo(deleted, ["ACTIVE"; 3]).await;
+    undo(parted, awaited).await;
+    undo(ask("PUT", &path, json!({"router": {"admin_state_up": false}})).await, awaited).await;
+    // A name asks nothing of a host.
+    undo(renamed, ["ERROR"; 3]).await;
+    assert_eq!(ask("GET", &path, NULL).await.body["router"]["name"], "r");
+}

@@ -165,9 +165,16 @@ pub struct Observed {
     pub host: HostName,
     pub up: bool,
     pub fault: Option<String>,
-    /// When it went down, after it had been up there.
+    /// When it went down, after it had been up there, or came back from the trash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_at: Option<Timestamp>,
+}
+
+impl Observed {
+    /// Before a first report.
+    pub(crate) fn nothing(id: &PortId, host: &HostName) -> Observed {
+        Observed { id: id.clone(), host: host.clone(), up: false, fault: None, down_at: None }
+    }
 }
 
 impl Document for Observed {

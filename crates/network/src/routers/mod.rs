@@ -72,6 +72,14 @@ impl Document for Router {
         crate::undo::touch_standard(&mut self.standard, now, replaced.map(|it| &it.standard));
     }
 
+    fn undone(tx: &mut Tx, before: Option<&Self>, after: Option<&Self>) -> Result<()> {
+        let asks = |router: &Self| (router.admin_state_up, router.gateway.clone());
+        match after {
+            Some(after) if before.map(asks) != Some(asks(after)) => crate::undo::router(tx, &after.id),
+            _ => Ok(()),
+        }
+    }
+
     fn project_id(&self) -> &str {
         &self.project_id
     }
@@ -92,10 +100,10 @@ pub struct Observed {
     pub up: bool,
     pub floating: Vec<FloatingIpId>,
     pub fault: Option<String>,
-    /// When it went down, after it had been up there.
+    /// When it went down, after it had been up there, or came back from the trash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_at: Option<Timestamp>,
-    /// When floating addresses went that had been in place.
+    /// When floating addresses went that had been in place, or came back from the trash.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<FloatingIpId, Timestamp>,
     /// Fruitless attempts of the host, as of their last doubling.
@@ -107,6 +115,13 @@ pub struct Observed {
 const FLOATING: usize = 10_000;
 
 impl Observed {
+    /// Before a first report.
+    pub(crate) fn nothing(id: &RouterId, host: &HostName) -> Observed {
+        let (id, host) = (id.clone(), host.clone());
+        let (floating, missing) = (Vec::new(), BTreeMap::new());
+        Observed { id, host, up: false, floating, fault: None, down_at: None, missing, attempts: 0 }
+    }
+
     /// What a report says, after what was known before.
     pub(crate) fn of(said: &RouterObserved, before: Option<Observed>, now: Timestamp) -> Observed {
         let mut floating = said.floating.clone();
