@@ -1,8 +1,8 @@
 //! Disk-image formats: what a file really is, and whether it may be taken for what it is called.
 //!
-//! Pure parsers over byte ranges: no async, no I/O, nothing that an input can make panic or grow. Every uploaded image
-//! passes [`examine`] and [`decide`] before any C program opens it; [`Glimpse`] sees the stream while it is uploaded
-//! and refuses what is wrong from its first bytes on.
+//! Pure parsers over byte ranges: no async, no I/O but the reads of [`OnDisk`], nothing that an input can make panic or
+//! grow. Every uploaded image passes [`examine`] and [`decide`] before any C program opens it; [`Glimpse`] sees the
+//! stream while it is uploaded and refuses what is wrong from its first bytes on.
 //!
 //! The rule behind all refusals: an image is one self-contained file, it is what its `disk_format` says, and nothing
 //! in it names another file. A guest's owner chose these bytes, and QEMU would follow any name in them on the host.
@@ -33,6 +33,31 @@ pub trait Source {
 
     /// Fills `buffer` from `offset`, or fails: this crate never asks beyond [`Source::size_bytes`].
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()>;
+}
+
+/// A finished file on this machine's disk.
+pub struct OnDisk {
+    file: std::fs::File,
+    size_bytes: u64,
+}
+
+impl OnDisk {
+    /// # Errors
+    /// Where its length cannot be told.
+    pub fn new(file: std::fs::File) -> std::io::Result<OnDisk> {
+        let size_bytes = file.metadata()?.len();
+        Ok(OnDisk { file, size_bytes })
+    }
+}
+
+impl Source for OnDisk {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buffer, offset)
+    }
 }
 
 impl Source for &[u8] {

@@ -2,10 +2,9 @@
 //! privilege, and opens the file for reading alone.
 
 use anyhow::{Context, Result};
-use format::{Decision, Findings, Limits, Source};
+use format::{Decision, Findings, Limits, OnDisk};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,21 +16,6 @@ pub struct Options {
     declared: Option<String>,
     #[arg(long)]
     json: bool,
-}
-
-struct OnDisk {
-    file: File,
-    size_bytes: u64,
-}
-
-impl Source for OnDisk {
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
-    }
 }
 
 /// # Errors
@@ -62,12 +46,8 @@ pub fn main(options: &Options) -> Result<ExitCode> {
 }
 
 fn examine(path: &Path) -> Result<Findings> {
-    let read = || -> std::io::Result<Findings> {
-        let file = File::open(path)?;
-        let size_bytes = file.metadata()?.len();
-        format::examine(&OnDisk { file, size_bytes })
-    };
-    read().with_context(|| format!("cannot read {}", path.display()))
+    let found = File::open(path).and_then(OnDisk::new).and_then(|file| format::examine(&file));
+    found.with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn report(path: &Path, findings: &Findings, declared: Option<&str>, refused: Option<&str>) -> Value {

@@ -9,13 +9,12 @@ use super::transfer::hex;
 use crate::document::Promised;
 use base::{Fault, FaultKind, Result};
 use bytes::Bytes;
-use format::{Findings, Glimpse, Limits, Source};
+use format::{Findings, Glimpse, Limits, OnDisk};
 use http_body_util::BodyExt;
 use md5::{Digest, Md5};
 use rest::Body;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -261,21 +260,5 @@ fn write(file: File, direct: bool, mut batches: mpsc::Receiver<Batch>) -> Result
         }
     }
     let file = sink.finish().map_err(failed)?;
-    let size_bytes = file.metadata().map_err(failed)?.len();
-    format::examine(&OnDisk { file, size_bytes }).map_err(failed)
-}
-
-struct OnDisk {
-    file: File,
-    size_bytes: u64,
-}
-
-impl Source for OnDisk {
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
-    }
+    OnDisk::new(file).and_then(|file| format::examine(&file)).map_err(failed)
 }
