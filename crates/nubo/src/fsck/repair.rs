@@ -148,8 +148,12 @@ fn one(looker: &mut Looker<'_>, repair: &Repair) -> Result<()> {
             alive(*pid, *started).map_or(Ok(()), |found| found.stop(Duration::from_secs(5)))
         }
         Repair::StopContainer { name, folder, pid, started } => match alive(*pid, *started) {
-            // Its namespaces, mounts and control groups go with it.
-            Some(_) => run("lxc-stop", &["--kill", "-P", &folder.to_string_lossy(), "-n", name]).map(drop),
+            // Its namespaces, mounts and control groups go with it. Its monitor listens at an abstract socket, which
+            // belongs to a network namespace: not ours, where a cloud has one of its own.
+            Some(_) => {
+                let (namespace, folder) = (format!("--net=/proc/{pid}/ns/net"), folder.to_string_lossy());
+                run("nsenter", &[&namespace, "lxc-stop", "--kill", "-P", &folder, "-n", name]).map(drop)
+            }
             None => Ok(()),
         },
         Repair::WritePid { path, pid } => {
