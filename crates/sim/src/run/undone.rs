@@ -71,6 +71,20 @@ fn is_going(shown: &Value) -> bool {
         || ["volume", "snapshot"].iter().any(|class| shown[*class]["status"] == "deleting")
 }
 
+const VOLUMES: &str = "os-extended-volumes:volumes_attached";
+
+/// Volumes that a server was about to lose: they may have left it before its deletion was committed.
+fn leaving(shown: &Value, documents: &Documents, server: &str) -> Vec<String> {
+    let ids = shown["server"][VOLUMES].as_array().into_iter().flatten().filter_map(|it| it["id"].as_str());
+    let attachments = documents.get("volume_attachment");
+    let stays = |id: &&str| {
+        attachments.into_iter().flatten().any(|(_, attachment)| {
+            attachment["server"] == server && attachment["volume"] == *id && attachment["stage"] != "detaching"
+        })
+    };
+    ids.filter(|id| !stays(id)).map(str::to_owned).collect()
+}
+
 impl History<'_> {
     /// A call whose answer is waited for.
     async fn go(
@@ -139,7 +153,15 @@ impl History<'_> {
         self.tally.operations.entry(DELETED.to_owned()).or_default().1 += 1;
         self.are_back(&undone, &documents)?;
         let Some(after) = self.peek(&path, actor).await else { return Ok(()) };
-        let (before, after) = (without(before.json, MOVES), without(after.json, MOVES));
+        let (mut before, mut after) = (without(before.json, MOVES), without(after.json, MOVES));
+        let id = path.rsplit_once('/').map_or("", |(_, id)| id);
+        for volume in leaving(&before, &documents, id) {
+            for shown in [&mut before, &mut after] {
+                if let Some(volumes) = shown["server"][VOLUMES].as_array_mut() {
+                    volumes.retain(|it| it["id"] != volume.as_str());
+                }
+            }
+        }
         let differs = difference("", &before, &after);
         differs
             .map_or(Ok(()), |what| Err(Broken::new("an undo brings back what was deleted", format!("{path}: {what}"))))
