@@ -15,6 +15,11 @@ use store::{Cause, Change, Document, Query, Reader, Stored, Tx};
 /// How long deleted servers are remembered.
 const REMEMBERED_S: i64 = 24 * 3600;
 
+/// So many that wait get their hosts in one commit. Each by itself, of a hundred that one request asked for, would wait
+/// for whatever is written between two of them, such as the reports of the hosts of those before it. No more, because
+/// others want to write, too.
+const TOGETHER: usize = 25;
+
 /// On so many hosts a server is tried before it is given up, as Nova does.
 const HOSTS_TRIED: usize = 3;
 
@@ -51,9 +56,36 @@ impl Reconciler for Placer {
     }
 
     async fn reconcile(&self, id: &str) -> Result<Outcome> {
+        // Usually one before it has taken it along: look before writing.
+        if !self.0.store.get::<Server>(id).await?.is_some_and(|server| server.needs_placing()) {
+            return Ok(Outcome::Settled);
+        }
+        match self.place(id, TOGETHER).await {
+            // Another one may be the trouble.
+            Err(_) => self.place(id, 1).await,
+            placed => placed,
+        }
+    }
+}
+
+impl Placer {
+    /// Places this one, and of those that have waited longest as many as find a host: to look for one that is nowhere
+    /// takes long.
+    async fn place(&self, id: &str, together: usize) -> Result<Outcome> {
         let (state, id) = (self.0.clone(), id.to_owned());
-        let placed = self.0.store.write(cause("server.place"), move |tx| place(&state, tx, &id)).await?;
-        Ok(placed.value)
+        let work = move |tx: &mut Tx| {
+            let outcome = place(&state, tx, &id)?;
+            let mut last = id.clone();
+            for server in tx.list::<Server>(Query::index("todo", "place").limit(together - 1))? {
+                if tx.get::<Server>(&last)?.is_none_or(|last| last.host.is_none()) {
+                    break;
+                }
+                place(&state, tx, &server.id)?;
+                last = server.id.to_string();
+            }
+            Ok(outcome)
+        };
+        Ok(self.0.store.write(cause("server.place"), work).await?.value)
     }
 }
 

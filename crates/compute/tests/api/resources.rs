@@ -151,6 +151,36 @@ async fn several_servers_of_one_request_share_a_reservation() {
     assert_eq!(names, ["n-1", "n-2", "n-3"]);
 }
 
+/// Those that wait get their hosts in one commit, as many as there is room for; each of the others says why not.
+#[tokio::test]
+async fn many_of_one_request_get_their_hosts_together() {
+    let cloud = Cloud::new(0).await;
+    for n in 1..=2 {
+        let roomy = simhost::Options::new(format!("sim-{n}"));
+        cloud.add_host(simhost::Options { memory_mib: 512 + 4 * 512, ..roomy }).await;
+    }
+    let mut watch = cloud.store.watch();
+    let body = json!({"server": {"name": "n", "flavorRef": "1", "imageRef": IMAGE, "networks": "none", "min_count": 10, "max_count": 10}});
+    cloud.post(ALICE, "/servers", body).await.ok(202);
+    cloud.settle().await;
+    let mut commits = Vec::new();
+    while let Some(event) = watch.try_next() {
+        let store::Event::Revision(revision) = event else { panic!("the watch was lost") };
+        let placed = revision.changes.iter().filter(|change| change.kind == "allocation" && !change.existed).count();
+        commits.extend(Some(placed).filter(|placed| *placed > 0));
+    }
+    assert_eq!(commits, [8]);
+    let list = cloud.get(ADMIN, "/servers/detail?all_tenants=1").await.ok(200);
+    let servers = list["servers"].as_array().unwrap();
+    let (here, nowhere): (Vec<_>, Vec<_>) = servers.iter().partition(|it| it["OS-EXT-SRV-ATTR:host"].is_string());
+    assert_eq!((here.len(), nowhere.len()), (8, 2));
+    assert!(here.iter().all(|it| it["status"] == "ACTIVE"));
+    for server in nowhere {
+        let message = server["fault"]["message"].as_str().unwrap();
+        assert!(server["status"] == "ERROR" && message.starts_with("No valid host was found."), "{server}");
+    }
+}
+
 #[tokio::test]
 async fn hosts_are_hypervisors_services_and_zones() {
     let cloud = Cloud::new(2).await;
