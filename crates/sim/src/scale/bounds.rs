@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 const RATIO: f64 = 5.0;
 /// And no more milliseconds than this.
 const CALL_MS: f64 = 100.0;
+/// One that takes no more than this is not held against another: it is what waiting for a processor costs, on which one
+/// of a thousand hosts is being answered.
+const NOTHING_MS: f64 = 1.0;
 const PLACE_MS: f64 = 2.0;
 const CONTROL_MIB: f64 = 1024.0;
 
@@ -57,10 +60,10 @@ fn call(small: &Row, large: &Row) -> Line {
         return absolute(&format!("{} (looks at all), p99", large.what), small.p99, large.p99, CALL_MS, "ms");
     }
     let ratio = large.p99 / small.p99;
-    let holds = ratio <= RATIO && large.p99 < CALL_MS;
+    let holds = (ratio <= RATIO || large.p99 <= NOTHING_MS) && large.p99 < CALL_MS;
     let (what, said) = (format!("{}, p99", large.what), if holds { "yes" } else { "NO" });
     let text = format!(
-        "| {what} | {:.2} ms | {:.2} ms | {ratio:.2} | ≤ {RATIO}, < {CALL_MS} ms | {said} |",
+        "| {what} | {:.2} ms | {:.2} ms | {ratio:.2} | ≤ {RATIO} or ≤ {NOTHING_MS} ms, < {CALL_MS} ms | {said} |",
         small.p99, large.p99
     );
     Line { what, text, holds }

@@ -2,7 +2,7 @@
 
 use crate::control_life::ADMIN_PASSWORD;
 use anyhow::{Context, Result, bail};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use control::Cloud;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
@@ -29,6 +29,12 @@ impl Client {
     }
 
     pub async fn answer(&self, method: Method, path: &str, body: Value) -> Result<(HeaderMap, Value)> {
+        let (headers, bytes) = self.bytes(method, path, body).await?;
+        Ok((headers, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+    }
+
+    /// The answer as it comes: to read it is the caller's work, not the cloud's.
+    pub async fn bytes(&self, method: Method, path: &str, body: Value) -> Result<(HeaderMap, Bytes)> {
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let kind = if path.ends_with("/file") { "application/octet-stream" } else { "application/json" };
         let request = Request::builder()
@@ -42,11 +48,10 @@ impl Client {
         let response = self.cloud.answer(request.body(Body::from(bytes))?).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.into_body().collect().await?.to_bytes();
-        let json: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if !status.is_success() {
-            bail!("{method} {path}: {status} {json}");
+            bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&bytes));
         }
-        Ok((headers, json))
+        Ok((headers, bytes))
     }
 
     pub async fn ok(&self, method: Method, path: &str, body: Value) -> Result<Value> {
