@@ -164,6 +164,14 @@ def test_an_operator_limits_a_project(sim, name):
     with pytest.raises(Exception, match="image_count_total is over limit of 1") as refused:
         demo.image.create_image(f"{name}-2", disk_format="raw", container_format="bare")
     assert refused.value.status_code == 413
+    # An image of a volume counts as well.
+    volume = demo.block_storage.create_volume(size=1)
+    demo.block_storage.wait_for_status(volume, "available", failures=["error"], interval=0.05, wait=30)
+    body = {"os-volume_upload_image": {"image_name": f"{name}-4", "disk_format": "qcow2"}}
+    refused = demo.block_storage.post(f"/volumes/{volume.id}/action", json=body)
+    assert refused.status_code == 413 and "image_count_total is over limit of 1" in refused.text, refused.text
+    assert demo.block_storage.get_volume(volume).status == "available"
+    demo.block_storage.delete_volume(volume)
     demo.image.delete_image(first)
     demo.image.delete_image(demo.image.create_image(f"{name}-3", disk_format="raw", container_format="bare"))
     sim.run("limit", "delete", sim.json("limit", "list", "--project", project)[0]["ID"])

@@ -44,3 +44,33 @@ def test_types_services_and_quota_are_the_administrators(sim):
     assert all(row["State"] == "up" for row in services)
     assert sim.json("volume", "backend", "pool", "list")[0]["Name"].endswith("@file#file")
     sim.run("volume", "type", "delete", f"type-{tag}")
+
+
+def test_an_image_of_a_volume_and_a_volume_of_the_image(sim):
+    import time
+
+    tag = uuid.uuid4().hex[:8]
+    sim.run("volume", "create", f"vol-{tag}", "--size", 1, cloud="demo")
+    volume = wait(sim, ["volume"], f"vol-{tag}", "available")["id"]
+    sim.run("volume", "set", f"vol-{tag}", "--image-property", "hw_disk_bus=virtio", "--bootable", cloud="demo")
+    made = sim.json("image", "create", f"img-{tag}", "--volume", f"vol-{tag}", "--disk-format", "qcow2", cloud="demo")
+    assert made["status"] == "uploading" and made["image_name"] == f"img-{tag}", made
+    for _ in range(200):
+        image = sim.json("image", "show", made["image_id"], cloud="demo")
+        if image["status"] == "active":
+            break
+        time.sleep(0.05)
+    assert (image["status"], image["disk_format"], image["visibility"]) == ("active", "qcow2", "private"), image
+    assert "virtio" in str(image["properties"]), image
+    wait(sim, ["volume"], f"vol-{tag}", "available")
+    sim.run("volume", "create", f"again-{tag}", "--size", 1, "--image", f"img-{tag}", cloud="demo")
+    wait(sim, ["volume"], f"again-{tag}", "available")
+
+    # A refusal names what is wrong and leaves the volume as it is.
+    body = {"os-volume_upload_image": {"image_name": "x", "disk_format": "vdi"}}
+    refused = sim.sdk("demo").block_storage.post(f"/volumes/{volume}/action", json=body)
+    assert refused.status_code == 400 and "vdi" in refused.text, refused.text
+    assert wait(sim, ["volume"], f"vol-{tag}", "available")["id"] == volume
+    sim.run("image", "delete", f"img-{tag}", cloud="demo")
+    for name in (f"vol-{tag}", f"again-{tag}"):
+        sim.run("volume", "delete", name, cloud="demo")

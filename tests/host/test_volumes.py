@@ -84,6 +84,23 @@ def test_a_volume_goes_in_and_out_of_a_running_guest(cloud):
     lib.wait_for("the guest has let go of it", lambda: sectors(run, name) == 0, 30)
     assert cloud.guests()[server] == guest, "the guest was touched"
 
+    # An image of the snapshot's volume, while a guest has it, and a volume of that image.
+    kept = made(api, snapshot_id=snapshot)
+    attach(api, server, kept)
+    body = {"os-volume_upload_image": {"image_name": "kept", "disk_format": "qcow2", "force": True}}
+    image = api.post("block-storage", f"/volumes/{kept}/action", body)["os-volume_upload_image"]["image_id"]
+    lib.wait_for("the image is there", lambda: api.get("image", f"/v2/images/{image}")["status"] == "active", 120, 0.2)
+    wait_volume(api, kept, "in-use")
+    detach(api, server, kept)
+    gone(api, kept)
+    again = made(api, size=2, imageRef=image)
+    device = attach(api, server, again)
+    lib.wait_for("the guest sees what was an image", lambda: sectors(run, name) == 2 * GIB_SECTORS, 30)
+    assert run(f"sudo head -c 4194304 {device} | md5sum") == written
+    detach(api, server, again)
+    gone(api, again)
+    api.delete("image", f"/v2/images/{image}")
+
     copy = made(api, snapshot_id=snapshot)
     device = attach(api, server, copy)
     lib.wait_for("the guest sees the copy", lambda: sectors(run, name) == 2 * GIB_SECTORS, 30)

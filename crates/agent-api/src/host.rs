@@ -45,6 +45,11 @@ pub trait HostAgent: Send + Sync + 'static {
     async fn disk(&self, server: &base::ServerId) -> Result<BoxStream, String> {
         Err(format!("The host of server {server} cannot copy disks."))
     }
+
+    /// The same of a volume, whoever has it: a file of this format that stands alone.
+    async fn volume(&self, volume: &base::VolumeId, _format: crate::DiskFormat) -> Result<BoxStream, String> {
+        Err(format!("The host of volume {volume} cannot copy volumes."))
+    }
 }
 
 /// Control's side as a host sees it: HTTP/2 over a Unix socket or TLS in crate `agent`, in-process in `control`.
@@ -89,6 +94,10 @@ pub async fn obey(agent: &dyn HostAgent, link: &dyn ControlLink, order: Order) -
         }
         crate::OrderKind::Disk { server } => {
             let answer = agent.disk(&server).await;
+            link.answer_stream(&host, &order.id, answer).await
+        }
+        crate::OrderKind::Volume { volume, format } => {
+            let answer = agent.volume(&volume, format).await;
             link.answer_stream(&host, &order.id, answer).await
         }
     }

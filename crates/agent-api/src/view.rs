@@ -89,6 +89,8 @@ pub enum OrderKind {
     Serial { server: ServerId },
     /// A copy of the guest's root disk, as [`crate::send_disk`] sends it.
     Disk { server: ServerId },
+    /// A copy of a volume, as [`crate::send_disk`] sends it.
+    Volume { volume: base::VolumeId, format: crate::DiskFormat },
 }
 
 /// What a host has seen since its last report. Delivered at least once; a session starts with everything.

@@ -14,7 +14,7 @@ use crate::volumes::Volumes;
 use crate::volumes::file::FileDriver;
 use crate::wiring::Wiring;
 use agent_api::{
-    BoxStream, ControlLink, DesiredPower, GuestObserved, GuestSpec, HostAgent, HostInventory, ObservedPower, Report,
+    BoxStream, ControlLink, DesiredPower, DiskFormat, GuestObserved, GuestSpec, HostAgent, HostInventory, ObservedPower, Report,
     ViewDelta, ViewKind, ViewObject,
 };
 use async_trait::async_trait;
@@ -30,6 +30,22 @@ use std::time::Duration;
 const PIPE: usize = 1 << 20;
 /// The bytes of a copy.
 type Bytes = std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>;
+
+/// Sends a copy when it is made; the stream is there at once.
+fn sent(copy: impl Future<Output = Result<std::fs::File, String>> + Send + 'static) -> BoxStream {
+    let (mut ours, theirs) = tokio::io::duplex(PIPE);
+    tokio::spawn(async move {
+        let copied = copy.await.and_then(|copy| {
+            let length = copy.metadata().map_err(|error| error.to_string())?.len();
+            let bytes: Bytes = Box::pin(tokio::fs::File::from_std(copy));
+            Ok((length, bytes))
+        });
+        if let Err(error) = agent_api::send_disk(&mut ours, copied).await {
+            tracing::debug!(%error, "nobody takes the copy of a disk");
+        }
+    });
+    Box::pin(theirs)
+}
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -417,17 +433,15 @@ impl HostAgent for Agent {
 
     async fn disk(&self, server: &ServerId) -> Result<BoxStream, String> {
         let (host, id, guest) = (self.host.clone(), server.clone(), self.guest(server)?);
-        let (mut ours, theirs) = tokio::io::duplex(PIPE);
-        tokio::spawn(async move {
-            let copied = guest::copy(&host, &id, &guest).await.and_then(|copy| {
-                let length = copy.metadata().map_err(|error| error.to_string())?.len();
-                let bytes: Bytes = Box::pin(tokio::fs::File::from_std(copy));
-                Ok((length, bytes))
-            });
-            if let Err(error) = agent_api::send_disk(&mut ours, copied).await {
-                tracing::debug!(server = %id, %error, "nobody takes the copy of a disk");
-            }
-        });
-        Ok(Box::pin(theirs))
+        Ok(sent(async move { guest::copy(&host, &id, &guest).await }))
+    }
+
+    async fn volume(&self, volume: &VolumeId, format: DiskFormat) -> Result<BoxStream, String> {
+        let (host, id) = (self.host.clone(), volume.clone());
+        Ok(sent(async move {
+            let permit = host.copies.try_acquire();
+            let Ok(_permit) = permit else { return Err(guest::copy::too_many()) };
+            host.volumes.copy(&id, format).await
+        }))
     }
 }

@@ -1,7 +1,7 @@
-//! Making an image of a server's disk: what compute asks of the image service and of hosts.
+//! Making an image of a server's disk or of a volume: what is asked of the image service and of hosts.
 
-use agent_api::BoxStream;
-use base::{HostName, ImageId, ProjectId, Result, ServerId};
+use agent_api::{BoxStream, DiskFormat};
+use base::{HostName, ImageId, ProjectId, Result, ServerId, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Tx;
@@ -12,10 +12,33 @@ pub struct NewSnapshot {
     pub id: ImageId,
     pub project: ProjectId,
     pub name: String,
-    pub server: ServerId,
+    /// Whose disk it is: the id of a server, or of a volume.
+    pub of: String,
+    pub shape: Shape,
     pub min_disk_gib: u64,
     pub min_ram_mib: u64,
     pub properties: BTreeMap<String, String>,
+}
+
+/// What an image says that it is, and who sees it.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub disk_format: String,
+    pub container_format: String,
+    pub visibility: String,
+    pub protected: bool,
+}
+
+impl Default for Shape {
+    /// An image of a server.
+    fn default() -> Shape {
+        Shape {
+            disk_format: "qcow2".into(),
+            container_format: "bare".into(),
+            visibility: "private".into(),
+            protected: false,
+        }
+    }
 }
 
 /// Runs inside a transaction of another service, and may refuse it.
@@ -29,15 +52,17 @@ pub trait Intake: Send + Sync + 'static {
     async fn take_in(&self, image: &ImageId, size_bytes: u64, bytes: BoxStream, begun: InTx, done: InTx) -> Result<()>;
 }
 
-/// A server's disk as a qcow2 file without a backing file, as it was at one moment.
+/// A disk as a file without a backing file, as it was at one moment.
 pub struct Disk {
     pub size_bytes: u64,
     pub bytes: BoxStream,
 }
 
-/// Asks a host for a server's disk. Filled in by `control`.
+/// Asks a host for the disk of a server (qcow2), or a volume. Filled in by `control`.
 #[async_trait::async_trait]
 pub trait Disks: Send + Sync + 'static {
     /// Waits until the host has made a copy; the guest goes on meanwhile.
     async fn disk(&self, host: &HostName, server: &ServerId) -> Result<Disk>;
+    /// The same of a volume, whether a guest has it or not.
+    async fn volume(&self, host: &HostName, volume: &VolumeId, format: DiskFormat) -> Result<Disk>;
 }

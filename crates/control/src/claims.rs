@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// The kinds of the owners of each kind of job, in their order.
-const OWNERS: &[(&str, &[&str])] = &[("server.image", &["image", "server"])];
+const OWNERS: &[(&str, &[&str])] = &[("server.image", &["image", "server"]), ("volume.image", &["image", "volume"])];
 /// The action that a job of [`OWNERS`] closes.
 const ACTION: &str = "createImage";
 /// The kinds that are looked at.
-pub const KINDS: &[&str] = &["job", "image", "server", "instance_action"];
+pub const KINDS: &[&str] = &["job", "image", "server", "volume", "instance_action"];
 
 /// A job or a claim that hangs in the air.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,9 +105,17 @@ fn claims(world: &World, now: Timestamp) -> Vec<Loose> {
         mended["imaging"] = Value::Null;
         claim("server", id, what, "end its task", mended)
     });
+    let volumes = of(world, "volume")
+        .filter(|(id, volume)| volume["uploading"].is_string() && !owned.contains(id.as_str()));
+    let volumes = volumes.map(|(id, volume)| {
+        let what = format!("it shows the making of image {}, and no job makes it", text(volume, "uploading"));
+        let mut mended = volume.clone();
+        mended["uploading"] = Value::Null;
+        claim("volume", id, what, "end its uploading", mended)
+    });
     let images = of(world, "image").filter(|(id, image)| image["awaits"].is_string() && !owned.contains(id.as_str()));
     let images = images.map(|(id, image)| {
-        let what = format!("it waits for the disk of server {}, and no job brings it", text(image, "awaits"));
+        let what = format!("it waits for the disk of {}, and no job brings it", text(image, "awaits"));
         let mut mended = image.clone();
         mended["awaits"] = Value::Null;
         if text(image, "status") == "saving" && image["transfer"].is_null() {
@@ -126,7 +134,7 @@ fn claims(world: &World, now: Timestamp) -> Vec<Loose> {
         mended["message"] = json!("The job that made the image was lost.");
         claim("instance_action", id, what, "close it as failed", mended)
     });
-    servers.chain(images).chain(actions).collect()
+    servers.chain(volumes).chain(images).chain(actions).collect()
 }
 
 #[cfg(test)]
@@ -140,6 +148,7 @@ mod tests {
         World::from([
             ("image", one(json!({"id": "i", "status": "queued", "awaits": "s", "transfer": null}))),
             ("server", one(json!({"id": "s", "imaging": {"image": "i", "uploading": false}}))),
+            ("volume", one(json!({"id": "v", "uploading": null}))),
             ("instance_action", one(json!({"id": "a", "server_id": "s", "action": "createImage", "finish": null}))),
             (
                 "job",
@@ -191,6 +200,18 @@ mod tests {
             }
             assert_eq!(found(&world, now), [""; 0], "after {expected:?}");
         }
+    }
+
+    #[test]
+    fn a_volume_that_waits_for_no_job_is_at_rest_again() {
+        let mut world = world();
+        world.get_mut("volume").unwrap().get_mut("v").unwrap()["uploading"] = json!("i");
+        assert_eq!(found(&world, NOW), ["volume v: end its uploading"]);
+        let job = json!({"id": "k", "kind": "volume.image", "owners": ["i", "v"], "input": {}, "lease": {"holder": ""}});
+        world.get_mut("job").unwrap().insert("k".into(), job);
+        assert_eq!(found(&world, NOW), [""; 0]);
+        world.remove("volume");
+        assert_eq!(found(&world, NOW), ["job k: remove the job"]);
     }
 
     #[test]

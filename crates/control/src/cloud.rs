@@ -178,6 +178,7 @@ impl Cloud {
             env.clone(),
             volume::Options {
                 deadline_s: options.deadlines.seconds(model::deadline::Operation::Volume),
+                upload_s: options.deadlines.seconds(model::deadline::Operation::Image),
                 ..volume::Options::default()
             },
             image.clone(),
@@ -239,7 +240,9 @@ impl Cloud {
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(volume.loops());
         reconcilers.extend(compute.loops());
-        let mut works = compute.works(Arc::new(image::SnapshotIntake(image.clone())), Arc::new(sessions.clone()));
+        let intake = Arc::new(image::SnapshotIntake(image.clone()));
+        let mut works = compute.works(intake.clone(), Arc::new(sessions.clone()));
+        works.extend(volume.works(intake, Arc::new(sessions.clone())));
         works.push(Arc::new(image::ImportWork(image.clone())));
         works.push(Arc::new(image::CopyWork(image.clone())));
         // SQLite has one control process; of several, each waits for the leases of the others to run out.

@@ -5,8 +5,8 @@
 //! than [`LEASE_MS`] ago.
 
 use crate::view::{Holders, Key, View};
-use agent_api::{BoxStream, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report, ViewKind, ViewObject};
-use base::{Env, Fault, HostName, Result, ServerId, Timestamp};
+use agent_api::{BoxStream, DiskFormat, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report, ViewKind, ViewObject};
+use base::{Env, Fault, HostName, Result, ServerId, Timestamp, VolumeId};
 use contract::{Consoles, Disk, Disks, Hosts, Projector, Touched, Where};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -420,7 +420,18 @@ const LOOK: Duration = Duration::from_secs(1);
 #[async_trait::async_trait]
 impl Disks for Sessions {
     async fn disk(&self, host: &HostName, server: &ServerId) -> Result<Disk> {
-        let mut bytes = match self.order(host, OrderKind::Disk { server: server.clone() }).await? {
+        self.copied(host, OrderKind::Disk { server: server.clone() }).await
+    }
+
+    async fn volume(&self, host: &HostName, volume: &VolumeId, format: DiskFormat) -> Result<Disk> {
+        self.copied(host, OrderKind::Volume { volume: volume.clone(), format }).await
+    }
+}
+
+impl Sessions {
+    /// Waits for the copy that the order asks for.
+    async fn copied(&self, host: &HostName, order: OrderKind) -> Result<Disk> {
+        let mut bytes = match self.order(host, order).await? {
             Answer::Stream(stream) => stream,
             Answer::Bytes(_) => return Err(Fault::bug("a host answered with bytes where a stream was asked for")),
         };

@@ -1,6 +1,6 @@
 //! What the store keeps of images and of their members.
 
-use base::{ImageId, ProjectId, ServerId, Timestamp};
+use base::{ImageId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Document, Keys};
@@ -46,9 +46,9 @@ pub struct Image {
     /// How the last transfers ended that brought nothing; none once bytes have come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Failed>,
-    /// The server whose disk a job brings; none: its bytes come from clients, or have come.
+    /// The server or the volume whose disk a job brings; none: its bytes come from clients, or have come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub awaits: Option<ServerId>,
+    pub awaits: Option<String>,
     /// The task whose job brings the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub importing: Option<String>,

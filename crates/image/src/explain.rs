@@ -23,7 +23,7 @@ impl Explain for Service {
         let job = engine::Job::about(reader, id)?.pop().filter(|_| waits);
         let why = match (image.status, &image.contents) {
             (Status::Queued | Status::Saving, _) if image.awaits.is_some() && job.is_some() => {
-                "It is made from the disk of a server, which its host copies and sends.".to_owned()
+                "It is made from the disk of a server or from a volume, which its host copies and sends.".to_owned()
             }
             (Status::Queued, _) => match &image.failed {
                 Some(failed) => format!("It has no bytes, and the last transfer ended: {}", failed.message),
@@ -43,7 +43,7 @@ impl Explain for Service {
         // An upload lives while its process holds its file; one that died, or is late, is put back to queued.
         let of_job = job.map(|job| {
             let fetched = image.importing.is_some();
-            job.waiting(if fetched { "whoever has its bytes" } else { "the host of its server to hand over the disk" })
+            job.waiting(if fetched { "whoever has its bytes" } else { "the host to hand over the disk" })
         });
         let since = image.transfer_since.filter(|_| running);
         let waiting = of_job.or_else(|| {

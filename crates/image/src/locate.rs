@@ -1,6 +1,7 @@
-//! What compute may know of images.
+//! What compute and the volume service may know of images.
 
 use crate::document::{Image, Member, Status, Visibility};
+use crate::images::wire::{CONTAINER_FORMATS, DISK_FORMATS};
 use crate::images::visible;
 use crate::{Service, quota};
 use agent_api::DiskFormat;
@@ -20,11 +21,11 @@ impl Images for Service {
     }
 
     fn reserve(&self, tx: &mut Tx, new: &NewSnapshot) -> Result<()> {
-        self.make(tx, Image { awaits: Some(new.server.clone()), ..of_server(new, Status::Queued) })
+        self.make(tx, Image { awaits: Some(new.of.clone()), ..of_disk(new, Status::Queued)? })
     }
 
     fn register(&self, tx: &mut Tx, new: &NewSnapshot) -> Result<()> {
-        self.make(tx, of_server(new, Status::Active))
+        self.make(tx, of_disk(new, Status::Active)?)
     }
 
     fn discard(&self, tx: &mut Tx, id: &ImageId) -> Result<()> {
@@ -48,18 +49,33 @@ impl Service {
     }
 }
 
-fn of_server(new: &NewSnapshot, status: Status) -> Image {
-    Image {
+fn of_disk(new: &NewSnapshot, status: Status) -> Result<Image> {
+    let shape = &new.shape;
+    let formats = [
+        ("disk_format", &shape.disk_format, &DISK_FORMATS[..]),
+        ("container_format", &shape.container_format, &CONTAINER_FORMATS[..]),
+    ];
+    for (name, value, known) in formats {
+        if !known.contains(&value.as_str()) {
+            let known = known.join(", ");
+            return Err(Fault::invalid(format!("Invalid value '{value:.64}' for {name}; there are {known}.")));
+        }
+    }
+    let visibility = Visibility::parse(&shape.visibility);
+    let visibility =
+        visibility.ok_or_else(|| Fault::invalid(format!("There is no visibility '{:.64}'.", shape.visibility)))?;
+    Ok(Image {
         name: Some(new.name.clone()),
         status,
-        visibility: Visibility::Private,
-        container_format: Some("bare".to_owned()),
-        disk_format: Some("qcow2".to_owned()),
+        visibility,
+        protected: shape.protected,
+        container_format: Some(shape.container_format.clone()),
+        disk_format: Some(shape.disk_format.clone()),
         min_disk_gib: new.min_disk_gib,
         min_ram_mib: new.min_ram_mib,
         properties: new.properties.clone(),
         ..Image::queued(new.id.clone(), Some(new.project.clone()))
-    }
+    })
 }
 
 fn info(image: Image) -> ImageInfo {

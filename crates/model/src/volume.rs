@@ -4,7 +4,8 @@
 //! ```text
 //!   creating -> available <-> reserved, attaching, detaching, awaiting-transfer -> in-use
 //!      |            \-> extending -> available, in-use
-//!      +-> error         +-> error_extending        any passing state -- its deadline --> an error, or where it was
+//!      +-> error         +-> error_extending   available, in-use <-> uploading (a job makes an image of it)
+//!                                             any passing state -- its deadline --> an error, or where it was
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,8 @@ pub struct Facts<'a> {
     pub overdue: bool,
     /// The host says that it is what the newest verb asked for.
     pub reached: bool,
+    /// A job makes an image of it.
+    pub uploading: bool,
     pub hold: Hold,
     pub offered: bool,
     pub stages: &'a [Stage],
@@ -82,6 +85,9 @@ pub fn status<'a>(facts: &Facts<'a>) -> &'a str {
             (Verb::Extend, false) => "extending",
             (Verb::Extend, true) => "error_extending",
         };
+    }
+    if facts.uploading {
+        return "uploading";
     }
     let has = |stage| facts.stages.contains(&stage);
     match facts.hold {
@@ -129,6 +135,8 @@ mod tests {
             (Facts { stages: &[Attached, Detaching], ..ready() }, "detaching"),
             (Facts { stages: &[Attaching], ..ready() }, "attaching"),
             (Facts { hold: Hold::Detaching, stages: &[Attached], ..ready() }, "detaching"),
+            (Facts { uploading: true, stages: &[Attached], ..ready() }, "uploading"),
+            (Facts { uploading: true, ..Facts::default() }, "creating"),
             (Facts { forced: Some("error"), ..ready() }, "error"),
         ];
         for (facts, expected) in table {

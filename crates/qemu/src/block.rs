@@ -11,6 +11,12 @@ use std::time::Duration;
 
 /// What stands before the number of each set of descriptors that the monitor is given for disks.
 const OPAQUE: &str = "disk:";
+
+/// What says of a set of descriptors whose it is.
+pub(crate) fn opaque(of: &str) -> String {
+    format!("{OPAQUE}{of}")
+}
+
 /// How often a job is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -111,8 +117,8 @@ impl Monitor {
         self.remove_sets(prefix).await
     }
 
-    async fn remove_sets(&self, prefix: &str) -> Result<()> {
-        let opaque = format!("{OPAQUE}{prefix}");
+    pub(crate) async fn remove_sets(&self, prefix: &str) -> Result<()> {
+        let opaque = opaque(prefix);
         let sets = self.qmp.call("query-fdsets", json!({})).await?;
         for set in array(&sets) {
             let own = |it: &Value| it["opaque"].as_str() == Some(&opaque);
@@ -140,7 +146,7 @@ impl Monitor {
             files.push((next, file));
             format!("/dev/fdset/{next}")
         });
-        let opaque = format!("{OPAQUE}{prefix}");
+        let opaque = opaque(prefix);
         for (set, file) in &files {
             let arguments = json!({"fdset-id": set, "opaque": opaque});
             self.qmp.call_with("add-fd", arguments, Some(file.as_fd())).await?;
@@ -193,16 +199,23 @@ impl Monitor {
         Ok(self.jobs(prefix).await?.into_iter().next().map_or(Job::None, |(_, job)| job))
     }
 
-    /// Ends merges wherever they are, and forgets how they ended. What they have copied does no harm.
+    /// Ends merges wherever they are, and forgets how they ended. What they have copied does no harm. A copy of the
+    /// disk that goes on has been left by an agent that died over it, and ends as well.
     pub async fn end_merge(&self, prefix: &str) -> Result<()> {
-        for (name, _) in self.jobs(prefix).await? {
-            self.end_job(&name).await?;
+        let jobs = self.qmp.call("query-jobs", json!({})).await?;
+        let (merges, copy) = (merges_of(prefix), crate::copy::name(prefix));
+        for id in array(&jobs).iter().filter_map(|it| it["id"].as_str()) {
+            if id == copy {
+                self.end_copy(prefix).await?;
+            } else if id.starts_with(&merges) {
+                self.end_job(id).await?;
+            }
         }
         Ok(())
     }
 
     async fn jobs(&self, prefix: &str) -> Result<Vec<(String, Job)>> {
-        let begin = format!("merge-{prefix}");
+        let begin = merges_of(prefix);
         let jobs = self.qmp.call("query-jobs", json!({})).await?;
         let own = array(&jobs).iter().filter(|it| it["id"].as_str().is_some_and(|id| id.starts_with(&begin)));
         let stands = |it: &Value| match (it["status"].as_str(), it["error"].as_str()) {
@@ -225,6 +238,11 @@ impl Monitor {
             Some(said) => Err(Error::Protocol(format!("flushing {node}: {said}"))),
         }
     }
+}
+
+/// What the names of a disk's merges begin with.
+fn merges_of(prefix: &str) -> String {
+    format!("merge-{prefix}")
 }
 
 /// The name of the job that merges just these layers: one that an agent left is known again.

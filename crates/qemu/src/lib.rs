@@ -7,6 +7,7 @@
 
 pub mod accel;
 pub mod block;
+mod copy;
 pub mod disk;
 pub mod machine;
 pub mod monitor;

@@ -24,9 +24,6 @@ pub enum RunState {
     Crashed,
 }
 
-/// The name of the node and of the job that copy a disk.
-const COPY: &str = "copy";
-
 /// A connection to one guest's QEMU.
 pub struct Monitor {
     pub(crate) qmp: Qmp,
@@ -100,56 +97,6 @@ impl Monitor {
                 }
                 _ => tokio::time::sleep(Duration::from_millis(30)).await,
             }
-        }
-    }
-
-    /// Copies the disk of the node `source` into `target`, an empty qcow2 file of its size: as it is now, however the
-    /// guest goes on. Returns when the copy is whole.
-    pub async fn copy_disk(&self, source: &str, target: &std::fs::File) -> Result<()> {
-        self.end_copy().await?;
-        let added = self.qmp.call_with("add-fd", json!({}), Some(target.as_fd())).await?;
-        let set = added["fdset-id"].clone();
-        let file = json!({"driver": "file", "filename": format!("/dev/fdset/{set}"), "discard": "unmap"});
-        // What is zero takes no room in the copy.
-        let node = json!({"driver": "qcow2", "node-name": COPY, "file": file, "backing": null,
-            "discard": "unmap", "detect-zeroes": "unmap"});
-        let copied = async {
-            self.qmp.call("blockdev-add", node).await?;
-            let backup =
-                json!({"job-id": COPY, "device": source, "target": COPY, "sync": "full", "auto-dismiss": false});
-            self.qmp.call("blockdev-backup", backup).await?;
-            loop {
-                if let Some(job) = self.copy_job().await?.filter(|job| job["status"] == "concluded") {
-                    return match job["error"].as_str() {
-                        Some(error) => Err(Error::Protocol(format!("copying the disk: {error}"))),
-                        None => Ok(()),
-                    };
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let copied: Result<()> = copied.await;
-        // The node's end writes the last of its tables.
-        let ended = self.end_copy().await;
-        if let Err(error) = self.qmp.call("remove-fd", json!({"fdset-id": set})).await {
-            tracing::debug!(%error, "a set of descriptors stays until the process ends");
-        }
-        copied.and(ended)
-    }
-
-    async fn copy_job(&self) -> Result<Option<serde_json::Value>> {
-        let jobs = self.qmp.call("query-jobs", json!({})).await?;
-        let found = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == COPY));
-        Ok(found.cloned())
-    }
-
-    /// Ends a copy, also one that an agent left which died over it.
-    async fn end_copy(&self) -> Result<()> {
-        self.end_job(COPY).await?;
-        match self.qmp.call("blockdev-del", json!({"node-name": COPY})).await {
-            // There is none.
-            Ok(_) | Err(Error::Refused { .. }) => Ok(()),
-            Err(error) => Err(error),
         }
     }
 

@@ -5,10 +5,10 @@ use crate::faults::{Kind, Point};
 use crate::life::Life;
 use crate::world::World;
 use agent_api::{
-    BoxStream, ControlLink, HostAgent, HostInventory, LinkError, PollAnswer, PollRequest, Report, ViewDelta,
+    BoxStream, ControlLink, DiskFormat, HostAgent, HostInventory, LinkError, PollAnswer, PollRequest, Report, ViewDelta,
 };
 use async_trait::async_trait;
-use base::{HostName, ImageId, ServerId};
+use base::{HostName, ImageId, ServerId, VolumeId};
 use simhost::{Machine, Options, SimHost, Trouble};
 use std::future::Future;
 use std::pin::Pin;
@@ -331,7 +331,17 @@ impl HostAgent for Side {
     }
 
     async fn disk(&self, server: &ServerId) -> Result<BoxStream, String> {
-        let copy = self.agent.disk(server).await?;
+        Ok(self.sent(self.agent.disk(server).await?))
+    }
+
+    async fn volume(&self, volume: &VolumeId, format: DiskFormat) -> Result<BoxStream, String> {
+        Ok(self.sent(self.agent.volume(volume, format).await?))
+    }
+}
+
+impl Side {
+    /// What of a copy comes through.
+    fn sent(&self, copy: BoxStream) -> BoxStream {
         let (mut ours, theirs) = tokio::io::duplex(4096);
         let (side, life) = (self.clone(), self.life.clone());
         let send = async move {
@@ -347,6 +357,6 @@ impl HostAgent for Side {
                 () = send => {}
             }
         });
-        Ok(Box::pin(theirs))
+        Box::pin(theirs)
     }
 }

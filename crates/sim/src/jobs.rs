@@ -22,8 +22,9 @@ pub fn every_step(mirror: &Mirror) -> Held {
         if job["owners"].as_array().is_none_or(Vec::is_empty) {
             return Err(Broken::new("no job without owner", format!("job {id}: {job}")));
         }
-        let (image, server) = (text(&job["input"], "image"), text(&job["input"], "server"));
-        if let Some((other, _)) = images.insert(image, (id, server)) {
+        let (image, input) = (text(&job["input"], "image"), &job["input"]);
+        let of = [text(input, "server"), text(input, "volume")].concat();
+        if let Some((other, _)) = images.insert(image, (id, of)) {
             return Err(Broken::new("one job brings an image", format!("{id} and {other} bring image {image}")));
         }
     }
@@ -37,6 +38,13 @@ pub fn every_step(mirror: &Mirror) -> Held {
         let image = text(&server["imaging"], "image");
         if server["imaging"].is_object() && images.get(image).is_none_or(|(_, of)| of != id) {
             let what = format!("server {id} shows the making of image {image}, and no job makes it");
+            return Err(Broken::new("what waits for a job has one", what));
+        }
+    }
+    for (id, volume) in mirror.all("volume") {
+        let image = text(volume, "uploading");
+        if volume["uploading"].is_string() && images.get(image).is_none_or(|(_, of)| of != id) {
+            let what = format!("volume {id} shows the making of image {image}, and no job makes it");
             return Err(Broken::new("what waits for a job has one", what));
         }
     }
@@ -63,7 +71,7 @@ impl Jobs {
         let (now, wall) = (Instant::now(), world.env.now().micros());
         let gone = |id: &Value| {
             let there = |kind: &str| mirror.get(kind, id.as_str().unwrap_or_default()).is_some();
-            !there("image") && !there("server")
+            !there("image") && !there("server") && !there("volume")
         };
         for (id, job) in mirror.all("job") {
             let late = job["deadline"].as_i64().is_none_or(|deadline| deadline <= wall);

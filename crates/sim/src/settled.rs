@@ -32,7 +32,7 @@ pub fn settled(world: &World, mirror: &Mirror, owners: &Value) -> Held {
     }
     for (id, image) in mirror.all("image") {
         if image["awaits"].is_string() {
-            return Err(Broken::new(RULE, format!("image {id} waits for a server's disk, and no job brings it")));
+            return Err(Broken::new(RULE, format!("image {id} waits for a disk, and no job brings it")));
         }
         if image["transfer"].is_string() {
             return Err(Broken::new(RULE, format!("image {id} waits for a transfer that nobody makes")));
@@ -138,6 +138,9 @@ fn volumes(world: &World, mirror: &Mirror) -> Held {
         let Some(there) = on_hosts.get(id) else { return no(id, "is on no host".into()) };
         if volume["generation"] != there.generation || volume["size_gib"] != there.size_bytes >> 30 {
             return no(id, format!("shall be {volume}, is {there:?}"));
+        }
+        if !volume["uploading"].is_null() {
+            return no(id, "shows the making of an image that no job makes".into());
         }
         if !volume["passing_since"].is_null() {
             return no(id, "is there and still shows as on its way".into());

@@ -1,10 +1,35 @@
-//! The disk of a guest that exists only in memory: a qcow2 file that holds one cluster, so that two servers' differ.
+//! The disk of a guest, or a volume, that exists only in memory: one cluster at its beginning, so that two differ.
+
+use std::io::Cursor;
+use std::pin::Pin;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// A file's length and bytes.
+pub type Bytes = (u64, Pin<Box<dyn AsyncRead + Send>>);
+
 
 const CLUSTER: usize = 65_536;
 
-/// A qcow2 of version 3 without a backing file, with `mark` at the beginning of its disk.
-pub fn image(size_gib: u64, mark: &str) -> Vec<u8> {
-    let size = size_gib.clamp(1, 1 << 14) << 30;
+fn bytes_of(size_gib: u64) -> u64 {
+    size_gib.clamp(1, 1 << 14) << 30
+}
+
+/// A raw disk: `mark`, then zeros.
+pub fn raw(size_gib: u64, mark: &str) -> Bytes {
+    let size = bytes_of(size_gib);
+    let zeros = tokio::io::repeat(0).take(size - mark.len() as u64);
+    (size, Box::pin(Cursor::new(mark.to_owned()).chain(zeros)))
+}
+
+/// A qcow2 without a backing file.
+pub fn qcow2(size_gib: u64, mark: &str) -> Bytes {
+    let image = image(size_gib, mark);
+    (image.len() as u64, Box::pin(Cursor::new(image)))
+}
+
+/// A qcow2 of version 3, with `mark` at the beginning of its disk.
+fn image(size_gib: u64, mark: &str) -> Vec<u8> {
+    let size = bytes_of(size_gib);
     // Each entry of the first-level table stands for 512 MiB.
     let l1_entries = size.div_ceil(512 << 20);
     let l1_clusters = (l1_entries as usize * 8).div_ceil(CLUSTER);

@@ -18,13 +18,24 @@ mod volume;
 
 pub use state::{Machine, Trouble};
 
-use agent_api::{BoxStream, HostAgent, HostInventory, Report, ViewDelta, VolumePool};
+use agent_api::{BoxStream, DiskFormat, HostAgent, HostInventory, Report, ViewDelta, VolumePool};
 use async_trait::async_trait;
-use base::{Env, HostName, ServerId};
+use base::{Env, HostName, ServerId, VolumeId};
 use state::State;
 use std::sync::{Mutex, MutexGuard};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
+
+/// Sends a disk after a while.
+fn sent((length, bytes): disk::Bytes, delay_ms: u64) -> BoxStream {
+    let (mut ours, theirs) = tokio::io::duplex(64 << 10);
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
+        // Control going away is no trouble of this host.
+        agent_api::send_disk(&mut ours, Ok((length, bytes))).await.ok();
+    });
+    Box::pin(theirs)
+}
 
 /// What a simulated host is.
 #[derive(Clone, Debug)]
@@ -226,14 +237,19 @@ impl HostAgent for SimHost {
             let size = state.disk_gib(server).ok_or_else(|| format!("Server {server} is not on this host."))?;
             (size, state.delay_ms)
         };
-        let image = disk::image(size_gib, server.as_str());
-        let (mut ours, theirs) = tokio::io::duplex(64 << 10);
-        tokio::spawn(async move {
-            tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
-            let length = image.len() as u64;
-            // Control going away is no trouble of this host.
-            agent_api::send_disk(&mut ours, Ok((length, Box::pin(std::io::Cursor::new(image))))).await.ok();
-        });
-        Ok(Box::pin(theirs))
+        Ok(sent(disk::qcow2(size_gib, server.as_str()), delay_ms))
+    }
+
+    async fn volume(&self, volume: &VolumeId, format: DiskFormat) -> Result<BoxStream, String> {
+        let (size_gib, delay_ms) = {
+            let state = self.state();
+            let size = state.volume_gib(volume).ok_or_else(|| format!("The host has no volume {volume}."))?;
+            (size, state.delay_ms)
+        };
+        let image = match format {
+            DiskFormat::Qcow2 => disk::qcow2(size_gib, volume.as_str()),
+            DiskFormat::Raw => disk::raw(size_gib, volume.as_str()),
+        };
+        Ok(sent(image, delay_ms))
     }
 }

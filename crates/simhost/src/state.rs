@@ -117,6 +117,11 @@ impl State {
         Some(guest.spec.root.as_ref().map_or(0, |root| root.size_gib))
     }
 
+    /// The size of a volume that is there.
+    pub fn volume_gib(&self, id: &VolumeId) -> Option<u64> {
+        self.machine.volumes.get(id).and_then(Volume::size_gib)
+    }
+
     pub fn boot_id(&self) -> &str {
         &self.machine.boot_id
     }

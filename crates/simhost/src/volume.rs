@@ -61,6 +61,11 @@ impl Volume {
         self.reached = self.spec.generation;
     }
 
+    /// The size of what there is of it.
+    pub fn size_gib(&self) -> Option<u64> {
+        (self.reached > 0 && !self.gone).then_some(self.size_gib)
+    }
+
     /// `there`: whether another volume is still on this host.
     pub fn observed(&self, there: impl Fn(&VolumeId) -> bool) -> VolumeObserved {
         let state = match (self.gone, self.reached) {

@@ -83,6 +83,9 @@ pub struct Volume {
     pub forced: Option<String>,
     /// The transfer that offers it.
     pub transfer: Option<String>,
+    /// The image that a job makes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploading: Option<ImageId>,
     /// No host would take it.
     pub unplaceable: Option<Why>,
 }
@@ -144,6 +147,8 @@ impl Document for Volume {
             // Its host has seen one generation more: that of the volume in the trash.
             None => {
                 (self.hold, self.held_since) = (Hold::None, None);
+                // The job that made an image of it ended with it.
+                self.uploading = None;
                 self.generation += 1;
                 self.touch();
             }
@@ -151,6 +156,7 @@ impl Document for Volume {
                 (self.generation, self.verb) = (current.generation, current.verb);
                 (self.verb_generation, self.overdue) = (current.verb_generation, current.overdue);
                 (self.passing_since, self.host) = (current.passing_since, current.host.clone());
+                self.uploading = current.uploading.clone();
                 match self.size_gib == current.size_gib {
                     true => self.touch(),
                     false => self.ask(Verb::Extend, now),

@@ -40,6 +40,7 @@ impl Volumes {
             (_, "error_attaching" | "error_detaching") => {
                 "The host of its server has not done it in time. It goes on trying.".to_owned()
             }
+            (_, "uploading") => "An image is made of it.".to_owned(),
             (_, "available") => "It is on its host, and nobody uses it.".to_owned(),
             (_, "error" | "error_extending") => {
                 said.map_or_else(|| "An administrator or its deadline has put it there.".to_owned(), |why| why.message.clone())
@@ -57,7 +58,8 @@ impl Volumes {
             }),
         });
         let flattening = volume.flatten && observed.is_some_and(|seen| seen.shares);
-        let waiting = waiting.or(moving);
+        let uploads = crate::volumes::upload::waiting(reader, &volume, asking.admin)?;
+        let waiting = waiting.or(uploads).or(moving);
         let mut found = Explanation { kind: "volume", id: id.to_owned(), state, why, waiting, ..Explanation::default() };
         found.details.insert("used_bytes".into(), json!(observed.map(|seen| seen.used_bytes)));
         found.details.insert("depends_on".into(), json!(observed.map(|seen| &seen.depends_on)));

@@ -39,7 +39,7 @@ pub(crate) use ask::Ask;
 
 use ::policy::Policy;
 use base::{Env, Result, ServerId, Timestamp, VolumeId};
-use contract::{Guests, Hosts, Images};
+use contract::{Disks, Guests, Hosts, Images, Intake};
 use engine::Reconciler;
 use rest::{Access, Envelope, Method, Microversions, Route, Service, Version};
 use std::sync::{Arc, OnceLock, Weak};
@@ -59,11 +59,13 @@ pub struct Options {
     pub deadline_s: i64,
     /// After it what was reserved for an attachment or a detachment that never came is free again.
     pub hold_s: i64,
+    /// After it an image that is made of a volume is given up.
+    pub upload_s: i64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { over_subscription: 20.0, host_grace_ms: 15_000, deadline_s: 30 * 60, hold_s: 30 * 60 }
+        Options { over_subscription: 20.0, host_grace_ms: 15_000, deadline_s: 30 * 60, hold_s: 30 * 60, upload_s: 24 * 3600 }
     }
 }
 
@@ -182,6 +184,11 @@ impl Volumes {
     /// The loops that bring volumes to hosts and out of the cloud.
     pub fn loops(self: &Arc<Self>) -> Vec<Arc<dyn Reconciler>> {
         vec![Arc::new(place::Placer(self.clone())), Arc::new(sweep::Sweeper(self.clone()))]
+    }
+
+    /// What the jobs of this service do.
+    pub fn works(self: &Arc<Self>, intake: Arc<dyn Intake>, disks: Arc<dyn Disks>) -> Vec<Arc<dyn engine::Work>> {
+        vec![Arc::new(volumes::upload::ImageWork { volumes: self.clone(), intake, disks })]
     }
 
     /// Reads one snapshot on behalf of a request.

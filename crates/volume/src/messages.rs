@@ -44,6 +44,7 @@ pub enum Event {
     NoHost,
     HostGaveUp,
     Late,
+    NoImage,
 }
 
 impl Event {
@@ -52,6 +53,7 @@ impl Event {
             Event::NoHost => ("001", "002"),
             Event::HostGaveUp => ("003", "001"),
             Event::Late => ("003", "012"),
+            Event::NoImage => ("003", "004"),
         };
         format!("{resource_type}_{resource_type}_{action}_{detail}")
     }
@@ -61,6 +63,7 @@ impl Event {
             Event::NoHost => "schedule allocate volume: Could not find any available weighted backend.",
             Event::HostGaveUp => "The host gave up.",
             Event::Late => "It took too long.",
+            Event::NoImage => "copy volume to image: Failed to upload volume to image at backend.",
         }
     }
 }

@@ -43,6 +43,8 @@ rules! {
     "volume_extension:volume_actions:roll_detaching": MEMBER, "Do not detach a volume after all.";
     "volume_extension:volume_actions:initialize_connection": MEMBER, "Ask how a volume is reached.";
     "volume_extension:volume_actions:terminate_connection": MEMBER, "Give up a connection.";
+    "volume_extension:volume_actions:upload_image": MEMBER, "Make an image of a volume.";
+    "volume_extension:volume_actions:upload_public": ADMIN, "Make a public image of a volume.";
     "volume_extension:volume_image_metadata:set": MEMBER, "Set what a volume keeps of its image.";
     "volume_extension:volume_image_metadata:show": READER, "See what a volume keeps of its image.";
     "volume_extension:volume_image_metadata:remove": MEMBER, "Remove what a volume keeps of its image.";

@@ -233,6 +233,11 @@ impl contract::Volumes for Volumes {
 
     fn detach(&self, tx: &mut Tx, server: &ServerId, volume: &VolumeId, generation: u64, on_host: bool) -> Result<()> {
         let attachment = one(tx, server, volume)?;
+        if tx.get::<Volume>(volume)?.is_some_and(|volume| volume.uploading.is_some()) {
+            return Err(invalid(format!(
+                "Unable to detach volume {volume}: an image is made of it. Wait until it is in-use, or delete the image."
+            )));
+        }
         if !on_host {
             return end(tx, &attachment);
         }
@@ -304,6 +309,7 @@ impl contract::Volumes for Volumes {
             end(tx, &attachment)?;
             let Some(volume) = tx.get::<Volume>(&attachment.volume)? else { continue };
             let kept = volume.transfer.is_some()
+                || volume.uploading.is_some()
                 || tx.count::<Snapshot>(Query::index("volume", volume.id.as_str()).limit(1))? > 0;
             if attachment.delete_on_termination && !kept {
                 trash::lay(tx, volume)?;

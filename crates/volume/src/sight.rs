@@ -61,6 +61,7 @@ impl Sight {
             gave_up: observed.is_some_and(|seen| seen.gave_up && seen.generation >= volume.verb_generation),
             overdue: volume.is_overdue(),
             reached: reached(volume, observed),
+            uploading: volume.uploading.is_some(),
             hold: volume.hold,
             offered: volume.transfer.is_some(),
             stages: &stages,

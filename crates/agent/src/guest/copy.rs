@@ -18,6 +18,7 @@ use qemu::{Format, Monitor};
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,10 +27,14 @@ pub const AT_A_TIME: usize = 2;
 /// What a copy leaves of the host's room.
 const SPARE: u64 = 64 << 20;
 
+pub(crate) fn too_many() -> String {
+    format!("The host copies {AT_A_TIME} disks already; it is tried again.")
+}
+
 /// Makes the copy. The error may be shown to the server's owner.
 pub async fn copy(host: &Host, id: &ServerId, guest: &Guest) -> Result<File, String> {
     let Ok(_permit) = host.copies.try_acquire() else {
-        return Err(format!("The host copies {AT_A_TIME} disks already; it is tried again."));
+        return Err(too_many());
     };
     let files = host.layout.guest(id);
     let failed = |error: io::Error| {
@@ -45,15 +50,15 @@ pub async fn copy(host: &Host, id: &ServerId, guest: &Guest) -> Result<File, Str
     let (own, below) = (files.clone(), image.image_bytes);
     let target = blocking(move || {
         let root = File::open(own.root_disk())?;
-        room(&own, root.metadata()?.blocks() * 512 + below)?;
-        nameless(&own, qemu::overlay::virtual_size(&root, Format::Qcow2)?)
+        room(&own.folder, root.metadata()?.blocks() * 512 + below)?;
+        nameless(&own.copy(), qemu::overlay::virtual_size(&root, Format::Qcow2)?, Format::Qcow2)
     });
     let mut target = target.await.map_err(failed)?;
     let copied = match guest.monitor().await? {
-        Some(monitor) => monitor.copy_disk("root", &target).await,
+        Some(monitor) => copy_root(&monitor, &target).await,
         None => {
             let copier = start(host, id, guest, &files, &image).await?;
-            let copied = copier.held.monitor.copy_disk("root", &target).await;
+            let copied = copy_root(&copier.held.monitor, &target).await;
             if let Err(error) = copier.end().await {
                 tracing::warn!(server = %id, %error, "the copier did not end in order");
             }
@@ -69,9 +74,13 @@ pub async fn copy(host: &Host, id: &ServerId, guest: &Guest) -> Result<File, Str
     Ok(target)
 }
 
-/// Whether the copy would fit: it holds at most what the overlay and its image do.
-fn room(files: &GuestFiles, bytes: u64) -> io::Result<()> {
-    let about = nix::sys::statvfs::statvfs(&files.folder)?;
+async fn copy_root(monitor: &Monitor, target: &File) -> qemu::Result<bool> {
+    monitor.copy_disk("root", "root", target, Format::Qcow2, || false).await
+}
+
+/// Whether the copy would fit: it holds at most what the disk's layers do.
+pub(crate) fn room(folder: &Path, bytes: u64) -> io::Result<()> {
+    let about = nix::sys::statvfs::statvfs(folder)?;
     let free = (about.blocks_available() as u64).saturating_mul(about.fragment_size() as u64);
     if free < bytes.saturating_add(SPARE) {
         let why = format!("{free} bytes are free, a copy may take {bytes}");
@@ -80,12 +89,14 @@ fn room(files: &GuestFiles, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// An empty qcow2 file that has no name any more.
-fn nameless(files: &GuestFiles, size: u64) -> io::Result<File> {
-    let path = files.copy();
-    let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    qemu::overlay::write_alone(&file, size)?;
+/// A disk of zeros in a file that has no name any more.
+pub(crate) fn nameless(path: &Path, size: u64, format: Format) -> io::Result<File> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    std::fs::remove_file(path)?;
+    match format {
+        Format::Qcow2 => qemu::overlay::write_alone(&file, size)?,
+        Format::Raw => file.set_len(size)?,
+    }
     Ok(file)
 }
 

@@ -21,7 +21,7 @@
 
 pub mod check;
 mod console;
-mod copy;
+pub(crate) mod copy;
 mod hold;
 pub mod plan;
 mod start;

@@ -320,7 +320,8 @@ impl Actor {
     }
 
     async fn delete(&mut self, volumes: &Arc<Volumes>, record: &Record) -> Result<Flow, AgentFault> {
-        let (_turn, _) = volumes.work(&self.id).await;
+        // A copy of it that is being made is for nobody any more.
+        let _turn = volumes.take(&self.id).await;
         match volumes.holder(&self.id) {
             Ok(Holder::Nobody) => {}
             Ok(Holder::Guest(_)) | Err(_) => {

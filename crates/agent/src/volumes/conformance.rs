@@ -88,6 +88,7 @@ pub async fn conforms(driver: &dyn Driver, scratch: &Path) {
     blank_and_snapshots(&check).await;
     copies(&check).await;
     images(&check).await;
+    files(&check).await;
     // Nothing stays, and what is gone can go again.
     for number in [1, 2, 3, 4, 1] {
         driver.delete(&id(number)).await.unwrap();
@@ -151,6 +152,34 @@ async fn copies(check: &Check<'_>) {
     check.holds(&two, 1, 0, 512).await;
     let missing = Content::Snapshot { volume: two.clone(), snapshot: first };
     refused(check.driver.create(&id(3), GIB, missing).await, "no snapshot");
+}
+
+/// A copy is a file that stands alone, in both formats; a guest that wants the volume ends it.
+async fn files(check: &Check<'_>) {
+    let four = id(4);
+    for format in [DiskFormat::Raw, DiskFormat::Qcow2] {
+        let copy = check.driver.copy(&four, format, &Holder::Nobody, check.calm.subscribe()).await.unwrap().unwrap();
+        let name = if format == DiskFormat::Raw { "raw" } else { "qcow2" };
+        let path = format!("/proc/{}/fd/{}", std::process::id(), copy.as_raw_fd());
+        for (pattern, at_kib) in [(8, 0), (7, 64), (0, 2 * (GIB >> 10) - 64)] {
+            let read = format!("read -P {pattern} {at_kib}k 64k");
+            let run = Command::new("qemu-io").args(["-r", "-f", name, "-c", &read, &path]).output().unwrap();
+            let said = String::from_utf8_lossy(&run.stdout).into_owned();
+            assert!(run.status.success() && !said.contains("failed"), "{name} at {at_kib} KiB: {said}");
+        }
+        use std::os::unix::fs::MetadataExt;
+        let about = copy.metadata().unwrap();
+        let most = if format == DiskFormat::Raw { 3 * GIB } else { 4 << 20 };
+        assert!(about.nlink() == 0 && about.blocks() * 512 < most, "{about:?}");
+        assert!(format == DiskFormat::Qcow2 || about.len() == 2 * GIB, "{about:?}");
+    }
+    check.calm.send_replace(1);
+    let ended = check.driver.copy(&four, DiskFormat::Raw, &Holder::Nobody, check.calm.subscribe()).await.unwrap();
+    check.calm.send_replace(0);
+    assert!(ended.is_none());
+    check.tidy(&four, false).await;
+    assert!(!check.look(&four).await.untidy);
+    check.holds(&four, 8, 0, 64).await;
 }
 
 /// An image of one MiB of sevens, as long as the first of the two lives.

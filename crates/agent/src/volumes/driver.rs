@@ -80,6 +80,10 @@ pub trait Driver: Send + Sync + 'static {
     /// Removes the volume with its snapshots. What was made from them is not harmed.
     async fn delete(&self, id: &VolumeId) -> Result<()>;
 
+    /// A file of this format that holds all of the volume as it is at one moment, whoever goes on with it; the file has
+    /// no name and goes with its last descriptor. None: ended early, since somebody wants the volume.
+    async fn copy(&self, id: &VolumeId, format: DiskFormat, holder: &Holder, wanted: Wanted) -> Result<Option<File>>;
+
     /// The disk for QEMU: open descriptors, and names of nodes that begin with [`nodes`].
     async fn open(&self, id: &VolumeId, read_only: bool) -> Result<DiskSource>;
 }

@@ -36,22 +36,22 @@ pub struct FileDriver {
     sandbox: Sandbox,
 }
 
-fn disk_fault(error: io::Error) -> AgentFault {
+pub(super) fn disk_fault(error: io::Error) -> AgentFault {
     fault::disk("volume", &error)
 }
 
-fn asked(what: &'static str) -> impl Fn(qemu::Error) -> AgentFault {
+pub(super) fn asked(what: &'static str) -> impl Fn(qemu::Error) -> AgentFault {
     move |error| fault::qemu(what, &error)
 }
 
-fn format(of: DiskFormat) -> Format {
+pub(super) fn format(of: DiskFormat) -> Format {
     match of {
         DiskFormat::Raw => Format::Raw,
         DiskFormat::Qcow2 => Format::Qcow2,
     }
 }
 
-fn file_name(layer: &Layer) -> String {
+pub(super) fn file_name(layer: &Layer) -> String {
     format!("{}.{}", layer.number, format(layer.format).driver())
 }
 
@@ -64,7 +64,7 @@ impl FileDriver {
         FileDriver { layout, sandbox }
     }
 
-    fn folder(&self, id: &VolumeId) -> PathBuf {
+    pub(super) fn folder(&self, id: &VolumeId) -> PathBuf {
         self.layout.volumes.join(id.as_str())
     }
 
@@ -77,7 +77,7 @@ impl FileDriver {
         blocking(move || load(&path)).await.map_err(disk_fault)
     }
 
-    async fn known(&self, id: &VolumeId) -> Result<Disk> {
+    pub(super) async fn known(&self, id: &VolumeId) -> Result<Disk> {
         self.read(id).await?.ok_or_else(|| gone(id))
     }
 
@@ -120,9 +120,9 @@ impl FileDriver {
     }
 
     /// A process in the sandbox that holds the volume.
-    async fn rest(&self, id: &VolumeId, disk: &Disk) -> Result<AtRest> {
+    pub(super) async fn rest(&self, id: &VolumeId, disk: &Disk, read_only: bool) -> Result<AtRest> {
         let folder = self.folder(id);
-        let source = self.chain(id, disk, false).map_err(disk_fault)?;
+        let source = self.chain(id, disk, read_only).map_err(disk_fault)?;
         let held = qemu::Disk { name: id.to_string(), serial: id.to_string(), source, boot_index: None, slot: None };
         let rest = Rest {
             name: format!("volume.{id}"),
@@ -137,7 +137,7 @@ impl FileDriver {
     }
 
     /// Finishes what was announced.
-    async fn finish(&self, id: &VolumeId, disk: &mut Disk, holder: &Holder) -> Result<()> {
+    pub(super) async fn finish(&self, id: &VolumeId, disk: &mut Disk, holder: &Holder) -> Result<()> {
         if let Some(size) = disk.growing {
             self.grow(id, disk, size, holder).await?;
             (disk.size_bytes, disk.growing) = (size, None);
@@ -166,7 +166,7 @@ impl FileDriver {
                 monitor.resize(&nodes(id), &top, size).await.map_err(asked(what))
             }
             Holder::Nobody => {
-                let rest = self.rest(id, disk).await?;
+                let rest = self.rest(id, disk, false).await?;
                 let grown = rest.held.monitor.resize(&nodes(id), &node(id, disk.active()), size).await;
                 let ended = rest.end().await;
                 grown.map_err(asked(what))?;
@@ -392,7 +392,7 @@ impl Driver for FileDriver {
         let merged = match holder {
             Holder::Guest(monitor) => self.merge_in(id, &disk, &merge, monitor, wanted).await?,
             Holder::Nobody => {
-                let rest = self.rest(id, &disk).await?;
+                let rest = self.rest(id, &disk, false).await?;
                 let merged = self.merge_in(id, &disk, &merge, &rest.held.monitor, wanted).await;
                 let ended = rest.end().await;
                 let merged = merged?;
@@ -406,6 +406,10 @@ impl Driver for FileDriver {
             self.sweep(id, &disk).await?;
         }
         Ok(merged)
+    }
+
+    async fn copy(&self, id: &VolumeId, format: DiskFormat, holder: &Holder, wanted: Wanted) -> Result<Option<File>> {
+        super::copy::copy(self, id, format, holder, wanted).await
     }
 
     async fn delete(&self, id: &VolumeId) -> Result<()> {
@@ -440,7 +444,7 @@ impl Driver for FileDriver {
     }
 }
 
-fn node(id: &VolumeId, layer: u32) -> String {
+pub(super) fn node(id: &VolumeId, layer: u32) -> String {
     format!("{}{layer}", nodes(id))
 }
 

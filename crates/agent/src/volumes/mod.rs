@@ -18,6 +18,7 @@ mod actor;
 mod chain;
 #[cfg(test)]
 mod conformance;
+mod copy;
 mod disk;
 pub mod driver;
 pub mod file;
@@ -32,11 +33,12 @@ use crate::guest::check;
 use crate::images::Images;
 use crate::ledger::blocking;
 use actor::Volume;
-use agent_api::{AgentFault, Desired, VolumeObserved, VolumePool, VolumeSource, VolumeSpec, VolumeState};
+use agent_api::{AgentFault, Desired, DiskFormat, VolumeObserved, VolumePool, VolumeSource, VolumeSpec, VolumeState};
 use base::{Env, ServerId, VolumeId};
 use qemu::{DiskSource, Monitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -337,6 +339,25 @@ impl Volumes {
             });
         }
         self.driver.open(id, read_only).await
+    }
+
+    /// A copy of it for an image. The error may be shown to the volume's owner.
+    pub async fn copy(&self, id: &VolumeId, format: DiskFormat) -> Result<File, String> {
+        if lock(&self.volumes).get(id).is_none_or(|volume| volume.is_gone()) {
+            return Err(format!("The host has no volume {id}."));
+        }
+        let wanting = self.want(id);
+        let (_turn, wanted) = self.work(id).await;
+        drop(wanting);
+        let busy = || "A server that has the volume starts or stops; it is tried again.".to_owned();
+        let holder = self.holder(id).map_err(|Busy| busy())?;
+        match self.driver.copy(id, format, &holder, wanted).await {
+            Ok(copy) => copy.ok_or_else(busy),
+            Err(fault) => {
+                tracing::warn!(volume = %id, detail = fault.detail, "a volume cannot be copied");
+                Err(fault.message)
+            }
+        }
     }
 
     /// Rises when a volume has been made: for guests that wait for one.

@@ -3,10 +3,11 @@
 use crate::fixture::{self, Fixture, spec};
 use agent::Agent;
 use agent_api::{
-    AttachmentState, Desired, DesiredPower, GuestSpec, GuestVolume, HostAgent, ObservedPower, SnapshotSpec,
+    AttachmentState, Desired, DesiredPower, DiskFormat, GuestSpec, GuestVolume, HostAgent, ObservedPower, SnapshotSpec,
     VolumeObserved, VolumeSource, VolumeSpec, VolumeState,
 };
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
 
 /// Each disk that comes is filled once and read from then on; what it holds and how large it is, is said.
 const KEEPER: &str = r#"#!/bin/sh
@@ -119,6 +120,27 @@ async fn until_plugged(fixture: &Fixture, agent: &Agent, spec: &GuestSpec) {
     fixture.observed(agent, &spec.id, &what, reached).await;
 }
 
+/// The sum of what the keeper wrote, in a copy of the volume.
+async fn sum_of_copy(agent: &Agent, volume: &VolumeSpec) -> String {
+    let mut stream = agent.volume(&volume.id, DiskFormat::Raw).await.unwrap();
+    let length = agent_api::receive_disk(&mut stream).await.unwrap().unwrap();
+    assert_eq!(length, volume.size_gib << 30);
+    let mut bytes = vec![0; 2 << 20];
+    stream.read_exact(&mut bytes).await.unwrap();
+    md5(&bytes)
+}
+
+fn md5(bytes: &[u8]) -> String {
+    let mut child = std::process::Command::new("md5sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), bytes).unwrap();
+    let said = child.wait_with_output().unwrap().stdout;
+    String::from_utf8_lossy(&said).split_whitespace().next().unwrap().to_owned()
+}
+
 /// The last of the lines `keeper: WHAT SERIAL …`, without what stands before.
 fn said(log: &str, what: &str, of: &VolumeSpec) -> Option<String> {
     let begin = format!("keeper: {what} {} ", serial(of));
@@ -162,10 +184,17 @@ async fn what_a_guest_wrote_to_a_volume_survives_everyone() {
     assert_eq!((seen.snapshots[0].id.clone(), seen.snapshots[0].size_bytes), (snapshot.id.clone(), 2 << 30));
     assert!(seen.used_bytes >= 2 << 20, "{seen:?}");
 
+    // A copy of it for an image, while the guest has it; the agent dies over another one.
+    assert_eq!(sum_of_copy(&agent, &data).await, sum);
+    let broken_off = agent.volume(&data.id, DiskFormat::Qcow2).await.unwrap();
+    tokio::task::yield_now().await;
+    drop(broken_off);
+
     // The agent dies, then QEMU does.
     drop(agent);
     let agent = fixture.agent().await;
     until_plugged(&fixture, &agent, &server).await;
+    assert_eq!(sum_of_copy(&agent, &data).await, sum);
     fixture.kill(&server);
     fixture.until(&agent, &server, ObservedPower::Stopped).await;
     fixture.change(&agent, &mut server, |_| {}).await;
@@ -177,6 +206,7 @@ async fn what_a_guest_wrote_to_a_volume_survives_everyone() {
     fixture.change(&agent, &mut server, |it| it.volumes.clear()).await;
     until_plugged(&fixture, &agent, &server).await;
     until_disks(&fixture, &agent, &server, &[]).await;
+    assert_eq!(sum_of_copy(&agent, &data).await, sum, "at rest");
     let mut copy = volume(2);
     copy.size_gib = 2;
     copy.source = VolumeSource::Snapshot { volume: data.id.clone(), snapshot: snapshot.id.clone() };

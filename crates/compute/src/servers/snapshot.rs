@@ -15,7 +15,7 @@ use crate::input::{self, Fields};
 use crate::{Ask, Compute, quota};
 use async_trait::async_trait;
 use base::{Fault, ImageId, Result, ServerId};
-use contract::{Disks, InTx, Intake, NewSnapshot};
+use contract::{Disks, InTx, Intake, NewSnapshot, Shape};
 use engine::job::{End, Held, Job, NewJob, Progress, Work};
 use model::deadline::Operation;
 use model::server::Power;
@@ -95,7 +95,8 @@ fn begin(
         id: image.clone(),
         project: server.project_id.clone(),
         name: name.to_owned(),
-        server: server.id.clone(),
+        of: server.id.to_string(),
+        shape: Shape::default(),
         min_disk_gib: server.flavor.disk_gib,
         min_ram_mib,
         properties: properties_of(state, tx, &server, metadata)?,
@@ -148,7 +149,8 @@ fn of_volumes(
         id: image.clone(),
         project: server.project_id.clone(),
         name: name.to_owned(),
-        server: server.id.clone(),
+        of: server.id.to_string(),
+        shape: Shape::default(),
         min_disk_gib: 0,
         min_ram_mib: 0,
         properties,

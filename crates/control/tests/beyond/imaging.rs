@@ -152,7 +152,7 @@ async fn an_image_of_a_server_is_queued_at_once_and_bootable_in_the_end() {
     let explained = life.cloud.get(&format!("/nubo/v1/explain/server/{server}")).await.to_string();
     assert!(explained.contains("to copy its disk for image") && explained.contains("deadline"), "{explained}");
     let explained = life.cloud.get(&format!("/nubo/v1/explain/image/{image}")).await.to_string();
-    assert!(explained.contains("the host of its server to hand over the disk"), "{explained}");
+    assert!(explained.contains("the host to hand over the disk"), "{explained}");
     // The host's session breaks, and the copy is asked for anew.
     lab.host.set_delay_ms(0);
     life.die().await;
@@ -334,4 +334,178 @@ async fn old_versions_answer_with_a_location_and_bad_bodies_are_refused() {
     assert_eq!(life.cloud.get(&image_path(image)).await["name"], "old");
     let refused = life.cloud.raw(upload_of(image)).await;
     assert_eq!(refused.status, 409, "bytes of a client do not get in between: {}", refused.body);
+}
+
+/// An image of a volume: the same way for the bytes, with the volume as the owner.
+mod of_volumes {
+    use super::*;
+
+    impl Life {
+        async fn volumes(&self) -> String {
+            let subject = [("x-subject-token", self.cloud.admin.as_str())];
+            let me = self.cloud.call(&self.cloud.admin, "GET", "/identity/v3/auth/tokens", &NULL, &subject).await;
+            format!("/volume/v3/{}", me.body["token"]["project"]["id"].as_str().unwrap())
+        }
+
+        /// The path of a new volume that is made of an image.
+        async fn volume(&self) -> String {
+            let (base, volumes) = (self.cloud.image().await, self.volumes().await);
+            let path = format!("{volumes}/volumes");
+            let volume = self.make(&path, "volume", json!({"size": 1, "imageRef": base})).await;
+            let path = format!("{path}/{volume}");
+            self.await_value(&path, "/volume/status", json!("available")).await;
+            path
+        }
+
+        async fn upload(&self, volume: &str, body: Value) -> Answer {
+            let body = json!({"os-volume_upload_image": body});
+            let latest = [("openstack-api-version", "volume 3.60")];
+            self.cloud.call(&self.cloud.admin, "POST", &format!("{volume}/action"), &body, &latest).await
+        }
+
+        async fn image_of(&self, volume: &str) -> String {
+            let answer = self.upload(volume, json!({"image_name": "copy", "disk_format": "qcow2"})).await;
+            assert_eq!(answer.status, 202, "{}", answer.body);
+            answer.body["os-volume_upload_image"]["image_id"].as_str().unwrap().to_owned()
+        }
+    }
+
+    const STATUS: &str = "/volume/status";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_is_queued_at_once_survives_control_and_makes_a_volume_again() {
+        let lab = Lab::new();
+        let life = lab.open().await;
+        let volume = life.volume().await;
+        let set = json!({"os-set_image_metadata": {"metadata": {"hw_disk_bus": "virtio", "img_signature": "of others"}}});
+        assert_eq!(life.send("POST", &format!("{volume}/action"), set).await.status, 200);
+        let dry = json!({"os-volume_upload_image": {"image_name": "dry"}});
+        let dry = life.send("POST", &format!("{volume}/action?dry_run=true"), dry).await;
+        assert!(dry.status < 300, "{}", dry.body);
+        assert!(life.jobs().await.is_empty(), "a dry run makes no job");
+        lab.host.set_delay_ms(NEVER_MS);
+        let answer =
+            life.upload(&volume, json!({"image_name": "copy", "disk_format": "qcow2", "protected": true})).await;
+        let shown = &answer.body["os-volume_upload_image"];
+        assert_eq!((answer.status, &shown["status"], &shown["size"]), (202, &json!("uploading"), &json!(1)));
+        assert_eq!((&shown["visibility"], &shown["protected"]), (&json!("private"), &json!(true)));
+        let image = shown["image_id"].as_str().unwrap().to_owned();
+        let queued = life.cloud.get(&image_path(&image)).await;
+        assert_eq!((&queued["status"], &queued["hw_disk_bus"]), (&json!("queued"), &json!("virtio")));
+        assert!(queued["image_name"].is_null() && queued["img_signature"].is_null(), "{queued}");
+        assert_eq!(life.cloud.get(&volume).await.pointer(STATUS), Some(&json!("uploading")));
+        // Nothing else is done to it meanwhile.
+        let id = volume.rsplit('/').next().unwrap();
+        for body in [
+            json!({"os-volume_upload_image": {"image_name": "again"}}),
+            json!({"os-extend": {"new_size": 2}}),
+            json!({"os-reserve": null}),
+        ] {
+            let refused = life.send("POST", &format!("{volume}/action"), body).await;
+            assert_eq!(refused.status, 400, "{}", refused.body);
+        }
+        assert_eq!(life.send("DELETE", &volume, NULL).await.status, 400);
+        let snapshot = json!({"snapshot": {"volume_id": id}});
+        let snapshots = volume.replace(&format!("volumes/{id}"), "snapshots");
+        assert_eq!(life.send("POST", &snapshots, snapshot).await.status, 400);
+        let explained = life.cloud.get(&format!("/nubo/v1/explain/volume/{id}")).await.to_string();
+        assert!(explained.contains("to copy it for image") && explained.contains("deadline"), "{explained}");
+        // The host's session breaks, and the copy is asked for anew.
+        lab.host.set_delay_ms(0);
+        life.die().await;
+        let life = lab.open().await;
+        life.await_value(&image_path(&image), "/status", json!("active")).await;
+        life.await_value(&volume, STATUS, json!("available")).await;
+        life.no_jobs().await;
+        let copy = life.cloud.get(&image_path(&image)).await;
+        assert_eq!((&copy["disk_format"], &copy["virtual_size"]), (&json!("qcow2"), &json!(1u64 << 30)));
+        let volumes = format!("{}/volumes", life.volumes().await);
+        let again = life.make(&volumes, "volume", json!({"size": 1, "imageRef": image})).await;
+        life.await_value(&format!("{volumes}/{again}"), STATUS, json!("available")).await;
+        life.is_clean().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_has_the_volume_goes_on_where_it_is_forced() {
+        let lab = Lab::new();
+        let life = lab.open().await;
+        let server = life.boot(&life.cloud.image().await).await;
+        let volume = life.volume().await;
+        let id = volume.rsplit('/').next().unwrap();
+        let attachments = format!("{}/os-volume_attachments", server_path(&server));
+        let attach = json!({"volumeAttachment": {"volumeId": id}});
+        assert_eq!(life.send("POST", &attachments, attach).await.status, 200);
+        life.await_value(&volume, STATUS, json!("in-use")).await;
+        let body = json!({"image_name": "copy", "disk_format": "qcow2"});
+        let refused = life.upload(&volume, body).await;
+        assert!(refused.status == 400 && refused.body.to_string().contains("in-use"), "{}", refused.body);
+        lab.host.set_delay_ms(NEVER_MS);
+        let body = json!({"image_name": "copy", "disk_format": "qcow2", "force": true});
+        let answer = life.upload(&volume, body).await;
+        let image = answer.body["os-volume_upload_image"]["image_id"].as_str().unwrap().to_owned();
+        let detach = life.send("DELETE", &format!("{attachments}/{id}"), NULL).await;
+        assert_eq!(detach.status, 400, "{}", detach.body);
+        // Deleting the image ends its making.
+        assert_eq!(life.send("DELETE", &image_path(&image), NULL).await.status, 204);
+        life.no_jobs().await;
+        life.await_value(&volume, STATUS, json!("in-use")).await;
+        lab.host.set_delay_ms(0);
+        life.is_clean().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_ends_with_its_volume_and_where_an_administrator_says_what_the_volume_is() {
+        let lab = Lab::new();
+        let life = lab.open().await;
+        let volume = life.volume().await;
+        lab.host.set_delay_ms(NEVER_MS);
+        for (body, left) in [
+            (json!({"os-reset_status": {"status": "available"}}), true),
+            (json!({"os-force_delete": null}), false),
+        ] {
+            let image = life.image_of(&volume).await;
+            let answer = life.send("POST", &format!("{volume}/action"), body).await;
+            assert_eq!(answer.status, 202, "{}", answer.body);
+            life.no_jobs().await;
+            assert_eq!(life.send("GET", &image_path(&image), NULL).await.status, 404, "it will never be");
+            assert_eq!(life.cloud.get(&volume).await.pointer(STATUS) == Some(&json!("available")), left);
+            if !left {
+                let undone = life.send("POST", &format!("/nubo/v1/undo/{}", answer.request_id()), NULL).await;
+                assert_eq!(undone.status, 200, "{}", undone.body);
+                let kept = life.cloud.get(&volume).await;
+                assert_eq!(kept.pointer("/volume/volume_image_metadata/disk_format"), Some(&json!("raw")));
+            }
+        }
+        lab.host.set_delay_ms(0);
+        life.await_value(&volume, STATUS, json!("available")).await;
+        life.is_clean().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_cannot_be_is_refused_by_name() {
+        let lab = Lab::new();
+        let life = lab.open().await;
+        let volume = life.volume().await;
+        for (body, word) in [
+            (json!({}), "image_name"),
+            (json!({"image_name": ""}), "image_name"),
+            (json!({"image_name": "x".repeat(256)}), "image_name"),
+            (json!({"image_name": "x", "disk_format": "floppy"}), "floppy"),
+            (json!({"image_name": "x", "disk_format": "vmdk"}), "vmdk"),
+            (json!({"image_name": "x", "container_format": "box"}), "box"),
+            (json!({"image_name": "x", "container_format": "compressed"}), "compress"),
+            (json!({"image_name": "x", "visibility": "secret"}), "secret"),
+            (json!({"image_name": "x", "protected": "perhaps"}), "protected"),
+            (json!({"image_name": "x", "more": 1}), "more"),
+        ] {
+            let refused = life.upload(&volume, body.clone()).await;
+            assert!(refused.status == 400 && refused.body.to_string().contains(word), "{body}: {}", refused.body);
+        }
+        let old = json!({"os-volume_upload_image": {"image_name": "x", "visibility": "private"}});
+        assert_eq!(life.send("POST", &format!("{volume}/action"), old).await.status, 400, "3.0 knows no visibility");
+        // Nothing is left of a refusal.
+        assert!(life.jobs().await.is_empty());
+        assert_eq!(life.cloud.get(&volume).await.pointer(STATUS), Some(&json!("available")));
+        life.is_clean().await;
+    }
 }

@@ -1,4 +1,4 @@
-//! Bytes that a job brings instead of a client: the disk of a server, or what is imported.
+//! Bytes that a job brings instead of a client: the disk of a server, a volume, or what is imported.
 //!
 //! The same stream as an upload, with the job's own change in both commits: a worker that has lost its lease is
 //! refused there, and neither announces nor finishes anything.

@@ -180,8 +180,8 @@ fn may_begin(image: &Image, status: Status) -> Result<()> {
             status.as_str()
         )));
     }
-    if let Some(server) = &image.awaits {
-        return Err(Fault::conflict(format!("Image {} waits for the disk of server {server}.", image.id)));
+    if let Some(of) = &image.awaits {
+        return Err(Fault::conflict(format!("Image {} waits for the disk of {of}, which a job brings.", image.id)));
     }
     if status == Status::Saving {
         formats_are_set(image)?;

@@ -76,8 +76,10 @@ fn volume(g: &Gen) -> Value {
 }
 
 fn action(g: &Gen) -> Value {
-    match g.dice.below(16) {
+    match g.dice.below(18) {
         15 => json!({"nubo-flatten": null}),
+        16 | 17 => json!({"os-volume_upload_image": {"image_name": g.name("image"), "disk_format": "qcow2",
+            "force": g.chance(60)}}),
         0..3 => json!({"os-extend": {"new_size": 1 + g.dice.below(6)}}),
         3 => json!({"os-reserve": null}),
         4 => json!({"os-unreserve": null}),

@@ -61,7 +61,7 @@ const DOCUMENT_MOVES: &[&str] = &[
 
 /// A job went with its owner: an image that comes back waits for a client's bytes, and of a server that comes back no
 /// image is made.
-const OF_JOBS: &[&str] = &["awaits", "transfer", "imaging"];
+const OF_JOBS: &[&str] = &["awaits", "transfer", "imaging", "uploading"];
 
 type Documents = BTreeMap<String, BTreeMap<String, Value>>;
 
@@ -193,7 +193,7 @@ impl History<'_> {
             }
             let earlier = before.get(kind).and_then(|documents| documents.get(id)).cloned().unwrap_or_default();
             let now = self.mirror.get(kind, id).cloned().unwrap_or_default();
-            let had_job = earlier["awaits"].is_string() || earlier["imaging"].is_object();
+            let had_job = earlier["awaits"].is_string() || earlier["imaging"].is_object() || earlier["uploading"].is_string();
             let gone = if had_job { OF_JOBS } else { &[] };
             let stripped = |value| without(without(without(value, DOCUMENT_MOVES), MOVES), gone);
             if let Some(what) = difference("", &stripped(earlier), &stripped(now)) {

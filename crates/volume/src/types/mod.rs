@@ -9,6 +9,7 @@ use crate::{Ask, Volumes};
 use base::{Fault, ProjectId, Result};
 use rest::Route;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Document, Keys, Reader, Stored, Tx};
@@ -47,6 +48,12 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
 
 pub fn default_type(reader: &mut Reader) -> Result<Option<Stored<VolumeType>>> {
     Ok(reader.get_unique::<VolumeType>("name", [DEFAULT])?)
+}
+
+/// What anybody may see of a type.
+pub fn brief(reader: &mut Reader, id: &str) -> Result<Value> {
+    let Some(kind) = reader.get::<VolumeType>(id)? else { return Ok(Value::Null) };
+    Ok(json!({"id": kind.id, "name": kind.name, "description": kind.description, "is_public": kind.public}))
 }
 
 pub fn make_default(tx: &mut Tx) -> Result<()> {

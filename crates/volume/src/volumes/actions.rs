@@ -1,7 +1,7 @@
 //! What is done to a volume by the only key of a body.
 
 use super::create::read_size;
-use super::{find, invalid, ops};
+use super::{find, invalid, ops, upload};
 use crate::document::{Attachment, By, Pool, Volume};
 use crate::sight::Sight;
 use crate::{Ask, Volumes, place, quota, types};
@@ -27,6 +27,7 @@ fn rule(action: &str) -> Option<&'static str> {
         "os-terminate_connection" => "volume_extension:volume_actions:terminate_connection",
         "os-extend" => "volume:extend",
         "nubo-flatten" => "volume:flatten",
+        "os-volume_upload_image" => "volume_extension:volume_actions:upload_image",
         "os-retype" => "volume:retype",
         "os-set_bootable" | "os-update_readonly_flag" => "volume:update",
         "os-set_image_metadata" => "volume_extension:volume_image_metadata:set",
@@ -101,6 +102,9 @@ impl Doing<'_> {
             }
             "os-set_image_metadata" | "os-unset_image_metadata" | "os-show_image_metadata" => {
                 return image_metadata(tx, doc, name, fields);
+            }
+            "os-volume_upload_image" => {
+                return Ok((202, upload::begin(self.state, tx, self.ask, volume, fields)?));
             }
             "os-reset_status" => reset(&mut doc, &mut fields)?,
             "os-force_delete" => {
@@ -347,6 +351,8 @@ fn reset(doc: &mut Volume, fields: &mut Fields<'_>) -> Result<()> {
     if !KNOWN.contains(&status.as_str()) {
         return Err(Fault::invalid(format!("Must specify a valid status. Provided status: {status}")));
     }
+    // No image is made of it any more: its job ends.
+    doc.uploading = None;
     (doc.hold, doc.held_since) = (Hold::None, None);
     doc.forced = (!["available", "in-use"].contains(&status.as_str())).then_some(status);
     Ok(())

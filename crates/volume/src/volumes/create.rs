@@ -183,6 +183,7 @@ pub fn make(state: &Volumes, tx: &mut Tx, ask: &Ask, wanted: &Wanted) -> Result<
         held_since: None,
         forced: None,
         transfer: None,
+        uploading: None,
         unplaceable: None,
     };
     quota::charge_volume(tx, &volume)?;

@@ -4,6 +4,7 @@ mod actions;
 mod create;
 mod images;
 mod ops;
+pub mod upload;
 pub mod wire;
 
 pub use create::{Wanted, make};
@@ -11,7 +12,7 @@ pub use create::{Wanted, make};
 use crate::document::Volume;
 use crate::{Ask, Volumes, table};
 use base::{Fault, Result};
-use rest::Route;
+use rest::{DryRun, Except, Route, Undo};
 use std::sync::Arc;
 use store::{Reader, Stored};
 
@@ -36,7 +37,14 @@ const ACTIONS: &[&str] = &[
     "os-unreserve",
     "os-unset_image_metadata",
     "os-update_readonly_flag",
+    "os-volume_upload_image",
 ];
+
+const EXCEPT: &[Except] = &[Except {
+    action: "os-volume_upload_image",
+    dry: DryRun::Yes,
+    undo: Undo::Not("the image is deleted instead, which also ends its making"),
+}];
 
 pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
     let mut routes = table! { state;
@@ -49,7 +57,7 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
         GET "/v3/{project_id}/volumes/{volume_id}" "volumes:show" "volume:get" 200 ops::show;
         PUT "/v3/{project_id}/volumes/{volume_id}" "volumes:update" "volume:update" 200 ops::update;
         DELETE "/v3/{project_id}/volumes/{volume_id}" "volumes:delete" "volume:delete" 202 ops::delete;
-        POST "/v3/{project_id}/volumes/{volume_id}/action" "volumes:action" "volume_extension:volume_actions:action" 202 actions::action, actions(ACTIONS);
+        POST "/v3/{project_id}/volumes/{volume_id}/action" "volumes:action" "volume_extension:volume_actions:action" 202 actions::action, actions(ACTIONS), except(EXCEPT);
     };
     routes.extend(crate::metadata::routes::<Volume>(state));
     routes
