@@ -54,6 +54,7 @@ pub struct CloudOptions {
     pub compliance: identity::compliance::Compliance,
     /// How limits of projects and domains bind each other.
     pub limit_model: identity::limit::Model,
+    pub federation: identity::federation::Options,
     pub image_format_enforcement: bool,
     pub image_import: ImageImport,
     pub bootstrap: Bootstrap,
@@ -366,6 +367,7 @@ async fn open_identity(store: &Store, env: &Env, options: &CloudOptions) -> Resu
         password_algorithm: algorithm(options),
         compliance: options.compliance.clone(),
         limit_model: options.limit_model,
+        federation: options.federation.clone(),
         ..identity::Options::default()
     };
     Identity::open(store.clone(), env.clone(), identity_options).await

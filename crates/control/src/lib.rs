@@ -9,6 +9,7 @@ mod claims;
 mod cloud;
 mod dry_run;
 mod explain;
+mod federation;
 mod history;
 mod hosts;
 mod idempotency;
@@ -30,6 +31,7 @@ pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, ImageImport
 /// How images are fetched from elsewhere.
 pub use image::web;
 pub use model::deadline::{Deadlines, Operation};
+pub use federation::Federation;
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;
 pub use identity::limit::Model as LimitModel;

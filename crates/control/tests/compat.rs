@@ -52,6 +52,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         image_import: Default::default(),
         compliance: Default::default(),
         limit_model: Default::default(),
+        federation: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

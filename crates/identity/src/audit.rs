@@ -17,7 +17,7 @@ const ANSWER_BYTES: u64 = 1 << 20;
 
 /// The routes with the audit around each that changes something.
 pub(crate) fn routes(identity: &Arc<Identity>, mut routes: Vec<Route>) -> Vec<Route> {
-    for route in routes.iter_mut().filter(|route| route.mutates()) {
+    for route in routes.iter_mut().filter(|route| route.mutates() || is_login(route.operation)) {
         let (identity, handler) = (identity.clone(), route.handler.clone());
         route.handler = Arc::new(move |call| Box::pin(noted(identity.clone(), call, handler.clone())));
     }
@@ -27,6 +27,8 @@ pub(crate) fn routes(identity: &Arc<Identity>, mut routes: Vec<Route>) -> Vec<Ro
 /// What makes a token; everything else changes something.
 fn is_login(operation: &str) -> bool {
     matches!(operation, "auth:issue_token" | "ec2tokens:create" | "s3tokens:create")
+        || operation.starts_with("federation:auth")
+        || operation.starts_with("federation:websso")
 }
 
 fn wanted(operation: &str) -> bool {

@@ -132,6 +132,8 @@ fn account(tx: &mut Tx, options: &BootstrapOptions, name: &str, secret: Option<&
         password_history: Vec::new(),
         options: Extra::new(),
         extra: Extra::new(),
+        federated: Vec::new(),
+        shadow: false,
     })?;
     Ok(id)
 }

@@ -55,6 +55,20 @@ pub struct User {
     pub password_history: Vec<String>,
     pub options: Extra,
     pub extra: Extra,
+    /// Who it is at identity providers.
+    #[serde(default)]
+    pub federated: Vec<FederatedId>,
+    /// Known by an identity provider alone: its name is only shown, and others of its domain may have the same.
+    #[serde(default)]
+    pub shadow: bool,
+}
+
+/// A user as an identity provider knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FederatedId {
+    pub idp_id: String,
+    pub protocol_id: String,
+    pub unique_id: String,
 }
 
 impl User {
@@ -91,9 +105,23 @@ pub struct Membership {
     pub id: String,
     pub user_id: UserId,
     pub group_id: GroupId,
+    /// Set where an identity provider says so, for as long as that counts.
+    #[serde(default)]
+    pub lent: Option<Lent>,
+}
+
+/// Until when the word of an identity provider counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lent {
+    pub idp_id: String,
+    pub until: Timestamp,
 }
 
 impl Membership {
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        self.lent.as_ref().is_none_or(|lent| now < lent.until)
+    }
+
     pub fn id_of(user: &str, group: &str) -> String {
         format!("{group}:{user}")
     }
@@ -366,6 +394,57 @@ pub struct AccessToken {
     pub secret: Secret,
 }
 
+/// Somebody else who says who people are; see [`crate::federation`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IdentityProvider {
+    pub id: String,
+    /// Where its users belong unless a mapping says otherwise.
+    pub domain_id: DomainId,
+    pub enabled: bool,
+    pub description: Value,
+    /// The names by which its assertions call it.
+    pub remote_ids: BTreeSet<String>,
+    /// Minutes for which a membership that it names lasts; none or 0: only within the token.
+    pub authorization_ttl: Option<i64>,
+}
+
+/// How an identity provider is heard, and which mapping reads what it says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Protocol {
+    pub id: String,
+    pub idp_id: String,
+    /// `openid`: what clients call it.
+    pub name: String,
+    pub mapping_id: String,
+    pub remote_id_attribute: Option<String>,
+}
+
+impl Protocol {
+    pub fn id_of(idp: &str, name: &str) -> String {
+        format!("{idp}:{name}")
+    }
+}
+
+/// Rules that make users, groups and projects of what an identity provider says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mapping {
+    pub id: String,
+    /// As they were given; they are known to be readable.
+    pub rules: Value,
+    pub schema_version: String,
+}
+
+/// Another cloud that users of this one may go to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceProvider {
+    pub id: String,
+    pub enabled: bool,
+    pub description: Value,
+    pub auth_url: String,
+    pub sp_url: String,
+    pub relay_state_prefix: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Credential {
     pub id: String,
@@ -470,21 +549,64 @@ document!(Project, "project", |p, keys| {
     keys.index("domain", p.domain_id.as_deref().unwrap_or(""));
     keys.index("parent", p.parent_id.as_deref().unwrap_or(""));
 });
-document!(User, "user", |u, keys| {
-    keys.unique("name", [u.domain_id.as_str(), u.name.as_str()]);
-    keys.index("domain", u.domain_id.as_str());
-}, redact: |body| {
-    blank(body, "password", "".into());
-    blank(body, "password_history", Value::Array(Vec::new()));
-});
+impl Document for User {
+    const KIND: &'static str = "user";
+    /// The second knows users of identity providers.
+    const INDEX_VERSION: u32 = 2;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn keys(&self, keys: &mut Keys) {
+        if !self.shadow {
+            keys.unique("name", [self.domain_id.as_str(), self.name.as_str()]);
+        }
+        keys.index("domain", self.domain_id.as_str());
+        for of in &self.federated {
+            keys.unique("federated", [&of.idp_id, &of.protocol_id, &of.unique_id]);
+            keys.index("idp", &of.idp_id);
+        }
+    }
+
+    fn redact(body: &mut Value) {
+        blank(body, "password", "".into());
+        blank(body, "password_history", Value::Array(Vec::new()));
+    }
+}
+
 document!(Group, "group", |g, keys| {
     keys.unique("name", [g.domain_id.as_str(), g.name.as_str()]);
     keys.index("domain", g.domain_id.as_str());
 });
-document!(Membership, "membership", |m, keys| {
-    keys.index("user", m.user_id.as_str());
-    keys.index("group", m.group_id.as_str());
+impl Document for Membership {
+    const KIND: &'static str = "membership";
+    /// The second knows those that an identity provider names.
+    const INDEX_VERSION: u32 = 2;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn keys(&self, keys: &mut Keys) {
+        keys.index("user", self.user_id.as_str());
+        keys.index("group", self.group_id.as_str());
+        if let Some(lent) = &self.lent {
+            keys.index("idp", lent.idp_id.as_str());
+        }
+    }
+}
+
+document!(IdentityProvider, "identity_provider", |p, keys| {
+    keys.index("domain", p.domain_id.as_str());
+    p.remote_ids.iter().for_each(|remote| keys.unique("remote", [remote]));
 });
+document!(Protocol, "federation_protocol", |p, keys| {
+    keys.index("idp", p.idp_id.as_str());
+    keys.index("mapping", p.mapping_id.as_str());
+});
+document!(Mapping, "mapping", |_, _| {});
+document!(ServiceProvider, "service_provider", |_, _| {});
 document!(Role, "role", |r, keys| {
     keys.unique("name", [r.domain_id.as_deref().unwrap_or(""), r.name.as_str()]);
     keys.index("domain", r.domain_id.as_deref().unwrap_or(""));

@@ -26,6 +26,7 @@ pub mod documents;
 pub mod domain;
 pub mod endpoint_filter;
 mod escape;
+pub mod federation;
 mod fields;
 pub mod group;
 pub mod limit;
@@ -44,7 +45,7 @@ pub mod user;
 mod version;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use access_rule::held_from_undo;
 pub use bootstrap::{BootstrapOptions, bootstrap};
@@ -81,6 +82,7 @@ pub struct Options {
     pub key_rotation_s: i64,
     pub compliance: compliance::Compliance,
     pub limit_model: limit::Model,
+    pub federation: federation::Options,
 }
 
 impl Default for Options {
@@ -92,6 +94,7 @@ impl Default for Options {
             key_rotation_s: 86_400,
             compliance: Default::default(),
             limit_model: Default::default(),
+            federation: Default::default(),
         }
     }
 }
@@ -132,6 +135,21 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ("access_tokens:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
     ("consumers:update", DryRun::Yes, Undo::Not("a secret is not kept twice")),
     ("consumers:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
+    (
+        "federation:auth_post",
+        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
+        Undo::Not("a token is revoked, and nothing is kept of it"),
+    ),
+    (
+        "federation:websso_post",
+        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
+        Undo::Not("a token is revoked, and nothing is kept of it"),
+    ),
+    (
+        "federation:websso_provider_post",
+        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
+        Undo::Not("a token is revoked, and nothing is kept of it"),
+    ),
     ("application_credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
 ];
 
@@ -146,6 +164,7 @@ pub struct Identity {
     verified: token::cache::Cache,
     /// When the keys were last looked for because of a token.
     reloaded: Mutex<Option<base::Timestamp>>,
+    key_sets: federation::oidc::KeySets,
 }
 
 /// Every kind of document that this service keeps.
@@ -177,6 +196,10 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<Consumer>(),
         Kind::of::<RequestToken>(),
         Kind::of::<AccessToken>(),
+        Kind::of::<IdentityProvider>(),
+        Kind::of::<Protocol>(),
+        Kind::of::<Mapping>(),
+        Kind::of::<ServiceProvider>(),
         Kind::of::<Revocation>(),
         Kind::of::<TokenKeys>(),
     ]
@@ -186,11 +209,23 @@ impl Identity {
     /// Reads everything into memory. Tokens can be made once [`bootstrap`] has run.
     pub async fn open(store: Store, env: Env, options: Options) -> Result<Arc<Identity>> {
         options.compliance.check()?;
+        options.federation.check()?;
         let watch = store.watch();
         let model = store.read(|reader| Model::load(reader)).await?;
+        let model = Model { clock: Some(env.clock.clone()), ..model };
         let passwords = Passwords::new(options.password_algorithm).inline(store.is_inline());
         let (model, watch) = (RwLock::new(model), Mutex::new(watch));
-        Ok(Arc::new(Identity { store, env, options, passwords, model, watch, verified: Default::default(), reloaded: Mutex::default() }))
+        Ok(Arc::new(Identity {
+            store,
+            env,
+            options,
+            passwords,
+            model,
+            watch,
+            verified: Default::default(),
+            reloaded: Mutex::default(),
+            key_sets: Default::default(),
+        }))
     }
 
     /// Follows the store, rotates the keys of tokens and throws outdated revocations away, until the store is gone.
@@ -215,6 +250,10 @@ impl Identity {
         let now = self.env.now();
         let outdated = self.model().revocations.outdated(now);
         let strangers = self.failures_of_nobody().await?;
+        let lapsed: Vec<String> = {
+            let model = self.model();
+            model.memberships.all().filter(|member| !member.lasts(now)).map(|member| member.id.clone()).collect()
+        };
         let (every, ttl_s) = (self.options.key_rotation_s, self.options.token_ttl_s);
         let env = self.env.clone();
         let cause = store::Cause::new("nubo", "", "identity.chores");
@@ -222,6 +261,11 @@ impl Identity {
             for id in &outdated {
                 if tx.get::<documents::Revocation>(id)?.is_some() {
                     tx.delete::<documents::Revocation>(id)?;
+                }
+            }
+            for id in &lapsed {
+                if tx.get::<documents::Membership>(id)?.is_some_and(|member| !member.lasts(now)) {
+                    tx.delete::<documents::Membership>(id)?;
                 }
             }
             for id in &strangers {
@@ -262,7 +306,8 @@ impl Identity {
             // A model that is newer than the snapshot has seen more than was read.
             if fresh.rev >= model.rev {
                 let generation = model.generation + 1;
-                *model = Model { generation, ..fresh };
+                let clock = model.clock.take();
+                *model = Model { generation, clock, ..fresh };
             }
         } else if keys {
             let keys = self.store.read(|reader| Ok(reader.get::<TokenKeys>(TokenKeys::ID)?)).await?;
@@ -324,6 +369,7 @@ impl Identity {
             policy_text::routes(self),
             endpoint_filter::routes(self),
             oauth1::routes(self),
+            federation::routes(self),
             trust::routes(self),
             credential::routes(self),
             limit::routes(self),

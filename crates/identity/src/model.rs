@@ -8,7 +8,7 @@ use crate::assignment::effective;
 use crate::documents::*;
 use crate::token::fernet::Key;
 use crate::token::revoke::Revocations;
-use base::Result;
+use base::{Clock, Result, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use store::{Document, Query, Reader, Rev, Revision, Secret, Secrets};
@@ -81,6 +81,11 @@ pub fn named(domain: &str, name: &str) -> String {
     format!("{domain}/{name}")
 }
 
+/// A user of an identity provider in one value: lengths keep the parts apart.
+pub fn federated(idp: &str, protocol: &str, unique: &str) -> String {
+    format!("{}/{idp}{}/{protocol}{unique}", idp.len(), protocol.len())
+}
+
 impl Row for Project {
     fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
         add("name", named(self.domain_id.as_deref().unwrap_or(""), &self.name));
@@ -91,8 +96,13 @@ impl Row for Project {
 
 impl Row for User {
     fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
-        add("name", named(&self.domain_id, &self.name));
+        if !self.shadow {
+            add("name", named(&self.domain_id, &self.name));
+        }
         add("domain", self.domain_id.to_string());
+        for of in &self.federated {
+            add("federated", federated(&of.idp_id, &of.protocol_id, &of.unique_id));
+        }
     }
 
     fn stripped(mut self) -> User {
@@ -179,6 +189,20 @@ impl Row for AccessToken {
     }
 }
 
+impl Row for IdentityProvider {
+    fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
+        self.remote_ids.iter().for_each(|remote| add("remote", remote.clone()));
+    }
+}
+
+impl Row for Protocol {
+    fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
+        add("idp", self.idp_id.clone());
+    }
+}
+
+impl Row for Mapping {}
+impl Row for ServiceProvider {}
 impl Row for EndpointGroup {}
 impl Row for PolicyText {}
 impl Row for PolicyAssociation {}
@@ -225,6 +249,9 @@ macro_rules! model {
             $(pub $field: Table<$type>,)*
             pub revocations: Revocations,
             pub keys: Keyring,
+            /// What the time is; none in a model of the past, which stands still at `read_at`.
+            pub clock: Option<Arc<dyn Clock>>,
+            pub read_at: Timestamp,
             /// The catalog without and with each substitution, worked out when first asked for; see [`crate::catalog`].
             pub catalogs: std::sync::Mutex<HashMap<String, Arc<serde_json::value::RawValue>>>,
         }
@@ -232,7 +259,7 @@ macro_rules! model {
         impl Model {
             /// Reads everything.
             pub fn load(reader: &mut Reader) -> Result<Model> {
-                let mut model = Model { rev: reader.snapshot_rev()?, ..Model::default() };
+                let mut model = Model { rev: reader.snapshot_rev()?, read_at: reader.clock(), ..Model::default() };
                 $(for stored in reader.list::<$type>(Query::all())? { model.$field.put(stored.doc.stripped()); })*
                 for stored in reader.list::<Revocation>(Query::all())? {
                     model.revocations.put(&stored.doc);
@@ -286,6 +313,7 @@ model! {
     registered_limits: RegisteredLimit, limits: Limit, access_rules: AccessRule, policies: PolicyText,
     policy_associations: PolicyAssociation, endpoint_groups: EndpointGroup, endpoint_filters: EndpointFilter,
     domain_configs: DomainConfig, consumers: Consumer, access_tokens: AccessToken,
+    identity_providers: IdentityProvider, protocols: Protocol, mappings: Mapping, service_providers: ServiceProvider,
 }
 
 impl Model {
@@ -297,9 +325,29 @@ impl Model {
         self.projects.one("name", &named("", name))
     }
 
+    pub fn now(&self) -> Timestamp {
+        self.clock.as_ref().map_or(self.read_at, |clock| clock.now())
+    }
+
     /// The groups of a user.
     pub fn groups_of<'a>(&'a self, user: &str) -> impl Iterator<Item = &'a str> {
-        self.memberships.find("user", user).map(|membership| membership.group_id.as_str())
+        let now = self.now();
+        let lasting = self.memberships.find("user", user).filter(move |membership| membership.lasts(now));
+        lasting.map(|membership| membership.group_id.as_str())
+    }
+
+    /// The members of a group.
+    pub fn members_of<'a>(&'a self, group: &str) -> impl Iterator<Item = &'a Arc<User>> {
+        let now = self.now();
+        let lasting = self.memberships.find("group", group).filter(move |membership| membership.lasts(now));
+        lasting.filter_map(|membership| self.users.get(&membership.user_id))
+    }
+
+    /// When the first membership of a user ends that ends by itself.
+    pub fn memberships_end(&self, user: &str) -> Option<Timestamp> {
+        let now = self.now();
+        let ends = self.memberships.find("user", user).filter_map(|m| m.lent.as_ref().map(|lent| lent.until));
+        ends.filter(|until| now < *until).min()
     }
 
     /// From the project's parent up to its domain. A project's tree is at most [`crate::project::DEPTH`] deep.

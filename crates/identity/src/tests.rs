@@ -21,7 +21,7 @@ use rest::{Body, Gateway, GatewayOptions, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) struct Cloud {
+pub(crate) struct Cloud {
     pub gateway: Gateway,
     pub identity: Arc<Identity>,
     pub clock: Arc<ManualClock>,
@@ -29,7 +29,7 @@ pub(super) struct Cloud {
     pub admin: String,
 }
 
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub body: Value,
     pub token: String,
@@ -40,7 +40,7 @@ const SERVICES: &[ServiceSpec] = &[
     ServiceSpec { kind: "compute", name: "nova", path: "/compute/v2.1" },
 ];
 
-pub(super) fn bootstrap_options() -> BootstrapOptions {
+pub(crate) fn bootstrap_options() -> BootstrapOptions {
     BootstrapOptions {
         admin_password: "secret".into(),
         demo_password: Some("demo".into()),
@@ -152,10 +152,10 @@ impl Cloud {
     }
 }
 
-pub(super) fn project_named(name: &str) -> Value {
+pub(crate) fn project_named(name: &str) -> Value {
     json!({"name": name, "domain": {"id": "default"}})
 }
 
-pub(super) fn names(list: &Value, key: &str) -> Vec<String> {
+pub(crate) fn names(list: &Value, key: &str) -> Vec<String> {
     list.as_array().unwrap().iter().map(|item| item[key].as_str().unwrap_or("").to_owned()).collect()
 }

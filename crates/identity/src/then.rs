@@ -38,6 +38,9 @@ pub fn current() -> Option<Arc<Model>> {
 const NO_PAST: &[(&str, &str)] = &[
     ("auth:validate_token", "tokens are not kept, they are sealed and verified"),
     ("auth:check_token", "tokens are not kept, they are sealed and verified"),
+    ("federation:auth", "a token is made now or never"),
+    ("federation:websso", "a token is made now or never"),
+    ("federation:websso_provider", "a token is made now or never"),
     ("ec2:list", "what an EC2 credential holds is secret, and history keeps no secrets"),
     ("ec2:show", "what an EC2 credential holds is secret, and history keeps no secrets"),
 ];

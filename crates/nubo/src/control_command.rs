@@ -53,6 +53,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         bcrypt_rounds: settings.bcrypt_rounds,
         compliance: settings.compliance.clone(),
         limit_model: settings.limit_model,
+        federation: settings.federation.clone().options(),
         image_format_enforcement: settings.image_format_enforcement,
         image_import: control::ImageImport { rules: settings.image_import.clone(), web: None },
         bootstrap,

@@ -63,6 +63,8 @@ struct File {
     security_compliance: Option<SecurityCompliance>,
     #[serde(default)]
     unified_limit: UnifiedLimit,
+    #[serde(default)]
+    federation: control::Federation,
 }
 
 /// How limits bind each other, in Keystone's words.
@@ -134,6 +136,7 @@ pub struct Settings {
     pub deadlines: Deadlines,
     pub compliance: control::Compliance,
     pub limit_model: control::LimitModel,
+    pub federation: control::Federation,
 }
 
 impl Settings {
@@ -174,6 +177,7 @@ impl Settings {
             deadlines: deadlines(&flags.deadlines, &file.deadlines)?,
             compliance: file.security_compliance.unwrap_or_default().read(),
             limit_model: file.unified_limit.read()?,
+            federation: file.federation,
         };
         settings.check()?;
         Ok(settings)

@@ -29,6 +29,7 @@ fn options(world: &World) -> CloudOptions {
         image_import: control::ImageImport { web: Some(Arc::new(crate::calls::Elsewhere)), ..Default::default() },
         compliance: Default::default(),
         limit_model: Default::default(),
+        federation: Default::default(),
         bootstrap: Bootstrap {
             cloud_id: "0a1b2c3d".into(),
             admin_password: ADMIN_PASSWORD.into(),

@@ -61,6 +61,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         image_import: Default::default(),
         compliance: Default::default(),
         limit_model: Default::default(),
+        federation: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

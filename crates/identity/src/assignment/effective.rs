@@ -8,8 +8,13 @@ use std::sync::Arc;
 
 /// Ids of all roles that `user` has in `place`. Empty for a place or user that does not exist.
 pub fn roles(model: &Model, user: &str, place: &Place) -> BTreeSet<String> {
+    roles_with(model, user, &[], place)
+}
+
+/// The same for somebody who is in further groups, as an identity provider says.
+pub fn roles_with(model: &Model, user: &str, groups: &[String], place: &Place) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    each_of_actor(model, user, &mut |assignment| {
+    each_of_actor(model, user, groups, &mut |assignment| {
         if applies(model, assignment, place) {
             found.insert(assignment.role_id.to_string());
         }
@@ -18,11 +23,11 @@ pub fn roles(model: &Model, user: &str, place: &Place) -> BTreeSet<String> {
     found
 }
 
-/// Runs `tell` on every assignment of the user and of the user's groups.
-pub fn each_of_actor<'a>(model: &'a Model, user: &str, tell: &mut dyn FnMut(&'a Arc<Assignment>)) {
+/// Runs `tell` on every assignment of the user, of the user's groups and of further ones.
+fn each_of_actor<'a>(model: &'a Model, user: &str, groups: &[String], tell: &mut dyn FnMut(&'a Arc<Assignment>)) {
     let own = model.assignments.find("actor", user).filter(|a| matches!(a.actor, Actor::User(_)));
     own.for_each(&mut *tell);
-    for group in model.groups_of(user) {
+    for group in model.groups_of(user).chain(groups.iter().map(String::as_str)) {
         let of_group = model.assignments.find("actor", group).filter(|a| matches!(a.actor, Actor::Group(_)));
         of_group.for_each(&mut *tell);
     }
@@ -54,9 +59,9 @@ pub fn expand(model: &Model, roles: &mut BTreeSet<String>) {
 }
 
 /// The enabled projects in which the user has any role, each once, in the order of ids.
-pub fn projects(model: &Model, user: &str) -> Vec<Arc<Project>> {
+pub fn projects(model: &Model, user: &str, groups: &[String]) -> Vec<Arc<Project>> {
     let mut ids = BTreeSet::new();
-    each_of_actor(model, user, &mut |assignment| {
+    each_of_actor(model, user, groups, &mut |assignment| {
         if assignment.inherited {
             ids.extend(model.descendants(assignment.place.id()).iter().map(|project| project.id.to_string()));
         } else if let Place::Project(id) = &assignment.place {
@@ -67,9 +72,9 @@ pub fn projects(model: &Model, user: &str) -> Vec<Arc<Project>> {
 }
 
 /// The domains in which the user has any role.
-pub fn domains(model: &Model, user: &str) -> Vec<Arc<Project>> {
+pub fn domains(model: &Model, user: &str, groups: &[String]) -> Vec<Arc<Project>> {
     let mut ids = BTreeSet::new();
-    each_of_actor(model, user, &mut |assignment| {
+    each_of_actor(model, user, groups, &mut |assignment| {
         if let (false, Place::Domain(id)) = (assignment.inherited, &assignment.place) {
             ids.insert(id.to_string());
         }

@@ -144,9 +144,8 @@ fn expanded(model: &Model, assignment: &Assignment) -> Vec<Line> {
     let actors: Vec<(Actor, Option<String>)> = match &assignment.actor {
         Actor::User(_) => vec![(assignment.actor.clone(), None)],
         Actor::Group(group) => model
-            .memberships
-            .find("group", group)
-            .map(|m| (Actor::User(m.user_id.clone()), Some(format!("/v3/groups/{group}/users/{}", m.user_id))))
+            .members_of(group)
+            .map(|user| (Actor::User(user.id.clone()), Some(format!("/v3/groups/{group}/users/{}", user.id))))
             .collect(),
     };
     let places: Vec<Place> = if assignment.inherited {

@@ -107,7 +107,7 @@ fn proof(identity: &Identity, credential: &Credential, blob: &Value) -> Result<P
     } else {
         Scope::Project(project)
     };
-    Ok(Proof { user, methods: Methods::EC2, before: None, chain: None, scope: Some(scope) })
+    Ok(Proof { methods: Methods::EC2, scope: Some(scope), ..Proof::of(user) })
 }
 
 #[cfg(test)]

@@ -117,6 +117,9 @@ fn remove(tx: &mut Tx, id: &str) -> Result<()> {
     if domain.enabled {
         return Err(Fault::forbidden("Cannot delete a domain that is enabled, please disable it first."));
     }
+    for provider in tx.list::<IdentityProvider>(Query::index("domain", id))? {
+        crate::federation::remove(tx, &provider.id)?;
+    }
     for user in tx.list::<User>(Query::index("domain", id))? {
         crate::user::remove(tx, &user.id)?;
     }

@@ -129,8 +129,7 @@ async fn list_users(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let group = allowed(&call, find(&identity, call.param("id")), "group", |g| target(g))?;
     let items: Vec<_> = {
         let model = identity.model();
-        let members = model.memberships.find("group", &group.id).filter_map(|m| model.users.get(&m.user_id));
-        members.map(|user| crate::user::shown(&call, user)).collect()
+        model.members_of(&group.id).map(|user| crate::user::shown(&call, user)).collect()
     };
     filtered(&call, "users", items, &["name", "domain_id", "enabled"])
 }
@@ -156,7 +155,7 @@ async fn add_user(identity: Arc<Identity>, call: Call) -> Result<Reply> {
         tx.need::<Group>(&group)?;
         tx.need::<User>(&user)?;
         let id = Membership::id_of(&user, &group);
-        Ok(tx.put(&Membership { id, user_id: user.as_str().into(), group_id: group.as_str().into() })?)
+        Ok(tx.put(&Membership { id, user_id: user.as_str().into(), group_id: group.as_str().into(), lent: None })?)
     };
     identity.write(&call, work).await?;
     Ok(Reply::empty(204))
@@ -168,7 +167,7 @@ fn not_in(user: &str, group: &str) -> base::Fault {
 
 async fn check_user(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let (group, user) = pair(&identity, &call)?;
-    let known = identity.model().memberships.get(&Membership::id_of(&user, &group)).is_some();
+    let known = identity.model().groups_of(&user).any(|of| of == group);
     if known { Ok(Reply::empty(204)) } else { Err(not_in(&user, &group)) }
 }
 

@@ -240,11 +240,10 @@ impl Identity {
             return Err(refused("the signature does not hold, or the access token has expired"));
         }
         Ok(Proof {
-            user: known.authorizing_user_id,
             methods: Methods::OAUTH1,
             before: Some(known.expires_at),
-            chain: None,
             scope: Some(Scope::Oauth { project: known.project_id, access_token: known.id }),
+            ..Proof::of(known.authorizing_user_id)
         })
     }
 }

@@ -44,6 +44,8 @@ const FOR_ALL: &[&str] = &[
     "registered_limits:list",
     "registered_limits:show",
     "credentials:list",
+    "federation:projects",
+    "federation:domains",
 ];
 
 #[tokio::test]

@@ -23,7 +23,7 @@ impl Entry {
     pub fn new(verified: Verified) -> Entry {
         let credential = verified.application_credential.as_ref().and_then(|credential| credential.expires_at);
         let lent = verified.access_token.as_ref().map(|token| token.expires_at);
-        let until = [credential, lent].into_iter().flatten().fold(verified.payload.expires, Timestamp::min);
+        let until = [credential, lent, verified.memberships_end].into_iter().flatten().fold(verified.payload.expires, Timestamp::min);
         let verified = Arc::new(verified);
         let caller = Arc::new(Caller { credentials: verified.credentials(), token: Some(verified.clone()) });
         Entry { caller, verified, until }

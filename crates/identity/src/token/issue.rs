@@ -1,6 +1,6 @@
 //! Making tokens: who proves what, and the scope that was asked for.
 
-use super::payload::{Methods, Payload, Scope};
+use super::payload::{FederatedScope, Methods, Payload, Scope};
 use super::request::{self, DomainReference, ProjectReference, Request, ScopeRequest, UserReference};
 use super::revoke::audit_id;
 use super::verify::{self, Verified, refused};
@@ -24,6 +24,41 @@ pub(crate) struct Proof {
     pub before: Option<Timestamp>,
     pub chain: Option<super::payload::AuditId>,
     pub scope: Option<Scope>,
+    /// Set where an identity provider has said who it is.
+    pub federated: Option<Federated>,
+}
+
+impl Proof {
+    /// Of nothing but who it is.
+    pub fn of(user: UserId) -> Proof {
+        Proof { user, methods: Methods::default(), before: None, chain: None, scope: None, federated: None }
+    }
+}
+
+/// What a token keeps of what an identity provider said.
+#[derive(Clone)]
+pub(crate) struct Federated {
+    pub groups: Vec<String>,
+    pub provider: String,
+    pub protocol: String,
+}
+
+impl Federated {
+    fn of(scope: &Scope) -> Option<Federated> {
+        let Scope::Federated { groups, provider, protocol, .. } = scope else { return None };
+        Some(Federated { groups: groups.clone(), provider: provider.clone(), protocol: protocol.clone() })
+    }
+
+    /// The scope, with what the provider said. The whole cloud and trusts know nothing of providers, as in Keystone.
+    fn within(self, scope: Scope) -> Scope {
+        let scope = match scope {
+            Scope::Unscoped => FederatedScope::Unscoped,
+            Scope::Project(id) => FederatedScope::Project(id),
+            Scope::Domain(id) => FederatedScope::Domain(id),
+            other => return other,
+        };
+        Scope::Federated { scope, groups: self.groups, provider: self.provider, protocol: self.protocol }
+    }
 }
 
 /// What of a request's headers counts as well.
@@ -32,6 +67,8 @@ pub(crate) struct Headers {
     pub receipt: Option<String>,
     /// A consumer's signed request.
     pub signed: Option<crate::oauth1::SignedRequest>,
+    /// A token that an identity provider has signed.
+    pub bearer: Option<String>,
 }
 
 /// What a request for a token leads to, when its proofs hold.
@@ -88,7 +125,12 @@ impl Identity {
                 return Err(Fault::invalid("What was lent with a scope cannot request another."));
             }
             (Some(asked), None) => wanted(&model, asked, &proof.user)?,
+            (None, None) if proof.federated.is_some() => Scope::Unscoped,
             (None, None) => usual(&model, &proof.user),
+        };
+        let scope = match proof.federated {
+            Some(federated) => federated.within(scope),
+            None => scope,
         };
         let ttl = now.plus_s(self.options.token_ttl_s);
         // The end of a token is in whole seconds, as its birth.
@@ -136,6 +178,10 @@ impl Identity {
                 }
                 "totp" => self.by_totp(identity.totp.as_ref().ok_or_else(missing)?).await?,
                 "oauth1" => self.by_access_token(headers.signed.as_ref()).await?,
+                "mapped" | "openid" => {
+                    let wanted = if method == "mapped" { &identity.mapped } else { &identity.openid };
+                    self.by_mapping(wanted.as_ref().ok_or_else(missing)?, headers.bearer.as_deref()).await?
+                }
                 _ => return Err(refused("the method is not supported")),
             };
             proof = Some(match proof {
@@ -146,6 +192,7 @@ impl Identity {
                     before: so_far.before.or(next.before),
                     chain: so_far.chain.or(next.chain),
                     scope: so_far.scope.or(next.scope),
+                    federated: so_far.federated.or(next.federated),
                 },
                 Some(_) => return Err(refused("the methods name different users")),
             });
@@ -164,10 +211,10 @@ impl Identity {
             let id = &user.id;
             return Err(Fault::unauthenticated(format!("The password of user {id} has expired and must be changed.")));
         }
-        Ok(Proof { user: user.id.clone(), methods: Methods::PASSWORD, before: None, chain: None, scope: None })
+        Ok(Proof { methods: Methods::PASSWORD, ..Proof::of(user.id.clone()) })
     }
 
-    fn by_token(&self, text: &str) -> Result<Proof> {
+    pub(crate) fn by_token(&self, text: &str) -> Result<Proof> {
         // A token that proves nothing is not there, as in Keystone, which answers so here alone.
         let shown = verify::verify(&self.model(), text, self.env.now(), false)
             .map_err(|_| Fault::not_found("Could not find token."))?;
@@ -177,11 +224,11 @@ impl Identity {
             ));
         }
         Ok(Proof {
-            user: shown.user.id.clone(),
             methods: shown.payload.methods.with(Methods::TOKEN),
             before: Some(shown.payload.expires),
             chain: shown.payload.audit.last().copied(),
-            scope: None,
+            federated: Federated::of(&shown.payload.scope),
+            ..Proof::of(shown.user.id.clone())
         })
     }
 
@@ -199,11 +246,10 @@ impl Identity {
         let credential = found.filter(|_| holds).ok_or_else(|| refused("credential and secret do not fit"))?;
         let scope = Scope::ApplicationCredential { project: credential.project_id.clone(), id: credential.id.clone() };
         Ok(Proof {
-            user: credential.user_id.clone(),
             methods: Methods::APPLICATION_CREDENTIAL,
             before: credential.expires_at.map(whole),
-            chain: None,
             scope: Some(scope),
+            ..Proof::of(credential.user_id.clone())
         })
     }
 }

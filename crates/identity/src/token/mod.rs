@@ -41,6 +41,8 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
         GET "/v3/auth/projects", "auth:projects", "identity:get_auth_projects", 200, projects;
         GET "/v3/auth/domains", "auth:domains", "identity:get_auth_domains", 200, domains;
         GET "/v3/auth/system", "auth:system", "identity:get_auth_system", 200, system;
+        GET "/v3/OS-FEDERATION/projects", "federation:projects", "identity:get_auth_projects", 200, projects;
+        GET "/v3/OS-FEDERATION/domains", "federation:domains", "identity:get_auth_domains", 200, domains;
     ];
     for path in ["/v3/OS-SIMPLE-CERT/ca", "/v3/OS-SIMPLE-CERT/certificates"] {
         let operation = if path.ends_with("ca") { "simple_cert:ca" } else { "simple_cert:certificates" };
@@ -57,7 +59,7 @@ pub(crate) fn reply(identity: &Identity, status: u16, verified: &Verified, text:
     let body = if catalog {
         verified.body.get_or_init(|| with_catalog(identity, verified)).clone()
     } else {
-        wire::body(verified, None).into()
+        wire::body(verified, None, &identity.model()).into()
     };
     Reply::json_bytes(status, body).header(SUBJECT, text).header(VARY, "X-Auth-Token")
 }
@@ -65,14 +67,15 @@ pub(crate) fn reply(identity: &Identity, status: u16, verified: &Verified, text:
 fn with_catalog(identity: &Identity, verified: &Verified) -> Bytes {
     let scoped = verified.payload.scope != payload::Scope::Unscoped;
     let catalog = scoped.then(|| crate::catalog::of(identity, &identity.model(), verified));
-    wire::body(verified, catalog.as_deref()).into()
+    wire::body(verified, catalog.as_deref(), &identity.model()).into()
 }
 
 async fn issue(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let request = call.json().await?;
     let receipt = call.header("openstack-auth-receipt").map(str::to_owned);
-    let signed = crate::oauth1::SignedRequest::of(&call)?;
-    match identity.issue(request, issue::Headers { receipt, signed }).await? {
+    let bearer = crate::federation::bearer(&call);
+    let signed = if bearer.is_some() { None } else { crate::oauth1::SignedRequest::of(&call)? };
+    match identity.issue(request, issue::Headers { receipt, signed, bearer }).await? {
         issue::Outcome::Token(issued) => {
             let catalog = !call.query.has("nocatalog");
             Ok(reply(&identity, 201, &issued.verified, &issued.text, catalog))
@@ -156,15 +159,16 @@ fn forbidden_catalog() -> Fault {
 }
 
 async fn projects(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let user = call.caller.user_id();
+    let verified = own(&call)?;
     let model = identity.model();
-    let found = effective::projects(&model, &user);
+    let found = effective::projects(&model, &verified.user.id, verified.lent_groups());
     let open = found.iter().filter(|p| p.enabled && model.domain(p.domain()).is_some_and(|d| d.enabled));
     collection(&call, "projects", open.map(|project| crate::project::shown(&call, project)).collect())
 }
 
 async fn domains(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let found = effective::domains(&identity.model(), &call.caller.user_id());
+    let verified = own(&call)?;
+    let found = effective::domains(&identity.model(), &verified.user.id, verified.lent_groups());
     let open = found.iter().filter(|domain| domain.enabled);
     collection(&call, "domains", open.map(|domain| crate::domain::shown(&call, domain)).collect())
 }

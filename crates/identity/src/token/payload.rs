@@ -14,16 +14,18 @@ use rmp::encode::{self, ByteBuf};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Methods(pub u64);
 
-const METHODS: [&str; 8] =
-    ["external", "password", "token", "oauth1", "mapped", "application_credential", "ec2credential", "totp"];
+const METHODS: [&str; 9] =
+    ["external", "password", "token", "oauth1", "mapped", "application_credential", "ec2credential", "totp", "openid"];
 
 impl Methods {
     pub const PASSWORD: Methods = Methods(2);
     pub const TOKEN: Methods = Methods(4);
     pub const OAUTH1: Methods = Methods(8);
+    pub const MAPPED: Methods = Methods(16);
     pub const APPLICATION_CREDENTIAL: Methods = Methods(32);
     pub const EC2: Methods = Methods(64);
     pub const TOTP: Methods = Methods(128);
+    pub const OPENID: Methods = Methods(256);
     /// Those in which somebody shows a thing that was lent, and does not prove who they are.
     const LENT: Methods = Methods(Methods::OAUTH1.0 | Methods::APPLICATION_CREDENTIAL.0 | Methods::EC2.0);
     /// Those that a request for a token may name.
@@ -32,7 +34,9 @@ impl Methods {
             | Methods::TOKEN.0
             | Methods::OAUTH1.0
             | Methods::APPLICATION_CREDENTIAL.0
-            | Methods::TOTP.0,
+            | Methods::TOTP.0
+            | Methods::MAPPED.0
+            | Methods::OPENID.0,
     );
 
     /// The one of this name; none for a name that is not known.

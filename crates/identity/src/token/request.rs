@@ -17,7 +17,7 @@ pub struct Auth {
     pub scope: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(expecting = "an object")]
 pub struct Identity {
     pub methods: Vec<String>,
@@ -25,6 +25,17 @@ pub struct Identity {
     pub token: Option<Token>,
     pub application_credential: Option<ApplicationCredential>,
     pub totp: Option<Totp>,
+    pub mapped: Option<Mapped>,
+    pub openid: Option<Mapped>,
+}
+
+/// By whom a bearer's token shall be read; or a token of this cloud that came of one.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+pub struct Mapped {
+    pub id: Option<String>,
+    pub identity_provider: Option<String>,
+    pub protocol: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -27,7 +27,7 @@ impl Identity {
         let holds = self.passcode_holds(user, &proof.user.passcode).await?;
         let user = self.counted_login(user, holds).await?;
         let user = user.ok_or_else(|| refused("user and passcode do not fit, or the user is locked"))?;
-        Ok(Proof { user: user.id, methods: Methods::TOTP, before: None, chain: None, scope: None })
+        Ok(Proof { methods: Methods::TOTP, ..Proof::of(user.id) })
     }
 
     async fn passcode_holds(&self, user: Option<&str>, passcode: &str) -> Result<bool> {

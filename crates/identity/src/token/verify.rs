@@ -5,11 +5,13 @@
 
 use super::payload::{FederatedScope, Methods, Payload, Scope};
 use super::{fernet, revoke};
+use crate::assignment::effective;
 use crate::documents::*;
 use crate::model::Model;
 use base::{Fault, Result, Timestamp};
 use bytes::Bytes;
 use policy::Credentials;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 /// How long after its end a token still verifies for a service that asks so (`allow_expired`), as in Keystone.
@@ -32,6 +34,8 @@ pub struct Verified {
     /// What a user has lent the consumer that has this token.
     pub access_token: Option<Arc<AccessToken>>,
     pub trust: Option<Arc<Trust>>,
+    /// When a membership ends that may be why a role is there.
+    pub memberships_end: Option<Timestamp>,
     /// The answer to a validation, once worked out. It is dropped with the rest when anything changes.
     pub body: OnceLock<Bytes>,
 }
@@ -87,6 +91,7 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
         access_rules: None,
         access_token: None,
         trust: None,
+        memberships_end: None,
         body: OnceLock::new(),
         payload,
     };
@@ -112,7 +117,9 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
             verified.in_project(model, project)?
         }
         Scope::Trust { trust, .. } => return by_trust(model, verified, &trust, now),
-        Scope::Federated { scope: FederatedScope::Unscoped, .. } => return Ok(verified),
+        Scope::Federated { scope, groups, provider, protocol } => {
+            return by_provider(model, verified, (scope, &groups), (&provider, &protocol));
+        }
         Scope::Oauth { project, access_token } => {
             let found = model.access_tokens.get(&access_token).filter(|found| {
                 now < found.expires_at
@@ -124,21 +131,44 @@ pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> 
             verified.access_token = Some(found.clone());
             verified.in_project(model, project)?
         }
-        Scope::Federated { .. } | Scope::Oauth2 { .. } => {
+        Scope::Oauth2 { .. } => {
             return Err(refused("tokens of this kind are not issued here"));
         }
     };
     let mut ids = model.roles_of(&verified.user.id, &place);
+    verified.memberships_end = model.memberships_end(&verified.user.id);
     let lent = verified.application_credential.as_ref().map(|credential| &credential.roles);
     if let Some(roles) = lent.or(verified.access_token.as_ref().map(|token| &token.roles)) {
         let mut granted = roles.iter().map(ToString::to_string).collect();
-        crate::assignment::effective::expand(model, &mut granted);
+        effective::expand(model, &mut granted);
         ids.retain(|id| granted.contains(id));
     }
-    // A role of one domain shows in tokens only by what it implies.
-    verified.roles =
-        ids.iter().filter_map(|id| model.roles.get(id)).filter(|r| r.domain_id.is_none()).cloned().collect();
-    if verified.roles.is_empty() { Err(refused("the user has no role there")) } else { Ok(verified) }
+    verified.with_roles(model, &ids).ok_or_else(|| refused("the user has no role there"))
+}
+
+/// A token of somebody whom an identity provider knows: its groups count beside the user's own.
+fn by_provider(
+    model: &Model,
+    mut verified: Verified,
+    (scope, groups): (FederatedScope, &[String]),
+    (provider, protocol): (&str, &str),
+) -> Result<Verified> {
+    let heard = model.identity_providers.get(provider).is_some_and(|provider| provider.enabled)
+        && model.protocols.get(&Protocol::id_of(provider, protocol)).is_some();
+    if !heard {
+        return Err(refused("the identity provider is gone or disabled"));
+    }
+    let place = match scope {
+        FederatedScope::Unscoped => return Ok(verified),
+        FederatedScope::Project(id) => verified.in_project(model, id)?,
+        FederatedScope::Domain(id) => {
+            verified.domain = Some(enabled_domain(model, &id)?);
+            Place::Domain(id)
+        }
+    };
+    verified.memberships_end = model.memberships_end(&verified.user.id);
+    let ids = effective::roles_with(model, &verified.user.id, groups, &place);
+    verified.with_roles(model, &ids).ok_or_else(|| refused("the user has no role there"))
 }
 
 /// A trust's token: of the trustee, or in the name of the trustor, with the roles of the trust.
@@ -157,11 +187,9 @@ fn by_trust(model: &Model, mut verified: Verified, id: &str, now: Timestamp) -> 
     };
     verified.in_project(model, project)?;
     let mut lent = trust.roles.iter().map(ToString::to_string).collect();
-    crate::assignment::effective::expand(model, &mut lent);
-    verified.roles =
-        lent.iter().filter_map(|id| model.roles.get(id)).filter(|r| r.domain_id.is_none()).cloned().collect();
+    effective::expand(model, &mut lent);
     verified.trust = Some(trust);
-    if verified.roles.is_empty() { Err(refused("the trust lends no role")) } else { Ok(verified) }
+    verified.with_roles(model, &lent).ok_or_else(|| refused("the trust lends no role"))
 }
 
 fn enabled_domain(model: &Model, id: &str) -> Result<Arc<Project>> {
@@ -170,6 +198,22 @@ fn enabled_domain(model: &Model, id: &str) -> Result<Arc<Project>> {
 }
 
 impl Verified {
+    /// With these roles; none where nothing is left of them. A role of one domain shows in tokens only by what it
+    /// implies.
+    fn with_roles(mut self, model: &Model, ids: &BTreeSet<String>) -> Option<Verified> {
+        let found = ids.iter().filter_map(|id| model.roles.get(id));
+        self.roles = found.filter(|role| role.domain_id.is_none()).cloned().collect();
+        (!self.roles.is_empty()).then_some(self)
+    }
+
+    /// The groups that an identity provider named.
+    pub fn lent_groups(&self) -> &[String] {
+        match &self.payload.scope {
+            Scope::Federated { groups, .. } => groups,
+            _ => &[],
+        }
+    }
+
     fn in_project(&mut self, model: &Model, id: base::ProjectId) -> Result<Place> {
         let project = model.projects.get(&id).filter(|project| project.enabled);
         let project = project.ok_or_else(|| refused("the project is gone or disabled"))?.clone();

@@ -2,6 +2,7 @@
 
 use super::payload::Scope;
 use super::verify::Verified;
+use crate::model::Model;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -35,6 +36,22 @@ struct Token<'a> {
     trust: Option<Trust<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     catalog: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    service_providers: Vec<ServiceProvider<'a>>,
+}
+
+#[derive(Serialize)]
+struct ServiceProvider<'a> {
+    auth_url: &'a str,
+    id: &'a str,
+    sp_url: &'a str,
+}
+
+#[derive(Serialize)]
+struct Federation<'a> {
+    groups: Vec<ById<'a>>,
+    identity_provider: ById<'a>,
+    protocol: ById<'a>,
 }
 
 #[derive(Serialize)]
@@ -55,7 +72,21 @@ struct User<'a> {
     domain: Named<'a>,
     id: &'a str,
     name: &'a str,
-    password_expires_at: Option<String>,
+    /// Left out where an identity provider knows the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_expires_at: Option<Option<String>>,
+    #[serde(rename = "OS-FEDERATION", skip_serializing_if = "Option::is_none")]
+    federation: Option<Federation<'a>>,
+}
+
+/// What an identity provider said.
+fn federation(verified: &Verified) -> Option<Federation<'_>> {
+    let Scope::Federated { groups, provider, protocol, .. } = &verified.payload.scope else { return None };
+    Some(Federation {
+        groups: groups.iter().map(|id| ById { id }).collect(),
+        identity_provider: ById { id: provider },
+        protocol: ById { id: protocol },
+    })
 }
 
 #[derive(Serialize)]
@@ -92,15 +123,20 @@ struct ById<'a> {
 }
 
 /// The JSON; `catalog` is left out where none is given.
-pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
+pub fn body(verified: &Verified, catalog: Option<&RawValue>, model: &Model) -> Vec<u8> {
     let project = verified.project.as_ref();
+    let federation = federation(verified);
+    let providers = model.service_providers.all().filter(|provider| provider.enabled);
     let token = Token {
         methods: verified.payload.methods.names(),
         user: User {
             domain: Named { id: &verified.user_domain.id, name: &verified.user_domain.name },
             id: &verified.user.id,
             name: &verified.user.name,
-            password_expires_at: verified.user.password_end().map(|end| end.iso_naive()),
+            password_expires_at: federation
+                .is_none()
+                .then(|| verified.user.password_end().map(|end| end.iso_naive())),
+            federation,
         },
         audit_ids: verified.payload.audit.iter().map(ToString::to_string).collect(),
         expires_at: verified.payload.expires.iso_micros(),
@@ -132,6 +168,9 @@ pub fn body(verified: &Verified, catalog: Option<&RawValue>) -> Vec<u8> {
             impersonation: trust.impersonation,
         }),
         catalog,
+        service_providers: providers
+            .map(|provider| ServiceProvider { auth_url: &provider.auth_url, id: &provider.id, sp_url: &provider.sp_url })
+            .collect(),
     };
     // Strings and numbers only: nothing that serde_json could refuse.
     serde_json::to_vec(&Wrapper { token }).unwrap_or_default()

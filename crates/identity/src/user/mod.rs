@@ -11,7 +11,9 @@ use crate::{Identity, assignment::effective};
 use base::{DomainId, Fault, ProjectId, Result};
 use policy::Target;
 use rest::{Access, Call, Method, Reply, Route};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Tx;
 
@@ -50,12 +52,22 @@ pub(crate) fn shown(call: &Call, user: &User) -> Value {
         ("enabled", json!(user.enabled)),
         ("options", json!(user.options)),
         ("password_expires_at", json!(user.password_end().map(|end| end.iso_naive()))),
-        ("federated", json!([])),
+        ("federated", shown_federated(&user.federated)),
     ]));
     if let Some(project) = &user.default_project_id {
         object.insert("default_project_id".into(), json!(project));
     }
     linked(call, "users", object)
+}
+
+/// By providers, each with its protocols.
+fn shown_federated(federated: &[FederatedId]) -> Value {
+    let mut providers: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for of in federated {
+        let protocol = json!({"protocol_id": of.protocol_id, "unique_id": of.unique_id});
+        providers.entry(&of.idp_id).or_default().push(protocol);
+    }
+    providers.into_iter().map(|(id, protocols)| json!({"idp_id": id, "protocols": protocols})).collect()
 }
 
 pub(crate) fn target(user: &User) -> Target<'static> {
@@ -75,9 +87,20 @@ async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let items: Vec<_> = {
         let model = identity.model();
         let mine = |user: &User| scope.as_ref().is_none_or(|id| user.domain_id == *id);
-        model.users.all().filter(|user| mine(user)).map(|user| shown(&call, user)).collect()
+        let found = model.users.all().filter(|user| mine(user) && fits_federated(&call, user));
+        found.map(|user| shown(&call, user)).collect()
     };
     filtered(&call, "users", items, &["name", "domain_id", "enabled"])
+}
+
+/// Filters by what a user is at identity providers.
+fn fits_federated(call: &Call, user: &User) -> bool {
+    let asked = ["idp_id", "protocol_id", "unique_id"].map(|name| call.query.get(name));
+    let fits = |of: &FederatedId| {
+        let has = [&of.idp_id, &of.protocol_id, &of.unique_id];
+        asked.iter().zip(has).all(|(asked, has)| asked.is_none_or(|asked| asked == has))
+    };
+    asked.iter().all(Option::is_none) || user.federated.iter().any(fits)
 }
 
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
@@ -120,6 +143,8 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         password_expires_at: None,
         password_history: Vec::new(),
         options: options(&mut fields)?,
+        federated: federated(&mut fields)?.unwrap_or_default(),
+        shadow: false,
         extra: extras(fields)?,
     };
     if password.is_some() {
@@ -132,10 +157,66 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 
 /// What is left, without what only the service says.
 fn extras(mut fields: Fields) -> Result<Extra> {
-    for ours in ["password_expires_at", "federated", "original_password"] {
+    for ours in ["password_expires_at", "original_password"] {
         fields.take(ours);
     }
     fields.rest()
+}
+
+/// The most identities that a user has elsewhere.
+const FEDERATED: usize = 64;
+
+/// Who a user is at identity providers, where a body says so.
+fn federated(fields: &mut Fields) -> Result<Option<Vec<FederatedId>>> {
+    #[derive(Deserialize)]
+    struct Provider {
+        idp_id: String,
+        protocols: Vec<Known>,
+    }
+    #[derive(Deserialize)]
+    struct Known {
+        protocol_id: String,
+        unique_id: String,
+    }
+    let Some(given) = fields.take("federated").filter(|given| !given.is_null()) else { return Ok(None) };
+    let wrong = |why: String| Fault::invalid(format!("Invalid input for field 'federated': {why}."));
+    let providers = Vec::<Provider>::deserialize(&given).map_err(|error| wrong(error.to_string()))?;
+    let mut all = Vec::new();
+    for provider in providers {
+        for Known { protocol_id, unique_id } in provider.protocols {
+            for text in [&provider.idp_id, &protocol_id, &unique_id] {
+                base::limits::text("federated", text, base::limits::NAME_CHARS)?;
+            }
+            all.push(FederatedId { idp_id: provider.idp_id.clone(), protocol_id, unique_id });
+        }
+    }
+    all.sort();
+    let before = all.len();
+    all.dedup();
+    if before > FEDERATED || all.len() < before {
+        return Err(wrong(format!("it has more than {FEDERATED} entries, or one twice")));
+    }
+    Ok(Some(all))
+}
+
+/// Providers and protocols that are there, and nobody else's identity.
+fn check_federated(tx: &mut Tx, user: &User) -> Result<()> {
+    for of in &user.federated {
+        if tx.get::<IdentityProvider>(&of.idp_id)?.is_none() {
+            return Err(Fault::invalid(format!("Could not find Identity Provider: {}", of.idp_id)));
+        }
+        if tx.get::<Protocol>(&Protocol::id_of(&of.idp_id, &of.protocol_id))?.is_none() {
+            return Err(Fault::invalid(format!(
+                "Could not find federated protocol {} for Identity Provider: {}.",
+                of.protocol_id, of.idp_id
+            )));
+        }
+        let other = tx.get_unique::<User>("federated", [&of.idp_id, &of.protocol_id, &of.unique_id])?;
+        if other.is_some_and(|other| other.id != user.id) {
+            return Err(crate::duplicate("federated_user", &of.unique_id));
+        }
+    }
+    Ok(())
 }
 
 /// What Keystone knows to do differently for one user.
@@ -198,6 +279,7 @@ fn check_rules(rules: &Value) -> Result<()> {
 fn insert(tx: &mut Tx, user: &User) -> Result<()> {
     tx.get::<Project>(&user.domain_id)?.filter(|d| d.is_domain).ok_or_else(|| missing("domain", &user.domain_id))?;
     default_project(tx, user.default_project_id.as_ref())?;
+    check_federated(tx, user)?;
     taken(tx.create(user).map(drop), "user", &user.name)
 }
 
@@ -219,6 +301,7 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let enabled = fields.flag("enabled")?;
     let project = fields.id("default_project_id")?;
     let options = options(&mut fields)?;
+    let federated = federated(&mut fields)?;
     let password = hashed(&identity, &mut fields).await?;
     let extra = extras(fields)?;
     let (id, compliance) = (known.id.to_string(), identity.options.compliance.clone());
@@ -233,6 +316,11 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         }
         merge_options(&mut user.options, options.clone());
         user.extra.extend(extra.clone());
+        // An empty list says nothing, as in Keystone.
+        if let Some(federated) = federated.clone().filter(|federated| !federated.is_empty()) {
+            user.federated = federated;
+            check_federated(tx, &user)?;
+        }
         if let Some(password) = &password {
             compliance.set(&mut user, password.clone(), tx.now(), By::Other);
             revoke(tx, Revocation { user_id: Some(user.id.clone()), ..Revocation::default() })?;
@@ -306,7 +394,7 @@ async fn projects(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
     let items: Vec<_> = {
         let model = identity.model();
-        effective::projects(&model, &user.id).iter().map(|project| crate::project::shown(&call, project)).collect()
+        effective::projects(&model, &user.id, &[]).iter().map(|project| crate::project::shown(&call, project)).collect()
     };
     filtered(&call, "projects", items, &["name", "domain_id", "enabled", "parent_id"])
 }

@@ -43,6 +43,20 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
             }
             body
         }
+        "identity_providers:create" => json!({"identity_provider": {
+            "enabled": !g.chance(20), "remote_ids": [g.name("remote")], "description": g.word()}}),
+        "identity_providers:update" => json!({"identity_provider": {
+            "enabled": g.chance(70), "authorization_ttl": g.dice.below(5)}}),
+        "mappings:create" | "mappings:update" => json!({"mapping": {
+            "rules": [{"local": [{"user": {"name": "{0}"}, "group": {"id": g.id("groups")}}],
+                "remote": [{"type": "OIDC-sub"}, {"type": "OIDC-groups", "any_one_of": g.words()}]}],
+            "schema_version": g.dice.of(["1.0", "2.0", "3.0"])}}),
+        "protocols:create" | "protocols:update" => json!({"protocol": {"mapping_id": g.word()}}),
+        "service_providers:create" => json!({"service_provider": {
+            "enabled": g.chance(50), "auth_url": "https://elsewhere/auth", "sp_url": "https://elsewhere/sp"}}),
+        "service_providers:update" => json!({"service_provider": {"enabled": g.chance(50), "description": g.word()}}),
+        // Nobody here can sign for an issuer.
+        "federation:auth_post" | "federation:websso_post" | "federation:websso_provider_post" => Value::Null,
         "policies:create" => json!({"policy": {"type": g.word(), "blob": g.word()}}),
         "policies:update" => json!({"policy": {"blob": g.name("blob")}}),
         "endpoint_groups:create" => json!({"endpoint_group": {

@@ -173,6 +173,9 @@ fn class_of(operation: &Operation, before: &str, name: &str) -> String {
         "store_id" => "image_stores".into(),
         "target_id" => "projects".into(),
         "project_id" | "member_id" => "projects".into(),
+        // Clients choose these.
+        "protocol_id" => "words".into(),
+        "id" if ["identity_providers", "mappings", "service_providers"].contains(&before) => "words".into(),
         "user_id" => "users".into(),
         "group_id" => "groups".into(),
         "role_id" | "implied_id" => "roles".into(),

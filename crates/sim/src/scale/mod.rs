@@ -101,6 +101,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         image_stores: Default::default(),
         compliance: Default::default(),
         limit_model: Default::default(),
+        federation: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

@@ -1,0 +1,64 @@
+//! The keys of identity providers, fetched for the identity service by the client that fetches images.
+//!
+//! Which providers there are is the operator's word and no tenant's, so the addresses of a private network are allowed.
+
+use base::{Fault, Result};
+use http_body_util::{BodyExt, Limited};
+use identity::federation::{DOCUMENT_BYTES, Fetch, Issuer, Options};
+use image::web::{Client, Rules, Web};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Until a document is there.
+const DOCUMENT: Duration = Duration::from_secs(10);
+
+/// What `nubo.toml` says of federation.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Federation {
+    pub issuers: Vec<Issuer>,
+    pub trusted_dashboards: Vec<String>,
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Federation {
+    /// For the identity service, over the network.
+    pub fn options(self) -> Options {
+        let rules = Rules {
+            allowed_ports: Vec::new(),
+            allowed_networks: ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect(),
+            ca_file: self.ca_file,
+            ..Rules::default()
+        };
+        let web = Arc::new(Documents { client: Client::default(), rules });
+        Options { issuers: self.issuers, trusted_dashboards: self.trusted_dashboards, web: Some(web) }
+    }
+}
+
+struct Documents {
+    client: Client,
+    rules: Rules,
+}
+
+impl std::fmt::Debug for Documents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Documents")
+    }
+}
+
+#[async_trait::async_trait]
+impl Fetch for Documents {
+    async fn get(&self, url: &str) -> Result<bytes::Bytes> {
+        let whole = async {
+            let fetched = self.client.get(url, &self.rules).await?;
+            let body = Limited::new(fetched.body, DOCUMENT_BYTES).collect().await;
+            let body = body.map_err(|_| Fault::unavailable(format!("What stands at {url} breaks off or is too long.")))?;
+            Ok::<_, Fault>(body.to_bytes())
+        };
+        let late = || Fault::unavailable(format!("What stands at {url} does not come within {DOCUMENT:?}."));
+        tokio::time::timeout(DOCUMENT, whole).await.unwrap_or_else(|_| Err(late()))
+    }
+}
