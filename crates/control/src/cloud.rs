@@ -55,6 +55,7 @@ pub struct CloudOptions {
     /// How limits of projects and domains bind each other.
     pub limit_model: identity::limit::Model,
     pub federation: identity::federation::Options,
+    pub token_provider: identity::Provider,
     pub image_format_enforcement: bool,
     pub image_import: ImageImport,
     pub bootstrap: Bootstrap,
@@ -368,6 +369,7 @@ async fn open_identity(store: &Store, env: &Env, options: &CloudOptions) -> Resu
         compliance: options.compliance.clone(),
         limit_model: options.limit_model,
         federation: options.federation.clone(),
+        token_provider: options.token_provider,
         ..identity::Options::default()
     };
     Identity::open(store.clone(), env.clone(), identity_options).await

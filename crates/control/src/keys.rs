@@ -34,11 +34,17 @@ struct Numbered {
 pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
     let rule = |name| Access::Rule(name);
     let (keys, rotation) = ("/nubo/v1/keys", "/nubo/v1/keys/rotate");
+    let signing = "/nubo/v1/keys/jws";
     let secret = "keys are shown in no difference";
     vec![
         Route::new(identity, Method::GET, keys, "nubo:keys:export", rule("nubo:keys:export"), 200, export)
             .no_past("keys of the past are not kept"),
         Route::new(identity, Method::PUT, keys, "nubo:keys:import", rule("nubo:keys:import"), 200, import)
+            .no_dry_run(secret)
+            .no_undo("tokens may have been made with the new keys"),
+        Route::new(identity, Method::GET, signing, "nubo:keys:export_jws", rule("nubo:keys:export"), 200, export_jws)
+            .no_past("keys of the past are not kept"),
+        Route::new(identity, Method::PUT, signing, "nubo:keys:import_jws", rule("nubo:keys:import"), 200, import_jws)
             .no_dry_run(secret)
             .no_undo("tokens may have been made with the new keys"),
         Route::new(identity, Method::POST, rotation, "nubo:keys:rotate", rule("nubo:keys:rotate"), 204, rotate)
@@ -68,6 +74,26 @@ async fn import(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         }
     }
     let kept = identity.import_keys(call.cause(), keys).await?;
+    call.reply(200, &json!({ "kept": kept }))
+}
+
+/// The keys of signed tokens, in PEM.
+#[derive(Deserialize, Serialize)]
+struct Signing {
+    private: String,
+    public: Vec<String>,
+}
+
+async fn export_jws(identity: Arc<Identity>, call: Call) -> Result<Reply> {
+    call.enforce(&Target::default())?;
+    let (private, public) = identity.export_signing().await?;
+    call.reply(200, &Signing { private, public })
+}
+
+async fn import_jws(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
+    call.enforce(&Target::default())?;
+    let Signing { private, public } = call.json().await?;
+    let kept = identity.import_signing(call.cause(), private, public).await?;
     call.reply(200, &json!({ "kept": kept }))
 }
 

@@ -34,6 +34,7 @@ pub use model::deadline::{Deadlines, Operation};
 pub use federation::Federation;
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;
+pub use identity::Provider as TokenProvider;
 pub use identity::limit::Model as LimitModel;
 pub use link::{Link, Observers, host};
 pub use offline::Offline;

@@ -53,6 +53,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),
+        token_provider: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

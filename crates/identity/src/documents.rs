@@ -515,6 +515,28 @@ pub struct Retired {
     pub at: Timestamp,
 }
 
+/// The keys of signed tokens, where tokens are signed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JwsKeys {
+    pub id: String,
+    /// PKCS#8 in PEM.
+    pub private: Secret,
+    /// The first belongs to the private one; the others only verify.
+    pub public: Vec<PublicKey>,
+    pub rotated: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublicKey {
+    pub pem: String,
+    /// Since when nothing is signed with its private key.
+    pub retired: Option<Timestamp>,
+}
+
+impl JwsKeys {
+    pub const ID: &'static str = "tokens";
+}
+
 impl TokenKeys {
     pub const ID: &'static str = "tokens";
 }
@@ -710,6 +732,26 @@ impl Document for FailedLogins {
 
     fn id(&self) -> &str {
         &self.id
+    }
+}
+
+impl Document for JwsKeys {
+    const KIND: &'static str = "jws_keys";
+    const HISTORY: bool = false;
+    const TRASH: bool = false;
+    const UNDO: bool = false;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    const SEALED: bool = true;
+    fn secrets(&mut self, each: &mut dyn FnMut(&'static str, &mut Secret)) {
+        each("private", &mut self.private);
+    }
+
+    fn redact(body: &mut Value) {
+        blank(body, "private", "".into());
     }
 }
 

@@ -72,12 +72,33 @@ pub struct ServiceSpec {
     pub path: &'static str,
 }
 
+/// How tokens are made. Both kinds are verified, whichever is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provider {
+    #[default]
+    Fernet,
+    Jws,
+}
+
+impl Provider {
+    pub const NAMES: [&'static str; 2] = ["fernet", "jws"];
+
+    pub fn parse(name: &str) -> Option<Provider> {
+        match name {
+            "fernet" => Some(Provider::Fernet),
+            "jws" => Some(Provider::Jws),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where clients reach the cloud, such as `http://127.0.0.1:8774`; no trailing slash.
     pub public_url: String,
     pub password_algorithm: Algorithm,
     pub token_ttl_s: i64,
+    pub token_provider: Provider,
     /// How often a new primary key seals tokens.
     pub key_rotation_s: i64,
     pub compliance: compliance::Compliance,
@@ -91,6 +112,7 @@ impl Default for Options {
             public_url: "http://127.0.0.1:8774".into(),
             password_algorithm: Algorithm::default(),
             token_ttl_s: 3600,
+            token_provider: Provider::Fernet,
             key_rotation_s: 86_400,
             compliance: Default::default(),
             limit_model: Default::default(),
@@ -202,6 +224,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<ServiceProvider>(),
         Kind::of::<Revocation>(),
         Kind::of::<TokenKeys>(),
+        Kind::of::<JwsKeys>(),
     ]
 }
 
@@ -211,6 +234,9 @@ impl Identity {
         options.compliance.check()?;
         options.federation.check()?;
         let watch = store.watch();
+        if options.token_provider == Provider::Jws {
+            token::keys::ensure_signing(&store).await?;
+        }
         let model = store.read(|reader| Model::load(reader)).await?;
         let model = Model { clock: Some(env.clock.clone()), ..model };
         let passwords = Passwords::new(options.password_algorithm).inline(store.is_inline());
@@ -256,6 +282,7 @@ impl Identity {
         };
         let (every, ttl_s) = (self.options.key_rotation_s, self.options.token_ttl_s);
         let env = self.env.clone();
+        let signs = self.options.token_provider == Provider::Jws;
         let cause = store::Cause::new("nubo", "", "identity.chores");
         let work = move |tx: &mut Tx| {
             for id in &outdated {
@@ -274,7 +301,11 @@ impl Identity {
                 }
             }
             match tx.get::<TokenKeys>(TokenKeys::ID)? {
-                Some(keys) if keys.rotated.plus_s(every) <= now => token::keys::rotate(tx, &env, ttl_s),
+                Some(keys) if keys.rotated.plus_s(every) <= now => token::keys::rotate(tx, &env, ttl_s)?,
+                _ => {}
+            }
+            match tx.get::<documents::JwsKeys>(documents::JwsKeys::ID)? {
+                Some(keys) if signs && keys.rotated.plus_s(every) <= now => token::keys::rotate_signing(tx, ttl_s),
                 _ => Ok(()),
             }
         };
@@ -310,13 +341,10 @@ impl Identity {
                 *model = Model { generation, clock, ..fresh };
             }
         } else if keys {
-            let keys = self.store.read(|reader| Ok(reader.get::<TokenKeys>(TokenKeys::ID)?)).await?;
-            if let Some(keys) = keys {
-                let keys = Keyring::parse(&keys.doc, self.store.secrets())?;
-                let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
-                model.keys = keys;
-                model.generation += 1;
-            }
+            let keys = self.store.read(|reader| Keyring::read(reader)).await?;
+            let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+            model.keys = keys;
+            model.generation += 1;
         }
         Ok(())
     }

@@ -6,7 +6,9 @@
 
 use crate::assignment::effective;
 use crate::documents::*;
-use crate::token::fernet::Key;
+use crate::token::fernet::{self, Key};
+use crate::token::jws;
+use crate::token::payload::Payload;
 use crate::token::revoke::Revocations;
 use base::{Clock, Result, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -265,9 +267,8 @@ macro_rules! model {
                     model.revocations.put(&stored.doc);
                 }
                 // The past knows no keys: nothing is verified there.
-                if reader.stands_in().is_none()
-                    && let Some(keys) = reader.get::<TokenKeys>(TokenKeys::ID)? {
-                    model.keys = Keyring::parse(&keys.doc, &reader.secrets())?;
+                if reader.stands_in().is_none() {
+                    model.keys = Keyring::read(reader)?;
                 }
                 Ok(model)
             }
@@ -290,7 +291,7 @@ macro_rules! model {
                             Some(stored) => self.revocations.put(&stored.doc),
                             None => self.revocations.remove(&change.id),
                         },
-                        TokenKeys::KIND => keys = true,
+                        TokenKeys::KIND | JwsKeys::KIND => keys = true,
                         // Of another service.
                         _ => self.generation -= 1,
                     }
@@ -384,20 +385,45 @@ impl Model {
 pub struct Keyring {
     /// The first seals.
     pub keys: Vec<Key>,
+    /// Those of signed tokens; empty where none was ever signed.
+    pub jws: jws::Ring,
 }
 
 impl Keyring {
-    pub fn parse(keys: &TokenKeys, secrets: &Secrets) -> Result<Keyring> {
+    /// All that the store has.
+    pub fn read(reader: &mut Reader) -> Result<Keyring> {
+        let secrets = reader.secrets();
+        let mut ring = match reader.get::<TokenKeys>(TokenKeys::ID)? {
+            Some(keys) => Keyring::parse(&keys.doc, &secrets)?,
+            None => Keyring::default(),
+        };
+        if let Some(keys) = reader.get::<JwsKeys>(JwsKeys::ID)? {
+            ring.jws = jws::Ring::parse(&keys.doc, &secrets)?;
+        }
+        Ok(ring)
+    }
+
+    fn parse(keys: &TokenKeys, secrets: &Secrets) -> Result<Keyring> {
         let key = |field, secret: &Secret| Key::parse(&secrets.open(keys, field, secret)?);
         let mut ring = vec![key("primary", &keys.primary)?, key("staged", &keys.staged)?];
         for old in &keys.secondary {
             ring.push(key("secondary", &old.key)?);
         }
-        Ok(Keyring { keys: ring })
+        Ok(Keyring { keys: ring, jws: jws::Ring::default() })
+    }
+
+    /// What a token says and the second of its making, if one of the keys has made it.
+    pub fn open(&self, token: &str) -> Option<(Payload, u64)> {
+        if jws::looks_like(token) {
+            return jws::open(&self.jws, token);
+        }
+        let (message, second) = fernet::open(&self.keys, token)?;
+        Some((Payload::unpack(&message)?, second))
     }
 
     /// Not the same keys in the same order.
     pub fn texts_differ(&self, other: &Keyring) -> bool {
-        self.keys.len() != other.keys.len() || self.keys.iter().zip(&other.keys).any(|(one, two)| !one.same(two))
+        self.jws.differs(&other.jws)
+            || self.keys.len() != other.keys.len() || self.keys.iter().zip(&other.keys).any(|(one, two)| !one.same(two))
     }
 }

@@ -11,6 +11,7 @@ mod limits;
 mod oauth1;
 mod rights;
 mod sealed;
+mod signed;
 mod tokens;
 mod trusts;
 

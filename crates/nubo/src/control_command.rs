@@ -54,6 +54,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         compliance: settings.compliance.clone(),
         limit_model: settings.limit_model,
         federation: settings.federation.clone().options(),
+        token_provider: settings.token_provider,
         image_format_enforcement: settings.image_format_enforcement,
         image_import: control::ImageImport { rules: settings.image_import.clone(), web: None },
         bootstrap,

@@ -1,5 +1,6 @@
-//! `nubo keys`: the keys that seal tokens, in the form of Keystone's key repository: a directory with a file for each
-//! key, named by its number; 0 is staged, the highest is the primary.
+//! `nubo keys`: the keys that seal tokens, in the form of Keystone's key repositories. That of Fernet is a directory with
+//! a file for each key, named by its number; 0 is staged, the highest is the primary. That of JWS has the folders
+//! `private`, with `private.pem`, and `public`, with any number of keys.
 
 use crate::trash;
 use anyhow::{Context, Result, bail};
@@ -14,20 +15,29 @@ use std::process::ExitCode;
 
 /// The longest file that may be a key.
 const KEY_BYTES: u64 = 256;
+const PEM_BYTES: u64 = 4096;
 
 #[derive(Subcommand)]
 pub enum KeysCommand {
     /// Seal tokens with a new key from now on; those that are there stay good until they end
     Rotate,
-    /// Take over the keys of a Keystone, which it keeps in /etc/keystone/fernet-keys
+    /// Take over the keys of a Keystone, which it keeps in /etc/keystone/fernet-keys or /etc/keystone/jws-keys
     Import { directory: PathBuf },
     /// Write the keys into a new directory, for a Keystone to use
-    Export { directory: PathBuf },
+    Export {
+        directory: PathBuf,
+        /// Those of signed tokens (JWS) and not those of Fernet
+        #[arg(long)]
+        jws: bool,
+    },
 }
 
 pub fn main(settings: &crate::settings::Settings, command: KeysCommand) -> Result<ExitCode> {
     let given = match &command {
-        KeysCommand::Import { directory } => Some(read(directory)?),
+        KeysCommand::Import { directory } if directory.join("private/private.pem").exists() => {
+            Some(("/jws", read_signing(directory)?))
+        }
+        KeysCommand::Import { directory } => Some(("", json!({ "keys": read(directory)? }))),
         _ => None,
     };
     trash::run(settings, async |client, url| {
@@ -38,10 +48,14 @@ pub fn main(settings: &crate::settings::Settings, command: KeysCommand) -> Resul
                 println!("Tokens are sealed with a new key.");
             }
             KeysCommand::Import { .. } => {
-                let answer = client.put_url(&keys, json!({ "keys": given })).await?;
+                let (kind, body) = given.context("nothing was read")?;
+                let answer = client.put_url(&format!("{keys}{kind}"), body).await?;
                 println!("Imported; {} keys verify tokens now.", answer["kept"]);
             }
-            KeysCommand::Export { directory } => write(&directory, &client.get_url(&keys).await?)?,
+            KeysCommand::Export { directory, jws: true } => {
+                write_signing(&directory, &client.get_url(&format!("{keys}/jws")).await?)?;
+            }
+            KeysCommand::Export { directory, jws: false } => write(&directory, &client.get_url(&keys).await?)?,
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -66,17 +80,55 @@ fn read(directory: &Path) -> Result<Vec<Value>> {
     Ok(keys)
 }
 
+fn pem(path: &Path) -> Result<String> {
+    if fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len() > PEM_BYTES {
+        bail!("{} is too long to be a key", path.display());
+    }
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The private key, and every public one.
+fn read_signing(directory: &Path) -> Result<Value> {
+    let public = directory.join("public");
+    let mut files: Vec<PathBuf> = fs::read_dir(&public)
+        .with_context(|| format!("cannot read {}", public.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    files.sort();
+    let keys = files.iter().map(|file| pem(file)).collect::<Result<Vec<_>>>()?;
+    Ok(json!({"private": pem(&directory.join("private/private.pem"))?, "public": keys}))
+}
+
+fn write_signing(directory: &Path, answer: &Value) -> Result<()> {
+    make(directory)?;
+    let (private, public) = (directory.join("private"), directory.join("public"));
+    make(&private)?;
+    make(&public)?;
+    write_key(&private.join("private.pem"), answer["private"].as_str().context("no private key")?)?;
+    let keys = answer["public"].as_array().context("the cloud told no keys")?;
+    for (number, key) in keys.iter().enumerate() {
+        write_key(&public.join(format!("public-{number}.pem")), key.as_str().context("no key")?)?;
+    }
+    println!("The key that signs and {} that verify are in {}.", keys.len(), directory.display());
+    Ok(())
+}
+
+fn make(directory: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().mode(0o700).create(directory);
+    made.with_context(|| format!("cannot make {}: keys are written into a new directory only", directory.display()))
+}
+
+fn write_key(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
+}
+
 fn write(directory: &Path, answer: &Value) -> Result<()> {
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(directory)
-        .with_context(|| format!("cannot make {}: keys are written into a new directory only", directory.display()))?;
+    make(directory)?;
     let keys = answer["keys"].as_array().context("the cloud told no keys")?;
     for key in keys {
         let (number, text) = (key["number"].as_u64().context("no number")?, key["key"].as_str().context("no key")?);
-        let path = directory.join(number.to_string());
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(text.as_bytes())?;
+        write_key(&directory.join(number.to_string()), text)?;
     }
     println!("{} keys are in {}.", keys.len(), directory.display());
     Ok(())

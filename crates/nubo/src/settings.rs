@@ -65,6 +65,23 @@ struct File {
     unified_limit: UnifiedLimit,
     #[serde(default)]
     federation: control::Federation,
+    #[serde(default)]
+    token: Token,
+}
+
+/// How tokens are made, in Keystone's words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Token {
+    provider: Option<String>,
+}
+
+impl Token {
+    fn read(self) -> Result<control::TokenProvider> {
+        let Some(name) = self.provider else { return Ok(control::TokenProvider::default()) };
+        let names = control::TokenProvider::NAMES.join(", ");
+        control::TokenProvider::parse(&name).with_context(|| format!("[token] provider: '{name}' is none of {names}"))
+    }
 }
 
 /// How limits bind each other, in Keystone's words.
@@ -137,6 +154,7 @@ pub struct Settings {
     pub compliance: control::Compliance,
     pub limit_model: control::LimitModel,
     pub federation: control::Federation,
+    pub token_provider: control::TokenProvider,
 }
 
 impl Settings {
@@ -178,6 +196,7 @@ impl Settings {
             compliance: file.security_compliance.unwrap_or_default().read(),
             limit_model: file.unified_limit.read()?,
             federation: file.federation,
+            token_provider: file.token.read()?,
         };
         settings.check()?;
         Ok(settings)

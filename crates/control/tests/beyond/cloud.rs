@@ -62,6 +62,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),
+        token_provider: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

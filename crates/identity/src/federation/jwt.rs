@@ -90,6 +90,11 @@ impl<'a> Jwt<'a> {
 }
 
 impl Key {
+    /// On P-256, uncompressed.
+    pub fn on_p256(point: Vec<u8>) -> Key {
+        Key { id: None, public: Public::Ec(point) }
+    }
+
     fn has_signed(&self, token: &Jwt) -> bool {
         let (message, signature) = (token.signed.as_bytes(), token.signature.as_slice());
         match (&self.public, token.algorithm) {

@@ -4,7 +4,7 @@
 //! Nothing that a provider says counts before its signature holds ([`oidc`]), and nothing beyond what a mapping makes of
 //! it ([`rules`]). Users are kept as shadows ([`shadow`]), so that roles can be given to them.
 
-mod jwt;
+pub(crate) mod jwt;
 mod login;
 mod mapping;
 pub mod oidc;

@@ -4,7 +4,7 @@ use super::payload::{FederatedScope, Methods, Payload, Scope};
 use super::request::{self, DomainReference, ProjectReference, Request, ScopeRequest, UserReference};
 use super::revoke::audit_id;
 use super::verify::{self, Verified, refused};
-use crate::Identity;
+use crate::{Identity, Provider};
 use crate::documents::*;
 use crate::model::{Model, named};
 use base::{Fault, ProjectId, Result, Timestamp, UserId};
@@ -150,10 +150,15 @@ impl Identity {
         };
         let second = (now.micros() / 1_000_000) as u64;
         let verified = verify::resolve(&model, payload, second, now)?;
-        let key = model.keys.keys.first().ok_or_else(|| Fault::bug("there are no keys for tokens"))?;
-        let mut iv = [0u8; 16];
-        self.env.random.fill(&mut iv);
-        let text = key.encrypt(&verified.payload.pack(), second, iv);
+        let text = match self.options.token_provider {
+            Provider::Jws => super::jws::seal(&model.keys.jws, &verified.payload, second)?,
+            Provider::Fernet => {
+                let key = model.keys.keys.first().ok_or_else(|| Fault::bug("there are no keys for tokens"))?;
+                let mut iv = [0u8; 16];
+                self.env.random.fill(&mut iv);
+                key.encrypt(&verified.payload.pack(), second, iv)
+            }
+        };
         Ok(Issued { text, verified })
     }
 

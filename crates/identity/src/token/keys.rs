@@ -4,10 +4,10 @@
 //! that no process meets a token whose key it has never seen; one that does looks at the store before it says no. A key
 //! that no longer seals is kept for as long as a token of it may be shown.
 
-use super::fernet;
+use super::{fernet, jws};
 use super::verify::EXPIRED_WINDOW_S;
 use crate::Identity;
-use crate::documents::{Retired, TokenKeys};
+use crate::documents::{JwsKeys, PublicKey, Retired, TokenKeys};
 use crate::model::Keyring;
 use base::{Env, Fault, Result};
 use std::collections::BTreeMap;
@@ -84,6 +84,54 @@ pub fn rotate(tx: &mut Tx, env: &Env, ttl_s: i64) -> Result<()> {
     keys.put(tx)
 }
 
+/// Makes the keys of signed tokens if there are none.
+pub async fn ensure_signing(store: &store::Store) -> Result<()> {
+    if store.get::<JwsKeys>(JwsKeys::ID).await?.is_some() {
+        return Ok(());
+    }
+    let private = jws::generate()?;
+    let public = jws::public_of(&private)?;
+    let work = move |tx: &mut Tx| {
+        if tx.get::<JwsKeys>(JwsKeys::ID)?.is_none() {
+            put_signing(tx, &private, vec![PublicKey { pem: public.clone(), retired: None }])?;
+        }
+        Ok(())
+    };
+    store.write(Cause::new("nubo", "", "identity.keys"), work).await.map(drop)
+}
+
+fn put_signing(tx: &mut Tx, private: &str, public: Vec<PublicKey>) -> Result<()> {
+    let rotated = tx.now();
+    tx.put(&JwsKeys { id: JwsKeys::ID.into(), private: private.into(), public, rotated })?;
+    Ok(())
+}
+
+/// A new key signs; the one before goes on verifying until no token of it can be left.
+pub fn rotate_signing(tx: &mut Tx, ttl_s: i64) -> Result<()> {
+    let private = jws::generate()?;
+    let public = jws::public_of(&private)?;
+    sign_with(tx, &private, vec![public], ttl_s)
+}
+
+/// The first of the public keys is that of the private one.
+fn sign_with(tx: &mut Tx, private: &str, public: Vec<String>, ttl_s: i64) -> Result<()> {
+    let now = tx.now();
+    let known = tx.get::<JwsKeys>(JwsKeys::ID)?.map_or_else(Vec::new, |known| known.doc.public);
+    let mut keys: Vec<PublicKey> = Vec::new();
+    let given = public.into_iter().map(|pem| PublicKey { pem, retired: None });
+    for key in given.chain(known) {
+        if !keys.iter().any(|other| other.pem == key.pem) {
+            let retired = if keys.is_empty() { None } else { key.retired.or(Some(now)) };
+            keys.push(PublicKey { retired, ..key });
+        }
+    }
+    keys.retain(|key| key.retired.is_none_or(|at| now < at.plus_s(ttl_s.saturating_add(EXPIRED_WINDOW_S))));
+    if keys.len() > KEYS {
+        return Err(Fault::conflict(format!("There would be more than {KEYS} keys whose tokens may still be shown.")));
+    }
+    put_signing(tx, private, keys)
+}
+
 /// Takes the keys of a Keystone over: 0 is staged, the highest number is the primary. Those of this cloud go on
 /// verifying, so that nobody is logged out.
 fn import(tx: &mut Tx, mut given: BTreeMap<u32, String>) -> Result<usize> {
@@ -115,11 +163,43 @@ fn import(tx: &mut Tx, mut given: BTreeMap<u32, String>) -> Result<usize> {
 }
 
 impl Identity {
-    /// A new primary key, now.
+    /// A new primary key, now; and a new one that signs, where any does.
     pub async fn rotate_keys(&self, cause: Cause) -> Result<()> {
         let (env, ttl_s) = (self.env.clone(), self.options.token_ttl_s);
-        self.store.write(cause, move |tx| rotate(tx, &env, ttl_s)).await?;
+        let work = move |tx: &mut Tx| {
+            rotate(tx, &env, ttl_s)?;
+            if tx.get::<JwsKeys>(JwsKeys::ID)?.is_some() { rotate_signing(tx, ttl_s) } else { Ok(()) }
+        };
+        self.store.write(cause, work).await?;
         self.sync().await
+    }
+
+    /// Takes keys of signed tokens over; those of this cloud go on verifying. How many verify then.
+    pub async fn import_signing(&self, cause: Cause, private: String, public: Vec<String>) -> Result<usize> {
+        if public.len() > KEYS {
+            return Err(Fault::invalid(format!("At most {KEYS} keys can be imported.")));
+        }
+        let mut all = vec![jws::public_of(&private)?];
+        for pem in public {
+            // One text for one key.
+            all.push(jws::public_pem(&jws::point(&pem)?));
+        }
+        let ttl_s = self.options.token_ttl_s;
+        let work = move |tx: &mut Tx| {
+            sign_with(tx, &private, all.clone(), ttl_s)?;
+            Ok(tx.need::<JwsKeys>(JwsKeys::ID)?.doc.public.len())
+        };
+        let count = self.store.write(cause, work).await?.value;
+        self.sync().await?;
+        Ok(count)
+    }
+
+    /// The private key and all public ones, in PEM; NotFound where no token was ever signed.
+    pub async fn export_signing(&self) -> Result<(String, Vec<String>)> {
+        let known = self.store.get::<JwsKeys>(JwsKeys::ID).await?;
+        let known = known.ok_or_else(|| Fault::not_found("This cloud has no keys of signed tokens (JWS)."))?;
+        let private = self.store.secrets().open(&known.doc, "private", &known.private)?;
+        Ok((private, known.doc.public.iter().map(|key| key.pem.clone()).collect()))
     }
 
     /// Takes keys over by their numbers; how many there are then.
@@ -144,8 +224,9 @@ impl Identity {
 
     /// Looks for the key of a token in the store if this process has not seen it: another one may have rotated.
     pub(crate) async fn find_key(&self, token: &str) -> Result<()> {
-        let known = fernet::open(&self.present().keys.keys, token).is_some();
-        if known || !fernet::looks_like(token) {
+        let signed = jws::looks_like(token);
+        let known = self.present().keys.open(token).is_some();
+        if known || !signed && !fernet::looks_like(token) {
             return Ok(());
         }
         let now = self.env.now();
@@ -156,9 +237,7 @@ impl Identity {
             }
             *last = Some(now);
         }
-        let stored = self.store.read_few(|reader| Ok(reader.get::<TokenKeys>(TokenKeys::ID)?)).await?;
-        let Some(stored) = stored else { return Ok(()) };
-        let ring = Keyring::parse(&stored.doc, self.store.secrets())?;
+        let ring = self.store.read_few(|reader| Keyring::read(reader)).await?;
         let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
         if model.keys.texts_differ(&ring) {
             model.keys = ring;

@@ -8,6 +8,7 @@ pub mod cache;
 mod events;
 pub mod fernet;
 pub mod issue;
+pub mod jws;
 pub mod keys;
 pub mod payload;
 mod receipt;

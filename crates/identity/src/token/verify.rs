@@ -4,7 +4,7 @@
 //! and revocations. So there is nothing to invalidate.
 
 use super::payload::{FederatedScope, Methods, Payload, Scope};
-use super::{fernet, revoke};
+use super::revoke;
 use crate::assignment::effective;
 use crate::documents::*;
 use crate::model::Model;
@@ -48,8 +48,8 @@ pub fn refused(why: &str) -> Fault {
 
 /// Verifies. Unauthenticated for anything that does not hold.
 pub fn verify(model: &Model, token: &str, now: Timestamp, allow_expired: bool) -> Result<Verified> {
-    let (message, second) = fernet::open(&model.keys.keys, token).ok_or_else(|| refused("no key opens the token"))?;
-    let payload = Payload::unpack(&message).ok_or_else(|| refused("the token's payload cannot be read"))?;
+    let opened = model.keys.open(token);
+    let (payload, second) = opened.ok_or_else(|| refused("no key opens the token, or it is none"))?;
     let until = if allow_expired { payload.expires.plus_s(EXPIRED_WINDOW_S) } else { payload.expires };
     if now >= until {
         return Err(refused("the token has expired"));

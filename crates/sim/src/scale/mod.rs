@@ -102,6 +102,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),
+        token_provider: Default::default(),
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,
