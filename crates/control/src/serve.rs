@@ -6,6 +6,7 @@ use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rest::Peer;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,8 @@ pub async fn serve(cloud: Cloud, listener: TcpListener, tls: Option<Arc<rustls::
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, Peer(peer.ip())),
             Err(error) => {
                 // Out of descriptors, mostly: others end meanwhile.
                 tracing::warn!("cannot accept a connection: {error}");
@@ -33,7 +34,7 @@ pub async fn serve(cloud: Cloud, listener: TcpListener, tls: Option<Arc<rustls::
         };
         let (cloud, tls) = (cloud.clone(), tls.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection(cloud, stream, tls).await {
+            if let Err(error) = connection(cloud, stream, peer, tls).await {
                 tracing::debug!("a connection broke: {error}");
             }
             drop(slot);
@@ -43,15 +44,15 @@ pub async fn serve(cloud: Cloud, listener: TcpListener, tls: Option<Arc<rustls::
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connection(cloud: Cloud, stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>) -> Result<(), Broken> {
+async fn connection(cloud: Cloud, stream: TcpStream, peer: Peer, tls: Option<Arc<rustls::ServerConfig>>) -> Result<(), Broken> {
     stream.set_nodelay(true)?;
-    let Some(config) = tls else { return talk(cloud, TokioIo::new(stream)).await };
+    let Some(config) = tls else { return talk(cloud, peer, TokioIo::new(stream)).await };
     let accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
     let stream = tokio::time::timeout(HEADERS, accept).await??;
-    talk(cloud, TokioIo::new(stream)).await
+    talk(cloud, peer, TokioIo::new(stream)).await
 }
 
-async fn talk<S>(cloud: Cloud, stream: S) -> Result<(), Broken>
+async fn talk<S>(cloud: Cloud, peer: Peer, stream: S) -> Result<(), Broken>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -60,7 +61,9 @@ where
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256).max_header_list_size(64 << 10);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let cloud = cloud.clone();
-        async move { Ok::<Response<Body>, Infallible>(cloud.answer(request.map(Body::new)).await) }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        async move { Ok::<Response<Body>, Infallible>(cloud.answer(request).await) }
     });
     builder.serve_connection_with_upgrades(stream, service).await
 }

@@ -533,6 +533,26 @@ pub struct PublicKey {
     pub retired: Option<Timestamp>,
 }
 
+/// A control process that makes tokens, and the next key that it has. Its id is the process's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyHolder {
+    pub id: String,
+    /// A mark of the staged key, which tells nothing about it.
+    pub staged: String,
+    pub seen: Timestamp,
+}
+
+impl Document for KeyHolder {
+    const KIND: &'static str = "token_key_holder";
+    const HISTORY: bool = false;
+    const TRASH: bool = false;
+    const UNDO: bool = false;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 impl JwsKeys {
     pub const ID: &'static str = "tokens";
 }

@@ -31,6 +31,7 @@ mod fields;
 pub mod group;
 pub mod limit;
 mod listing;
+pub mod login_limit;
 pub mod model;
 pub mod oauth1;
 pub mod password;
@@ -104,6 +105,9 @@ pub struct Options {
     pub compliance: compliance::Compliance,
     pub limit_model: limit::Model,
     pub federation: federation::Options,
+    pub login_limit: login_limit::Options,
+    /// No other process shares the store.
+    pub alone: bool,
 }
 
 impl Default for Options {
@@ -117,6 +121,8 @@ impl Default for Options {
             compliance: Default::default(),
             limit_model: Default::default(),
             federation: Default::default(),
+            login_limit: Default::default(),
+            alone: true,
         }
     }
 }
@@ -187,6 +193,9 @@ pub struct Identity {
     /// When the keys were last looked for because of a token.
     reloaded: Mutex<Option<base::Timestamp>>,
     key_sets: federation::oidc::KeySets,
+    login_limit: login_limit::Limit,
+    /// Names this process among those that share the store.
+    process: String,
 }
 
 /// Every kind of document that this service keeps.
@@ -225,6 +234,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<Revocation>(),
         Kind::of::<TokenKeys>(),
         Kind::of::<JwsKeys>(),
+        Kind::of::<KeyHolder>(),
     ]
 }
 
@@ -241,6 +251,8 @@ impl Identity {
         let model = Model { clock: Some(env.clock.clone()), ..model };
         let passwords = Passwords::new(options.password_algorithm).inline(store.is_inline());
         let (model, watch) = (RwLock::new(model), Mutex::new(watch));
+        // Where nobody else is, nobody needs a name: the simulator counts each draw.
+        let process = if options.alone { String::new() } else { env.uuid_hex() };
         Ok(Arc::new(Identity {
             store,
             env,
@@ -251,6 +263,8 @@ impl Identity {
             verified: Default::default(),
             reloaded: Mutex::default(),
             key_sets: Default::default(),
+            login_limit: Default::default(),
+            process,
         }))
     }
 
@@ -281,6 +295,8 @@ impl Identity {
             model.memberships.all().filter(|member| !member.lasts(now)).map(|member| member.id.clone()).collect()
         };
         let (every, ttl_s) = (self.options.key_rotation_s, self.options.token_ttl_s);
+        self.reload_keys().await?;
+        let holder = self.holder(now);
         let env = self.env.clone();
         let signs = self.options.token_provider == Provider::Jws;
         let cause = store::Cause::new("nubo", "", "identity.chores");
@@ -300,8 +316,12 @@ impl Identity {
                     tx.delete::<documents::FailedLogins>(id)?;
                 }
             }
+            token::keys::announce(tx, holder.as_ref())?;
             match tx.get::<TokenKeys>(TokenKeys::ID)? {
-                Some(keys) if keys.rotated.plus_s(every) <= now => token::keys::rotate(tx, &env, ttl_s)?,
+                // Where somebody has not the next key yet, it waits for the next time.
+                Some(keys) if keys.rotated.plus_s(every) <= now && token::keys::laggard(tx)?.is_none() => {
+                    token::keys::rotate(tx, &env, ttl_s)?;
+                }
                 _ => {}
             }
             match tx.get::<documents::JwsKeys>(documents::JwsKeys::ID)? {
@@ -410,6 +430,11 @@ impl Identity {
             policy,
             routes: audit::routes(self, rest::except(then::routes(self, routes.into_iter().flatten().collect()), EXCEPT)),
         }
+    }
+
+    /// Where a request comes from.
+    pub(crate) fn source(&self, call: &Call) -> Option<std::net::IpAddr> {
+        self.options.login_limit.source(call.peer, call.header("x-forwarded-for"))
     }
 
     /// Verifies a token without waiting for anything.

@@ -7,6 +7,7 @@ mod crud;
 mod ec2;
 mod extensions;
 mod factors;
+mod failed_logins;
 mod limits;
 mod oauth1;
 mod rights;

@@ -67,6 +67,34 @@ struct File {
     federation: control::Federation,
     #[serde(default)]
     token: Token,
+    #[serde(default)]
+    login_limit: LoginLimit,
+}
+
+/// How many logins may fail; a burst of 0 is no limit.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LoginLimit {
+    user_burst: Option<u32>,
+    user_per_minute: Option<u32>,
+    source_burst: Option<u32>,
+    source_per_minute: Option<u32>,
+    trusted_proxies: Vec<std::net::IpAddr>,
+}
+
+impl LoginLimit {
+    fn read(self) -> control::LoginLimit {
+        let usual = control::LoginLimit::default();
+        let rate = |burst: Option<u32>, per_minute: Option<u32>, usual: control::Rate| control::Rate {
+            burst: burst.unwrap_or(usual.burst),
+            per_minute: per_minute.unwrap_or(usual.per_minute),
+        };
+        control::LoginLimit {
+            per_user: rate(self.user_burst, self.user_per_minute, usual.per_user),
+            per_source: rate(self.source_burst, self.source_per_minute, usual.per_source),
+            trusted_proxies: self.trusted_proxies,
+        }
+    }
 }
 
 /// How tokens are made, in Keystone's words.
@@ -155,6 +183,7 @@ pub struct Settings {
     pub limit_model: control::LimitModel,
     pub federation: control::Federation,
     pub token_provider: control::TokenProvider,
+    pub login_limit: control::LoginLimit,
 }
 
 impl Settings {
@@ -197,6 +226,7 @@ impl Settings {
             limit_model: file.unified_limit.read()?,
             federation: file.federation,
             token_provider: file.token.read()?,
+            login_limit: file.login_limit.read(),
         };
         settings.check()?;
         Ok(settings)

@@ -13,6 +13,10 @@ use std::sync::{Arc, Mutex};
 #[derive(Clone, Debug, Default)]
 pub struct Params(pub(crate) Vec<(&'static str, String)>);
 
+/// Where a request's connection comes from, as an extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub std::net::IpAddr);
+
 /// A request that found its route.
 pub struct Call {
     pub request_id: RequestId,
@@ -33,6 +37,8 @@ pub struct Call {
     pub params: Params,
     pub policy: Arc<Policy>,
     pub now: Timestamp,
+    /// The address at the other end of the connection, where there is one.
+    pub peer: Option<std::net::IpAddr>,
     /// Behind a lock only so that a shared reference to the call may cross an await: a body is not `Sync`.
     pub(crate) body: Mutex<Option<Body>>,
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,

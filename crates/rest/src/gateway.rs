@@ -248,6 +248,7 @@ impl Inner {
             params: Params(params),
             policy: service.policy.clone(),
             now,
+            peer: parts.extensions.get::<crate::Peer>().map(|peer| peer.0),
             body: Mutex::new(Some(body)),
             upgrade,
         };
@@ -373,6 +374,12 @@ impl Inner {
             && let Some(allow) = &fault.name
         {
             reply = reply.header(header::ALLOW, allow);
+        }
+        // With this kind the name holds the seconds.
+        if fault.kind == FaultKind::RateLimited
+            && let Some(seconds) = &fault.name
+        {
+            reply = reply.header(header::RETRY_AFTER, seconds);
         }
         // A body that nobody read would otherwise be drained before the connection can serve again.
         let unread = headers.contains_key(header::TRANSFER_ENCODING)

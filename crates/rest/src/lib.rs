@@ -23,7 +23,7 @@ mod route;
 mod version;
 mod wish;
 
-pub use call::{Call, Params};
+pub use call::{Call, Params, Peer};
 pub use caller::{Caller, Tokens};
 pub use envelope::Envelope;
 pub use gateway::{Gateway, GatewayOptions, WeakGateway};

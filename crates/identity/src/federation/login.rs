@@ -47,7 +47,7 @@ fn request(provider: &str, protocol: &str) -> Request {
 }
 
 async fn issue(identity: &Identity, call: &Call, provider: &str) -> Result<Box<crate::token::issue::Issued>> {
-    let headers = Headers { bearer: bearer(call), ..Headers::default() };
+    let headers = Headers { bearer: bearer(call), source: identity.source(call), ..Headers::default() };
     match identity.issue(request(provider, call.param("protocol_id")), headers).await? {
         Outcome::Token(issued) => Ok(issued),
         Outcome::Receipt(_) => Err(refused("the user's rules ask for more than this login shows")),

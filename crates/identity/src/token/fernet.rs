@@ -38,6 +38,11 @@ impl Key {
         Key { mark, mac, cipher }
     }
 
+    /// Names the key and tells nothing of it: part of a keyed sum.
+    pub fn name(&self) -> String {
+        self.mark[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     pub fn same(&self, other: &Key) -> bool {
         self.mark == other.mark
     }

@@ -7,7 +7,8 @@ use super::verify::{self, Verified, refused};
 use crate::{Identity, Provider};
 use crate::documents::*;
 use crate::model::{Model, named};
-use base::{Fault, ProjectId, Result, Timestamp, UserId};
+use crate::login_limit::{Subject, Taken};
+use base::{Fault, FaultKind, ProjectId, Result, Timestamp, UserId};
 use std::sync::Arc;
 
 /// A new token's text and meaning.
@@ -69,6 +70,7 @@ pub(crate) struct Headers {
     pub signed: Option<crate::oauth1::SignedRequest>,
     /// A token that an identity provider has signed.
     pub bearer: Option<String>,
+    pub source: Option<std::net::IpAddr>,
 }
 
 /// What a request for a token leads to, when its proofs hold.
@@ -81,7 +83,12 @@ pub(crate) enum Outcome {
 impl Identity {
     /// Checks the proofs and makes a token. Unauthenticated, without saying why, when they do not hold.
     pub(crate) async fn issue(&self, request: Request, headers: Headers) -> Result<Outcome> {
-        let mut proof = self.prove(&request, &headers).await?;
+        let taken = self.take_place(&request, headers.source)?;
+        let proved = self.prove(&request, &headers).await;
+        if !matches!(&proved, Err(fault) if fault.kind == FaultKind::Unauthenticated) {
+            self.login_limit.give_back(taken);
+        }
+        let mut proof = proved?;
         if let Some(text) = &headers.receipt {
             proof.methods = proof.methods.with(self.receipt(text, &proof.user)?);
         }
@@ -89,6 +96,27 @@ impl Identity {
             return self.make_receipt(proof.user, proof.methods).map(Outcome::Receipt);
         }
         self.issue_for(proof, request.auth.scope).await.map(|issued| Outcome::Token(Box::new(issued)))
+    }
+
+    /// A place for a login that may fail: of all methods that could be guessed.
+    fn take_place(&self, request: &Request, source: Option<std::net::IpAddr>) -> Result<Taken> {
+        let identity = &request.auth.identity;
+        let users = [identity.password.as_ref().map(|p| &p.user.user), identity.totp.as_ref().map(|p| &p.user.user)];
+        let mut names: Vec<String> = Vec::new();
+        for user in users.into_iter().flatten() {
+            let known = find_user(&self.model(), user).ok().flatten().map(|user| user.id.to_string());
+            names.push(known.unwrap_or_else(|| format!("{user:?}")));
+        }
+        if let Some(credential) = &identity.application_credential {
+            names.push(format!("{:?} {:?} {:?}", credential.id, credential.name, credential.user));
+        }
+        names.dedup();
+        if names.is_empty() {
+            return Ok(Taken::default());
+        }
+        let mut subjects: Vec<Subject> = names.iter().map(|name| Subject::User(name)).collect();
+        subjects.extend(source.map(Subject::Source));
+        self.login_limit.take(&self.options.login_limit, &subjects, self.env.now())
     }
 
     /// A token for proofs that hold and suffice.

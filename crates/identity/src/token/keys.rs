@@ -7,7 +7,7 @@
 use super::{fernet, jws};
 use super::verify::EXPIRED_WINDOW_S;
 use crate::Identity;
-use crate::documents::{JwsKeys, PublicKey, Retired, TokenKeys};
+use crate::documents::{JwsKeys, KeyHolder, PublicKey, Retired, TokenKeys};
 use crate::model::Keyring;
 use base::{Env, Fault, Result};
 use std::collections::BTreeMap;
@@ -82,6 +82,32 @@ pub fn rotate(tx: &mut Tx, env: &Env, ttl_s: i64) -> Result<()> {
         )));
     }
     keys.put(tx)
+}
+
+/// A process that has not said for so long that it lives does not.
+const LIVES_S: i64 = 900;
+
+/// Writes down which staged key a process has, and forgets those that are gone.
+pub fn announce(tx: &mut Tx, holder: Option<&KeyHolder>) -> Result<()> {
+    let Some(holder) = holder else { return Ok(()) };
+    let now = tx.now();
+    for known in tx.list::<KeyHolder>(store::Query::all())? {
+        if known.seen.plus_s(LIVES_S) <= now && known.id != holder.id {
+            tx.delete::<KeyHolder>(&known.id)?;
+        }
+    }
+    tx.put(holder)?;
+    Ok(())
+}
+
+/// A living process that has not loaded the staged key: were it to seal, nobody could be sure to open.
+pub fn laggard(tx: &mut Tx) -> Result<Option<KeyHolder>> {
+    let known = tx.need::<TokenKeys>(TokenKeys::ID)?.doc;
+    let staged = fernet::Key::parse(&Open::of(&known, &tx.secrets())?.staged)?.name();
+    let now = tx.now();
+    let holders = tx.list::<KeyHolder>(store::Query::all())?;
+    let late = holders.into_iter().find(|holder| now < holder.seen.plus_s(LIVES_S) && holder.staged != staged);
+    Ok(late.map(|late| late.doc))
 }
 
 /// Makes the keys of signed tokens if there are none.
@@ -167,11 +193,42 @@ impl Identity {
     pub async fn rotate_keys(&self, cause: Cause) -> Result<()> {
         let (env, ttl_s) = (self.env.clone(), self.options.token_ttl_s);
         let work = move |tx: &mut Tx| {
+            if let Some(late) = laggard(tx)? {
+                return Err(Fault::conflict(format!(
+                    "The control process {} has not loaded the next key yet; it does within five minutes, or is forgotten within {LIVES_S} seconds of its last word at {}.",
+                    late.id,
+                    late.seen.iso_seconds()
+                )));
+            }
             rotate(tx, &env, ttl_s)?;
             if tx.get::<JwsKeys>(JwsKeys::ID)?.is_some() { rotate_signing(tx, ttl_s) } else { Ok(()) }
         };
         self.store.write(cause, work).await?;
-        self.sync().await
+        self.sync().await?;
+        // So that the next rotation need not wait for this process.
+        let Some(holder) = self.holder(self.env.now()) else { return Ok(()) };
+        let cause = Cause::new("nubo", "", "identity.keys");
+        self.store.write(cause, move |tx| announce(tx, Some(&holder))).await.map(drop)
+    }
+
+    /// What this process says of itself, where others share the store.
+    pub(crate) fn holder(&self, now: base::Timestamp) -> Option<KeyHolder> {
+        if self.options.alone {
+            return None;
+        }
+        let staged = self.present().keys.keys.get(1).map(fernet::Key::name)?;
+        Some(KeyHolder { id: self.process.clone(), staged, seen: now })
+    }
+
+    /// Takes over what another process has made of the keys.
+    pub(crate) async fn reload_keys(&self) -> Result<()> {
+        let ring = self.store.read_few(|reader| Keyring::read(reader)).await?;
+        let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        if model.keys.texts_differ(&ring) {
+            model.keys = ring;
+            model.generation += 1;
+        }
+        Ok(())
     }
 
     /// Takes keys of signed tokens over; those of this cloud go on verifying. How many verify then.
@@ -237,12 +294,6 @@ impl Identity {
             }
             *last = Some(now);
         }
-        let ring = self.store.read_few(|reader| Keyring::read(reader)).await?;
-        let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
-        if model.keys.texts_differ(&ring) {
-            model.keys = ring;
-            model.generation += 1;
-        }
-        Ok(())
+        self.reload_keys().await
     }
 }

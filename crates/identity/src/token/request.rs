@@ -67,7 +67,7 @@ pub struct UserWithPasscode {
 }
 
 /// By id, or by name and domain.
-#[derive(Clone, Deserialize, Default)]
+#[derive(Clone, Debug, Deserialize, Default)]
 #[serde(expecting = "an object")]
 pub struct UserReference {
     pub id: Option<String>,
@@ -76,7 +76,7 @@ pub struct UserReference {
 }
 
 /// By id or by name.
-#[derive(Clone, Deserialize, Default)]
+#[derive(Clone, Debug, Deserialize, Default)]
 #[serde(expecting = "an object")]
 pub struct DomainReference {
     pub id: Option<String>,

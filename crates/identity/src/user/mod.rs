@@ -5,6 +5,7 @@
 use crate::compliance::By;
 use crate::documents::*;
 use crate::fields::{Fields, merge_options};
+use crate::login_limit::Subject;
 use crate::listing::{allowed, collection, filtered, forbid, linked, missing, single};
 use crate::project::{pairs, remove_where, revoke, taken, usual_domain};
 use crate::{Identity, assignment::effective};
@@ -341,7 +342,13 @@ async fn password(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let wanted = fields.text("password")?.flatten().ok_or_else(|| fields.missing("password"))?;
     let id = call.param("id").to_owned();
     // One that has expired still serves for this.
+    let mut subjects = vec![Subject::User(&id)];
+    subjects.extend(identity.source(&call).map(Subject::Source));
+    let taken = identity.login_limit.take(&identity.options.login_limit, &subjects, call.now)?;
     let known = identity.logged_in(Some(&id), original).await?.filter(|user| user.enabled);
+    if known.is_some() {
+        identity.login_limit.give_back(taken);
+    }
     let known = known.ok_or_else(|| crate::token::verify::refused("the original password is wrong"))?;
     if known.option("lock_password") {
         return Err(Fault::invalid("The password of this user is locked."));
