@@ -14,6 +14,7 @@ mod history;
 mod hosts;
 mod idempotency;
 mod keys;
+mod keystone;
 mod ledger;
 mod link;
 mod offline;

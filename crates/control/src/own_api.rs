@@ -73,7 +73,7 @@ struct Part {
 }
 
 pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>, bin: &Arc<trash::Bin>) -> Result<Service> {
-    let policy = Arc::new(Policy::joined(&[RULES, trash::RULES, keys::RULES], None)?);
+    let policy = Arc::new(Policy::joined(&[RULES, trash::RULES, keys::RULES, crate::keystone::RULES], None)?);
     let watching = Watching::new(own.store.clone(), tokens, policy.clone(), watch::Patience::default());
     let admin = |rule| Access::Rule(rule);
     Ok(Service {
@@ -105,7 +105,7 @@ pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>, bin: &Arc<t
             Route::new(own, Method::POST, "/nubo/v1/repair", "nubo:repair", admin("nubo:repair"), 200, repair)
                 .no_dry_run("the audit names beforehand what a repair mends, and how")
                 .no_undo("a repair brings back what history has, and writes none"),
-        ], trash::routes(bin), keys::routes(&bin.identity)]
+        ], trash::routes(bin), keys::routes(&bin.identity), crate::keystone::routes(&bin.identity)]
         .concat(),
     })
 }

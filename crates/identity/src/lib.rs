@@ -29,6 +29,7 @@ mod escape;
 pub mod federation;
 mod fields;
 pub mod group;
+pub mod keystone;
 pub mod limit;
 mod listing;
 pub mod login_limit;

@@ -61,7 +61,7 @@ pub fn main(settings: &crate::settings::Settings, command: KeysCommand) -> Resul
     })
 }
 
-fn read(directory: &Path) -> Result<Vec<Value>> {
+pub fn read(directory: &Path) -> Result<Vec<Value>> {
     let mut keys = Vec::new();
     for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
         let entry = entry?;

@@ -8,6 +8,7 @@ mod explain;
 mod fsck;
 mod inspect;
 mod keys;
+mod keystone;
 mod lock;
 mod netns;
 mod process;
@@ -96,6 +97,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What an existing Keystone knows
+    Keystone {
+        #[command(subcommand)]
+        command: keystone::KeystoneCommand,
+    },
     /// The keys that seal tokens
     Keys {
         #[command(subcommand)]
@@ -175,6 +181,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             return trash::undo(&settings, trash::Undo { requests, partial, dry_run, json });
         }
         Command::Keys { command } => return keys::main(&settings, command),
+        Command::Keystone { command } => return keystone::main(&settings, command),
         Command::Image { command: ImageCommand::Build { output, .. } } => {
             build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
         }

@@ -317,6 +317,7 @@ fn own(g: &Gen, operation: &str) -> Option<Value> {
         "nubo:keys:import" => Some(json!({"keys": [{"number": 1, "key": g.word()}]})),
         // Signing keys are drawn by the system, so no seed would decide a history with them.
         "nubo:keys:import_jws" => Some(json!({"private": g.word(), "public": []})),
+        "nubo:keystone:import" => Some(json!({"dump": {}, "rename_suffix": g.word()})),
         "nubo:repair" => Some(json!({"objects": [{"kind": "server", "id": g.id("servers")}]})),
         _ => None,
     }

@@ -1,0 +1,217 @@
+//! What an existing Keystone knew, taken over: in one transaction, with its ids, so that passwords, tokens and whatever
+//! other services remember go on meaning the same.
+//!
+//! What is there by its id stays as it is, so an import can be repeated. Roles of the same name are one role. Anything
+//! else whose name is taken is refused, all of it at once, unless it may be renamed. Who brings the things is an
+//! administrator of the cloud; their number and their names are looked at all the same.
+
+use crate::Identity;
+use crate::documents::*;
+use base::{Fault, Result, RoleId};
+use rest::Call;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use store::{Document, Tx};
+
+/// The most things of an import.
+const THINGS: usize = 200_000;
+/// Clashes that are named.
+const NAMED: usize = 20;
+
+/// The things, each kind in an order in which it can be made: parents before children.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dump {
+    pub projects: Vec<Project>,
+    pub roles: Vec<Role>,
+    pub users: Vec<User>,
+    pub groups: Vec<Group>,
+    pub memberships: Vec<Membership>,
+    pub implied_roles: Vec<ImpliedRole>,
+    pub assignments: Vec<Assignment>,
+    pub application_credentials: Vec<ApplicationCredential>,
+    pub trusts: Vec<Trust>,
+    pub credentials: Vec<Credential>,
+    pub identity_providers: Vec<IdentityProvider>,
+    pub mappings: Vec<Mapping>,
+    pub protocols: Vec<Protocol>,
+    pub revocations: Vec<Revocation>,
+}
+
+impl Dump {
+    fn things(&self) -> usize {
+        self.projects.len()
+            + self.roles.len()
+            + self.users.len()
+            + self.groups.len()
+            + self.memberships.len()
+            + self.implied_roles.len()
+            + self.assignments.len()
+            + self.application_credentials.len()
+            + self.trusts.len()
+            + self.credentials.len()
+            + self.identity_providers.len()
+            + self.mappings.len()
+            + self.protocols.len()
+            + self.revocations.len()
+    }
+}
+
+/// How many of each kind were made, and how many were there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub made: BTreeMap<&'static str, usize>,
+    pub there: BTreeMap<&'static str, usize>,
+    /// Old and new names of what was renamed.
+    pub renamed: Vec<(String, String)>,
+}
+
+struct Import<'a> {
+    tx: &'a mut Tx,
+    /// What is put behind a name that is taken.
+    suffix: Option<&'a str>,
+    clashes: Vec<String>,
+    report: Report,
+    /// Their ids of roles that are here under another.
+    roles: BTreeMap<String, RoleId>,
+}
+
+impl Import<'_> {
+    /// Makes one unless it is there.
+    fn put<T: Document>(&mut self, thing: &T) -> Result<()> {
+        base::limits::text("an id of the import", thing.id(), 256)?;
+        if self.tx.get::<T>(thing.id())?.is_some() {
+            *self.report.there.entry(T::KIND).or_default() += 1;
+            return Ok(());
+        }
+        match self.tx.create(thing) {
+            Ok(_) => *self.report.made.entry(T::KIND).or_default() += 1,
+            Err(store::Error::Taken { .. }) => self.clashes.push(format!("{} {}", T::KIND, thing.id())),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// The name under which a thing can be made: its own, or with the suffix where that is another's.
+    fn name<T: Document>(&mut self, parts: [&str; 2], id: &str) -> Result<String> {
+        let [within, name] = parts;
+        base::limits::text("a name of the import", name, base::limits::NAME_CHARS)?;
+        let taken = self.tx.get_unique::<T>("name", parts)?.is_some_and(|other| other.id() != id);
+        match self.suffix.filter(|_| taken) {
+            Some(suffix) => {
+                let longer = format!("{name}{suffix}");
+                let free = self.tx.get_unique::<T>("name", [within, longer.as_str()])?;
+                if free.is_some_and(|other| other.id() != id) {
+                    self.clashes.push(format!("{} {longer}", T::KIND));
+                } else {
+                    self.report.renamed.push((name.to_owned(), longer.clone()));
+                }
+                Ok(longer)
+            }
+            None if taken => {
+                self.clashes.push(format!("{} {name}", T::KIND));
+                Ok(name.to_owned())
+            }
+            None => Ok(name.to_owned()),
+        }
+    }
+
+    fn role(&self, id: &RoleId) -> RoleId {
+        self.roles.get(id.as_str()).unwrap_or(id).clone()
+    }
+
+    fn all(&mut self, dump: &Dump) -> Result<()> {
+        for project in &dump.projects {
+            if self.tx.get::<Project>(&project.id)?.is_none() {
+                let within = project.domain_id.as_deref().unwrap_or("");
+                let name = self.name::<Project>([within, &project.name], &project.id)?;
+                self.put(&Project { name, ..project.clone() })?;
+            } else {
+                self.put(project)?;
+            }
+        }
+        for role in &dump.roles {
+            let within = role.domain_id.as_deref().unwrap_or("");
+            match self.tx.get_unique::<Role>("name", [within, &role.name])? {
+                Some(known) if known.id != role.id => drop(self.roles.insert(role.id.to_string(), known.doc.id)),
+                _ => self.put(role)?,
+            }
+        }
+        for user in &dump.users {
+            let known = self.tx.get::<User>(&user.id)?.is_some();
+            let name = match user.shadow || known {
+                true => user.name.clone(),
+                false => self.name::<User>([&user.domain_id, &user.name], &user.id)?,
+            };
+            self.put(&User { name, ..user.clone() })?;
+        }
+        for group in &dump.groups {
+            let known = self.tx.get::<Group>(&group.id)?.is_some();
+            let name = match known {
+                true => group.name.clone(),
+                false => self.name::<Group>([&group.domain_id, &group.name], &group.id)?,
+            };
+            self.put(&Group { name, ..group.clone() })?;
+        }
+        if self.clashes.is_empty() { self.relations(dump) } else { Ok(()) }
+    }
+
+    fn relations(&mut self, dump: &Dump) -> Result<()> {
+        for member in &dump.memberships {
+            let id = Membership::id_of(&member.user_id, &member.group_id);
+            self.put(&Membership { id, ..member.clone() })?;
+        }
+        for implied in &dump.implied_roles {
+            let (prior, to) = (self.role(&implied.prior_role_id), self.role(&implied.implied_role_id));
+            self.put(&ImpliedRole::new(&prior, &to))?;
+        }
+        for given in &dump.assignments {
+            let role = self.role(&given.role_id);
+            self.put(&Assignment::new(given.actor.clone(), given.place.clone(), &role, given.inherited))?;
+        }
+        for credential in &dump.application_credentials {
+            let roles = credential.roles.iter().map(|role| self.role(role)).collect();
+            self.put(&ApplicationCredential { roles, ..credential.clone() })?;
+        }
+        for trust in &dump.trusts {
+            let roles = trust.roles.iter().map(|role| self.role(role)).collect();
+            self.put(&Trust { roles, ..trust.clone() })?;
+        }
+        dump.credentials.iter().try_for_each(|credential| self.put(credential))?;
+        dump.identity_providers.iter().try_for_each(|provider| self.put(provider))?;
+        for mapping in &dump.mappings {
+            crate::federation::rules::Rules::read(&mapping.schema_version, &mapping.rules)
+                .map_err(|fault| Fault::invalid(format!("mapping {}: {}", mapping.id, fault.message)))?;
+            self.put(mapping)?;
+        }
+        dump.protocols.iter().try_for_each(|protocol| self.put(protocol))?;
+        dump.revocations.iter().try_for_each(|event| self.put(event))
+    }
+}
+
+fn import(tx: &mut Tx, dump: &Dump, suffix: Option<&str>) -> Result<Report> {
+    let mut import = Import { tx, suffix, clashes: Vec::new(), report: Report::default(), roles: BTreeMap::new() };
+    import.all(dump)?;
+    if import.clashes.is_empty() {
+        return Ok(import.report);
+    }
+    let more = import.clashes.len().saturating_sub(NAMED);
+    let named = import.clashes.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(Fault::conflict(format!(
+        "Nothing was imported: these names are taken by others here: {named}{rest}. They can be renamed by a suffix."
+    )))
+}
+
+impl Identity {
+    /// Takes over what a Keystone knew.
+    pub async fn import_keystone(&self, call: &Call, dump: Dump, suffix: Option<String>) -> Result<Report> {
+        if dump.things() > THINGS {
+            return Err(Fault::too_large(format!("An import may have at most {THINGS} things.")));
+        }
+        if let Some(suffix) = &suffix {
+            base::limits::text("the suffix", suffix, 32)?;
+        }
+        self.write(call, move |tx| import(tx, &dump, suffix.as_deref())).await
+    }
+}
