@@ -305,6 +305,9 @@ impl contract::Volumes for Volumes {
     }
 
     fn let_go(&self, tx: &mut Tx, server: &ServerId, resting: Option<u64>) -> Result<()> {
+        if resting.is_none() {
+            not_awaited(tx, server)?;
+        }
         for attachment in of(tx, server)? {
             end(tx, &attachment)?;
             let Some(volume) = tx.get::<Volume>(&attachment.volume)? else { continue };
@@ -384,9 +387,14 @@ impl contract::Volumes for Volumes {
                 Stage::Reserved | Stage::Attaching => {}
             }
         }
-        for leaving in tx.list::<Leaving>(Query::index("server", server.as_str()))? {
-            tx.delete::<Leaving>(&leaving.id)?;
-        }
-        Ok(())
+        not_awaited(tx, server)
     }
+}
+
+/// The guest has gone: no volume waits for it, nor one that it left before its server came back from the trash.
+fn not_awaited(tx: &mut Tx, server: &ServerId) -> Result<()> {
+    for leaving in tx.list::<Leaving>(Query::index("server", server.as_str()))? {
+        tx.delete::<Leaving>(&leaving.id)?;
+    }
+    Ok(())
 }
