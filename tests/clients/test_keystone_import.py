@@ -48,7 +48,7 @@ def test_users_of_a_keystone_keep_their_passwords_and_rights(cloud):
     assert refused.returncode != 0 and "project admin" in refused.stderr and "user admin" in refused.stderr, refused.stderr
     corp, users, roles = FACTS["domain"], FACTS["users"], FACTS["roles"]
     assert login(cloud, "ada", "ada-second", corp).status_code == 401, "nothing was imported"
-    words += ["--rename", "-keystone", "--fernet-keys", HERE / "fernet-keys"]
+    words += ["--rename=-keystone", "--fernet-keys", HERE / "fernet-keys"]
     planned = nubo(cloud, *words, "--dry-run")
     assert planned.returncode == 0 and login(cloud, "ada", "ada-second", corp).status_code == 401, planned.stderr
     done = nubo(cloud, *words)
