@@ -32,7 +32,7 @@ pub enum KeystoneCommand {
         #[arg(long)]
         fernet_keys: Option<PathBuf>,
         /// Put this behind names that are taken here, instead of refusing
-        #[arg(long, value_name = "SUFFIX")]
+        #[arg(long, value_name = "SUFFIX", allow_hyphen_values = true)]
         rename: Option<String>,
         /// Say what would be made, and make nothing
         #[arg(long)]
@@ -385,6 +385,8 @@ fn credentials(tables: &Tables, keys: &[fernet::Key]) -> Result<Vec<Credential>>
     let open = |(credential, sealed): (Credential, String)| {
         let opened = fernet::open(keys, &sealed).and_then(|(blob, _)| String::from_utf8(blob).ok());
         let blob = opened.with_context(|| format!("none of the keys opens credential {}", credential.id))?;
+        // Keystone seals the blob as JSON: a string once more in quotes.
+        let blob = serde_json::from_str::<String>(&blob).unwrap_or(blob);
         Ok(Credential { blob: blob.into(), ..credential })
     };
     rows.into_iter().map(open).collect()
