@@ -23,6 +23,6 @@ pub use limits::*;
 pub use ports::*;
 pub use projector::*;
 pub use recount::{Counts, Miscount, Recount};
-pub use snapshots::{Disk, Disks, InTx, Intake, NewSnapshot, Shape};
+pub use snapshots::{Disk, Disks, InTx, Intake, NewSnapshot, Shape, is_in_vain};
 pub use volumes::*;
 pub use rest::{Caller, Tokens};

@@ -1,7 +1,7 @@
 //! Making an image of a server's disk or of a volume: what is asked of the image service and of hosts.
 
 use agent_api::{BoxStream, DiskFormat};
-use base::{HostName, ImageId, ProjectId, Result, ServerId, VolumeId};
+use base::{Fault, HostName, ImageId, ProjectId, Result, ServerId, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Tx;
@@ -50,6 +50,17 @@ pub trait Intake: Send + Sync + 'static {
     /// As an upload: written, hashed, inspected, charged. `begun` runs in the commit that announces the bytes, `done`
     /// in the one that makes the image active; a fault of either ends it, and the image is `queued` again.
     async fn take_in(&self, image: &ImageId, size_bytes: u64, bytes: BoxStream, begun: InTx, done: InTx) -> Result<()>;
+}
+
+/// So often a host may say no before its copy is given up. One that does not answer is waited for until the deadline.
+const REFUSALS: u32 = 8;
+
+/// Whether bytes that a job wanted to bring will not come in. Gone: the image was deleted and brought back, and waits
+/// for a client's bytes since.
+#[must_use]
+pub fn is_in_vain(fault: &Fault, attempts: u32) -> bool {
+    use base::FaultKind::{Conflict, Gone, Quota, TooLarge, UnsupportedMedia};
+    matches!(fault.kind, Gone | Quota | TooLarge | UnsupportedMedia) || (fault.kind == Conflict && attempts >= REFUSALS)
 }
 
 /// A disk as a file without a backing file, as it was at one moment.

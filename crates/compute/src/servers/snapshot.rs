@@ -15,7 +15,7 @@ use crate::input::{self, Fields};
 use crate::{Ask, Compute, quota};
 use async_trait::async_trait;
 use base::{Fault, ImageId, Result, ServerId};
-use contract::{Disks, InTx, Intake, NewSnapshot, Shape};
+use contract::{Disks, Intake, NewSnapshot, Shape};
 use engine::job::{End, Held, Job, NewJob, Progress, Work};
 use model::deadline::Operation;
 use model::server::Power;
@@ -31,8 +31,6 @@ const STORE: &str = "store";
 /// What a volume remembers of its image's file, which a new image has not.
 const FILES: &[&str] =
     &["image_id", "image_name", "checksum", "container_format", "disk_format", "min_disk", "min_ram", "size"];
-/// So often a host may say no before the job gives up. One that does not answer is waited for until the deadline.
-const REFUSALS: u32 = 8;
 
 /// What the job needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -223,7 +221,7 @@ impl Work for ImageWork {
             return Err(Fault::unavailable("The server's host does not answer at the moment."));
         }
         let disk = self.disks.disk(&host, &input.server).await?;
-        let (begun, done) = (in_job(held, input.clone(), announce), in_job(held, input.clone(), finish));
+        let (begun, done) = (held.in_tx(input.clone(), announce), held.in_tx(input.clone(), finish));
         self.intake.take_in(&input.image, disk.size_bytes, disk.bytes, begun, done).await?;
         Ok(Progress::Done)
     }
@@ -236,16 +234,8 @@ impl Work for ImageWork {
     }
 
     fn gives_up(&self, fault: &Fault, attempts: u32) -> bool {
-        use base::FaultKind::{Conflict, Gone, Quota, TooLarge, UnsupportedMedia};
-        // Gone: the image was deleted and brought back, and waits for a client's bytes since.
-        matches!(fault.kind, Gone | Quota | TooLarge | UnsupportedMedia) || (fault.kind == Conflict && attempts >= REFUSALS)
+        contract::is_in_vain(fault, attempts)
     }
-}
-
-/// A change under the fence of the job, for a transaction of the image service.
-fn in_job(held: &Held, input: Input, change: fn(&mut Tx, &mut Job, &Input) -> Result<()>) -> InTx {
-    let held = held.clone();
-    Arc::new(move |tx: &mut Tx| held.within(tx, |tx, job| change(tx, job, &input)))
 }
 
 fn announce(tx: &mut Tx, _: &mut Job, input: &Input) -> Result<()> {

@@ -4,6 +4,7 @@ use super::{End, Job, LEASE_MS, LOOP, Work, short};
 use crate::Trouble;
 use base::backoff::Backoff;
 use base::{Env, Fault, FaultKind, Result};
+use std::sync::Arc;
 use std::time::Duration;
 use store::{Cause, Store, Tx};
 
@@ -73,6 +74,16 @@ impl Held {
         Ok(changed)
     }
 
+    /// [`Held::within`] for a transaction that another service opens.
+    pub fn in_tx<I: Send + Sync + 'static>(
+        &self,
+        input: I,
+        change: fn(&mut Tx, &mut Job, &I) -> Result<()>,
+    ) -> Arc<dyn Fn(&mut Tx) -> Result<()> + Send + Sync> {
+        let held = self.clone();
+        Arc::new(move |tx: &mut Tx| held.within(tx, |tx, job| change(tx, job, &input)))
+    }
+
     /// [`Held::within`] in a transaction of its own.
     ///
     /// # Errors
@@ -128,7 +139,7 @@ impl Held {
     }
 
     /// Writes a failure down and gives the lease back; or ends the job, where there is no use in going on.
-    pub(super) async fn failed(&self, work: std::sync::Arc<dyn Work>, fault: Fault) -> Result<()> {
+    pub(super) async fn failed(&self, work: Arc<dyn Work>, fault: Fault) -> Result<()> {
         let (message, kind) = (fault.message.to_string(), fault.kind);
         let (chain, env) = (short(&fault.chain()), self.env.clone());
         let held = self.clone();

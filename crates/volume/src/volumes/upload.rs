@@ -15,7 +15,7 @@ use crate::{Ask, Volumes, messages};
 use agent_api::DiskFormat;
 use async_trait::async_trait;
 use base::{Fault, ImageId, Result, VolumeId};
-use contract::{Disks, InTx, Intake, NewSnapshot, Shape, Waiting};
+use contract::{Disks, Intake, NewSnapshot, Shape, Waiting};
 use engine::job::{End, Held, Job, NewJob, Progress, Work};
 use policy::Target;
 use rest::input::{self, Fields};
@@ -27,8 +27,6 @@ use store::{Document, Reader, Stored, Tx};
 
 const KIND: &str = "volume.image";
 const STORE: &str = "store";
-/// So often a host may say no before the job gives up. One that does not answer is waited for until the deadline.
-const REFUSALS: u32 = 8;
 /// What Cinder calls the core properties: they are of the file that the volume came from. Of signatures, too, none
 /// holds for other bytes, and `os_glance` is the image service's own.
 const OF_THE_FILE: &[&str] = &[
@@ -219,7 +217,7 @@ impl Work for ImageWork {
             return Err(Fault::unavailable("The volume's host does not answer at the moment."));
         }
         let disk = self.disks.volume(&host, &input.volume, input.format).await?;
-        let (begun, done) = (in_job(held, input.clone(), announce), in_job(held, input.clone(), finish));
+        let (begun, done) = (held.in_tx(input.clone(), announce), held.in_tx(input.clone(), finish));
         self.intake.take_in(&input.image, disk.size_bytes, disk.bytes, begun, done).await?;
         Ok(Progress::Done)
     }
@@ -236,16 +234,8 @@ impl Work for ImageWork {
     }
 
     fn gives_up(&self, fault: &Fault, attempts: u32) -> bool {
-        use base::FaultKind::{Conflict, Gone, Quota, TooLarge, UnsupportedMedia};
-        // Gone: the image was deleted and brought back, and waits for a client's bytes since.
-        matches!(fault.kind, Gone | Quota | TooLarge | UnsupportedMedia) || (fault.kind == Conflict && attempts >= REFUSALS)
+        contract::is_in_vain(fault, attempts)
     }
-}
-
-/// A change under the fence of the job, for a transaction of the image service.
-fn in_job(held: &Held, input: Input, change: fn(&mut Tx, &mut Job, &Input) -> Result<()>) -> InTx {
-    let held = held.clone();
-    Arc::new(move |tx: &mut Tx| held.within(tx, |tx, job| change(tx, job, &input)))
 }
 
 fn announce(tx: &mut Tx, _: &mut Job, input: &Input) -> Result<()> {
