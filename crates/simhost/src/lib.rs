@@ -248,7 +248,7 @@ impl HostAgent for SimHost {
         };
         let image = match format {
             DiskFormat::Qcow2 => disk::qcow2(size_gib, volume.as_str()),
-            DiskFormat::Raw => disk::raw(size_gib, volume.as_str()),
+            DiskFormat::Raw => disk::raw(volume.as_str()),
         };
         Ok(sent(image, delay_ms))
     }
