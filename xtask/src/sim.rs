@@ -38,8 +38,9 @@ pub fn run(args: impl Iterator<Item = String>) -> Result<()> {
 
 /// Builds the simulator of a checkout; `target` is where.
 fn build(checkout: &Path, target: &Path, profile: &str) -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--package", "sim", "--profile", profile]).current_dir(checkout);
+    let mut cargo = crate::cargo();
+    // With the features that the whole workspace has, as the tests are built.
+    cargo.args(["build", "--quiet", "--workspace", "--bin", "sim", "--profile", profile]).current_dir(checkout);
     if !cargo.env("CARGO_TARGET_DIR", std::path::absolute(target)?).status()?.success() {
         bail!("the simulator does not build in {}", checkout.display());
     }
