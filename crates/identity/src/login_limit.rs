@@ -70,11 +70,25 @@ pub(crate) enum Subject<'a> {
     Source(IpAddr),
 }
 
-/// What is kept: for each entry the moment at which everything will be forgotten.
+/// What is kept of a subject: how much time must pass until all is forgotten, as of when. A clock that is set back
+/// makes nobody wait longer.
+#[derive(Clone, Copy)]
+struct Entry {
+    owed_us: i64,
+    at: Timestamp,
+}
+
+impl Entry {
+    fn owed_us(self, now: Timestamp) -> i64 {
+        let passed = (now.micros() - self.at.micros()).max(0);
+        (self.owed_us - passed).max(0)
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Limit {
     hasher: RandomState,
-    entries: Mutex<HashMap<u64, Timestamp>>,
+    entries: Mutex<HashMap<u64, Entry>>,
 }
 
 /// Places that a login has taken.
@@ -102,8 +116,8 @@ impl Limit {
                 continue;
             }
             let (key, step) = (self.key(subject), rate.step_us());
-            let ends = entries.get(&key).map_or(now, |ends| (*ends).max(now));
-            wait_us = wait_us.max(ends.micros() + step - now.micros() - step * i64::from(rate.burst));
+            let owed_us = entries.get(&key).map_or(0, |entry| entry.owed_us(now));
+            wait_us = wait_us.max(owed_us + step - step * i64::from(rate.burst));
             taken.push((key, step));
         }
         if wait_us > 0 {
@@ -116,8 +130,8 @@ impl Limit {
         }
         for (key, step) in &taken {
             make_room(&mut entries, now);
-            let ends = entries.entry(*key).or_insert(now);
-            *ends = Timestamp((*ends).max(now).micros() + step);
+            let owed_us = entries.get(key).map_or(0, |entry| entry.owed_us(now));
+            entries.insert(*key, Entry { owed_us: owed_us + step, at: now });
         }
         Ok(Taken(taken))
     }
@@ -126,25 +140,25 @@ impl Limit {
     pub fn give_back(&self, taken: Taken) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, step) in taken.0 {
-            if let Some(ends) = entries.get_mut(&key) {
-                *ends = Timestamp(ends.micros() - step);
+            if let Some(entry) = entries.get_mut(&key) {
+                entry.owed_us -= step;
             }
         }
     }
 }
 
-fn make_room(entries: &mut HashMap<u64, Timestamp>, now: Timestamp) {
+fn make_room(entries: &mut HashMap<u64, Entry>, now: Timestamp) {
     if entries.len() < ENTRIES {
         return;
     }
-    entries.retain(|_, ends| *ends > now);
+    entries.retain(|_, entry| entry.owed_us(now) > 0);
     if entries.len() < ENTRIES {
         return;
     }
-    let mut ends: Vec<Timestamp> = entries.values().copied().collect();
-    let (_, middle, _) = ends.select_nth_unstable(ENTRIES / 2);
+    let mut owed: Vec<i64> = entries.values().map(|entry| entry.owed_us(now)).collect();
+    let (_, middle, _) = owed.select_nth_unstable(ENTRIES / 2);
     let middle = *middle;
-    entries.retain(|_, ends| *ends > middle);
+    entries.retain(|_, entry| entry.owed_us(now) > middle);
 }
 
 #[cfg(test)]
@@ -179,6 +193,18 @@ mod tests {
             take("bob", 100).unwrap();
         }
         assert!(take("bob", 100).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
+        let (limit, options) = (Limit::default(), options());
+        let take = |user: &str, now| limit.take(&options, &[Subject::User(user)], at(now));
+        limit.give_back(take("eve", 10_000).unwrap());
+        for _ in 0..3 {
+            take("bob", 10_000).unwrap();
+        }
+        take("eve", 0).unwrap();
+        assert_eq!(take("bob", 0).unwrap_err().name.as_deref(), Some("10"));
     }
 
     #[test]
