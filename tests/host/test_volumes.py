@@ -126,7 +126,9 @@ def booted(cloud, api, **body):
     floating = {"floatingip": {"floating_network_id": public, "port_id": port["id"]}}
     floating = api.post("network", "/v2.0/floatingips", floating)["floatingip"]
     address = floating["floating_ip_address"]
-    lib.wait_for("the server answers", lambda: cloud.ssh(address, "true", check=False).returncode == 0, 240)
+    # The address may have been another server's a moment ago, and lead there until the host has heard of it.
+    answers = lambda: cloud.ssh(address, "cat /run/instance-id", check=False).stdout.strip() == server
+    lib.wait_for("the server answers", answers, 240)
 
     def away():
         api.delete("network", f"/v2.0/floatingips/{floating['id']}")
