@@ -2,9 +2,12 @@
 file, vacuumed into small pages. Its tokens have ended long since; crates/identity holds that tokens of one validate on the
 other."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
+import shutil
+import sqlite3
 import subprocess
 
 import lib
@@ -13,6 +16,7 @@ import requests
 
 HERE = pathlib.Path(__file__).parent / "keystone"
 FACTS = json.loads((HERE / "facts.json").read_text())
+RULE = "0" * 31 + "7"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,34 @@ def test_users_of_a_keystone_keep_their_passwords_and_rights(cloud):
         json={"user": {"original_password": "ada-second", "password": "ada-third"}},
     ).status_code == 204
     assert login(cloud, "ada", "ada-third", corp).status_code == 201
+
+
+def test_a_credential_keeps_what_restricts_it(cloud, tmp_path):
+    database = tmp_path / "keystone.db"
+    shutil.copy(HERE / "keystone.db", database)
+    with contextlib.closing(sqlite3.connect(database)) as tables, tables:
+        tables.execute("INSERT INTO access_rule VALUES (7, 'identity', '/v3/auth/projects', 'GET', ?, '')", (RULE,))
+        columns = "internal_id, id, name, secret_hash, user_id, project_id, unrestricted"
+        (internal,) = tables.execute("SELECT max(internal_id) + 1 FROM application_credential").fetchone()
+        tables.execute(
+            f"INSERT INTO application_credential ({columns}) SELECT ?, 'bound', 'bound', secret_hash, user_id, project_id, 0 "
+            "FROM application_credential WHERE id = ?", (internal, FACTS["application_credential"]))
+        tables.execute("UPDATE access_rule SET user_id = (SELECT user_id FROM application_credential WHERE id = 'bound')")
+        tables.execute("INSERT INTO application_credential_role SELECT ?, role_id FROM application_credential_role LIMIT 1",
+                       (internal,))
+        tables.execute("INSERT INTO application_credential_access_rule VALUES (?, 7)", (internal,))
+    done = nubo(cloud, "keystone", "import", database, "--rename=-keystone")
+    assert done.returncode == 0, done.stderr
+
+    credential = {"id": "bound", "secret": "robot-secret"}
+    robot = {"identity": {"methods": ["application_credential"], "application_credential": credential}}
+    answer = requests.post(cloud.url + "/identity/v3/auth/tokens", json={"auth": robot})
+    assert answer.status_code == 201, answer.text
+    (rule,) = answer.json()["token"]["application_credential"]["access_rules"]
+    assert (rule["id"], rule["path"]) == (RULE, "/v3/auth/projects")
+    headers = {"X-Auth-Token": answer.headers["X-Subject-Token"], "OpenStack-Identity-Access-Rules": "1.0"}
+    assert requests.get(cloud.url + "/identity/v3/auth/projects", headers=headers).status_code == 200
+    assert requests.get(cloud.url + "/identity/v3/auth/catalog", headers=headers).status_code == 401
 
 
 def test_what_is_no_database_is_refused(cloud, tmp_path):

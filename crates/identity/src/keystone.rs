@@ -29,6 +29,7 @@ pub struct Dump {
     pub memberships: Vec<Membership>,
     pub implied_roles: Vec<ImpliedRole>,
     pub assignments: Vec<Assignment>,
+    pub access_rules: Vec<AccessRule>,
     pub application_credentials: Vec<ApplicationCredential>,
     pub trusts: Vec<Trust>,
     pub credentials: Vec<Credential>,
@@ -47,6 +48,7 @@ impl Dump {
             + self.memberships.len()
             + self.implied_roles.len()
             + self.assignments.len()
+            + self.access_rules.len()
             + self.application_credentials.len()
             + self.trusts.len()
             + self.credentials.len()
@@ -169,6 +171,7 @@ impl Import<'_> {
             let role = self.role(&given.role_id);
             self.put(&Assignment::new(given.actor.clone(), given.place.clone(), &role, given.inherited))?;
         }
+        dump.access_rules.iter().try_for_each(|rule| self.put(rule))?;
         for credential in &dump.application_credentials {
             let roles = credential.roles.iter().map(|role| self.role(role)).collect();
             self.put(&ApplicationCredential { roles, ..credential.clone() })?;

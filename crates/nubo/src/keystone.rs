@@ -192,6 +192,15 @@ pub fn read(database: &Path, secrets: Option<&[fernet::Key]>) -> Result<Dump> {
             Ok(ImpliedRole::new(&text(row, 0)?, &text(row, 1)?))
         })?,
         assignments: assignments(&tables)?,
+        access_rules: tables.rows("SELECT external_id, user_id, service, method, path FROM access_rule ORDER BY 1", |row| {
+            Ok(AccessRule {
+                id: text(row, 0)?,
+                user_id: text(row, 1)?.into(),
+                service: text(row, 2)?,
+                method: text(row, 3)?,
+                path: text(row, 4)?,
+            })
+        })?,
         application_credentials: application_credentials(&tables)?,
         trusts: trusts(&tables)?,
         credentials: match secrets {
@@ -330,6 +339,12 @@ fn assignments(tables: &Tables) -> Result<Vec<Assignment>> {
 
 fn application_credentials(tables: &Tables) -> Result<Vec<ApplicationCredential>> {
     let mut roles = tables.roles("application_credential_role", "application_credential_id")?;
+    let mut rules: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    let sql = "SELECT l.application_credential_id, r.external_id FROM application_credential_access_rule l \
+               JOIN access_rule r ON r.id = l.access_rule_id ORDER BY 1, 2";
+    for (credential, rule) in tables.rows(sql, |row| Ok((row.get(0)?, text(row, 1)?)))? {
+        rules.entry(credential).or_default().push(rule);
+    }
     let sql = "SELECT internal_id, id, name, secret_hash, description, user_id, project_id, expires_at, unrestricted \
                FROM application_credential WHERE project_id IS NOT NULL ORDER BY id";
     tables.rows(sql, |row| {
@@ -343,7 +358,8 @@ fn application_credentials(tables: &Tables) -> Result<Vec<ApplicationCredential>
             project_id: text(row, 6)?.into(),
             expires_at: moment(row, 7)?,
             unrestricted: flag(row, 8)?,
-            access_rules: None,
+            // One that lists none may do everything.
+            access_rules: rules.remove(&row.get(0)?),
         })
     })
 }
