@@ -41,6 +41,8 @@ pub struct Fault {
     pub name: Option<Cow<'static, str>>,
     /// A status other than the kind's usual one, where the real service is odd.
     pub status: Option<u16>,
+    /// When it makes sense to try again, in seconds from now.
+    pub retry_after_s: Option<u64>,
     #[source]
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -53,7 +55,7 @@ macro_rules! constructors {
 
 impl Fault {
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Fault {
-        Fault { kind, message: message.into(), name: None, status: None, source: None }
+        Fault { kind, message: message.into(), name: None, status: None, retry_after_s: None, source: None }
     }
 
     constructors! {
@@ -78,6 +80,12 @@ impl Fault {
     /// Sets a status other than the kind's usual one.
     pub fn with_status(mut self, status: u16) -> Fault {
         self.status = Some(status);
+        self
+    }
+
+    /// Says when it makes sense to try again.
+    pub fn retry_after(mut self, seconds: u64) -> Fault {
+        self.retry_after_s = Some(seconds);
         self
     }
 

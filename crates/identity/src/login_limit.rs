@@ -122,11 +122,8 @@ impl Limit {
         }
         if wait_us > 0 {
             let seconds = (wait_us + 999_999) / 1_000_000;
-            let fault = Fault::new(
-                FaultKind::RateLimited,
-                format!("Too many failed logins. Try again in {seconds} seconds."),
-            );
-            return Err(fault.named(seconds.to_string()));
+            let why = format!("Too many failed logins. Try again in {seconds} seconds.");
+            return Err(Fault::new(FaultKind::RateLimited, why).retry_after(seconds.unsigned_abs()));
         }
         for (key, step) in &taken {
             make_room(&mut entries, now);
@@ -185,7 +182,7 @@ mod tests {
             take("bob", 0).unwrap();
         }
         let refused = take("bob", 0).unwrap_err();
-        assert_eq!((refused.kind, refused.name.as_deref()), (FaultKind::RateLimited, Some("10")));
+        assert_eq!((refused.kind, refused.retry_after_s), (FaultKind::RateLimited, Some(10)));
         assert!(take("bob", 9).is_err() && take("eve", 9).is_ok());
         take("bob", 10).unwrap();
         assert!(take("bob", 10).is_err());
@@ -204,7 +201,7 @@ mod tests {
             take("bob", 10_000).unwrap();
         }
         take("eve", 0).unwrap();
-        assert_eq!(take("bob", 0).unwrap_err().name.as_deref(), Some("10"));
+        assert_eq!(take("bob", 0).unwrap_err().retry_after_s, Some(10));
     }
 
     #[test]
@@ -218,7 +215,7 @@ mod tests {
             take(user, "2001:db8::1", 0).unwrap();
         }
         for _ in 0..9 {
-            assert_eq!(take("f", "2001:db8::ffff", 0).unwrap_err().name.as_deref(), Some("1"), "of the same network");
+            assert_eq!(take("f", "2001:db8::ffff", 0).unwrap_err().retry_after_s, Some(1), "of the same network");
         }
         for _ in 0..3 {
             take("f", "192.0.2.1", 0).unwrap();

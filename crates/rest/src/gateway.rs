@@ -375,11 +375,8 @@ impl Inner {
         {
             reply = reply.header(header::ALLOW, allow);
         }
-        // With this kind the name holds the seconds.
-        if fault.kind == FaultKind::RateLimited
-            && let Some(seconds) = &fault.name
-        {
-            reply = reply.header(header::RETRY_AFTER, seconds);
+        if let Some(seconds) = fault.retry_after_s {
+            reply = reply.header(header::RETRY_AFTER, seconds.to_string());
         }
         // A body that nobody read would otherwise be drained before the connection can serve again.
         let unread = headers.contains_key(header::TRANSFER_ENCODING)
