@@ -24,6 +24,28 @@ pub struct ImageInfo {
     pub properties: BTreeMap<String, String>,
 }
 
+/// What a volume remembers of its image's file, and what Cinder calls the core properties.
+const OF_THE_FILE: &[&str] = &[
+    "checksum",
+    "container_format",
+    "disk_format",
+    "image_id",
+    "image_name",
+    "min_disk",
+    "min_ram",
+    "name",
+    "signature_verified",
+    "size",
+];
+
+/// Those of an image's properties that an image of other bytes has as well: no signature holds for those, and
+/// `os_glance` is the image service's own.
+pub fn inherited(mut properties: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let own = |key: &str| key.starts_with("os_glance") || key.starts_with("img_signature");
+    properties.retain(|key, _| key.len() <= 255 && !own(key) && !OF_THE_FILE.contains(&key.as_str()));
+    properties
+}
+
 pub trait Images: Send + Sync {
     /// An image that the caller may use. NotFound otherwise, also for an image of another project.
     fn locate(&self, reader: &mut Reader, caller: &Caller, id: &ImageId) -> Result<ImageInfo>;

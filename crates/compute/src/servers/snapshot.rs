@@ -28,9 +28,6 @@ use store::{Document, Reader, Tx};
 
 const KIND: &str = "server.image";
 const STORE: &str = "store";
-/// What a volume remembers of its image's file, which a new image has not.
-const FILES: &[&str] =
-    &["image_id", "image_name", "checksum", "container_format", "disk_format", "min_disk", "min_ram", "size"];
 
 /// What the job needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,8 +129,7 @@ fn of_volumes(
     let Some(root) = kept.iter().find(|kept| kept.of.is_root()) else {
         return Err(Fault::conflict(format!("Instance {} has no volume to boot from.", server.id)));
     };
-    let mut properties = root.image_metadata.clone();
-    properties.retain(|key, _| key.len() <= 255 && !FILES.contains(&key.as_str()));
+    let mut properties = contract::inherited(root.image_metadata.clone());
     properties.extend(properties_of(state, tx, server, metadata)?);
     for (key, value) in [
         (block_devices::PROPERTY, block_devices::mapping(&kept).to_string()),
@@ -165,7 +161,8 @@ fn properties_of(
     server: &Server,
     metadata: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>> {
-    let mut properties = state.images.describe(tx, &server.image)?.map(|base| base.properties).unwrap_or_default();
+    let base = state.images.describe(tx, &server.image)?;
+    let mut properties = base.map(|base| contract::inherited(base.properties)).unwrap_or_default();
     for (key, value) in [
         ("base_image_ref", server.image.to_string()),
         ("image_type", "snapshot".to_owned()),

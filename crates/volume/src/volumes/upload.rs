@@ -21,27 +21,11 @@ use policy::Target;
 use rest::input::{self, Fields};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Document, Reader, Stored, Tx};
 
 const KIND: &str = "volume.image";
 const STORE: &str = "store";
-/// What Cinder calls the core properties: they are of the file that the volume came from. Of signatures, too, none
-/// holds for other bytes, and `os_glance` is the image service's own.
-const OF_THE_FILE: &[&str] = &[
-    "checksum",
-    "container_format",
-    "disk_format",
-    "image_id",
-    "image_name",
-    "min_disk",
-    "min_ram",
-    "name",
-    "signature_verified",
-    "size",
-];
-const OWN_OF_IMAGES: &[&str] = &["os_glance", "img_signature"];
 /// What Cinder knows; the hosts of this cloud write the first two.
 const DISK_FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "ploop"];
 const VISIBILITIES: &[&str] = &["community", "public", "private", "shared"];
@@ -133,7 +117,7 @@ pub fn begin(state: &Volumes, tx: &mut Tx, ask: &Ask, volume: Stored<Volume>, fi
         shape: shape.clone(),
         min_disk_gib: 0,
         min_ram_mib: 0,
-        properties: properties(&volume),
+        properties: contract::inherited(volume.image_metadata.clone()),
     };
     state.images.reserve(tx, &new)?;
     let input = Input { volume: volume.id.clone(), image: image.clone(), format };
@@ -165,14 +149,6 @@ pub fn begin(state: &Volumes, tx: &mut Tx, ask: &Ask, volume: Stored<Volume>, fi
     }
     tx.update(&Volume { uploading: Some(image), ..volume.doc })?;
     Ok(json!({"os-volume_upload_image": answer}))
-}
-
-/// What the image takes over of what the volume keeps of its own image.
-fn properties(volume: &Volume) -> BTreeMap<String, String> {
-    let mut properties = volume.image_metadata.clone();
-    let own = |key: &str| OWN_OF_IMAGES.iter().any(|begin| key.starts_with(begin));
-    properties.retain(|key, _| key.len() <= 255 && !OF_THE_FILE.contains(&key.as_str()) && !own(key));
-    properties
 }
 
 /// The work of the job.
