@@ -128,13 +128,12 @@ impl Default for Options {
     }
 }
 
+const NO_TOKEN_TWICE: DryRun = DryRun::Not("a token is the answer itself, and nothing is kept of it");
+const NO_TOKEN_BACK: Undo = Undo::Not("a token is revoked, and nothing is kept of it");
+
 /// Which operations have no dry run or cannot be undone.
 const EXCEPT: &[(&str, DryRun, Undo)] = &[
-    (
-        "auth:issue_token",
-        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
-        Undo::Not("a token is revoked, and nothing is kept of it"),
-    ),
+    ("auth:issue_token", NO_TOKEN_TWICE, NO_TOKEN_BACK),
     ("auth:revoke_token", DryRun::Yes, Undo::Not("a revoked token never comes back")),
     ("users:revoke", DryRun::Yes, Undo::Not("a revoked token never comes back")),
     ("users:password", DryRun::Yes, Undo::Not("the password that was replaced is not kept")),
@@ -148,37 +147,17 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ("domain_config:delete_group", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
     ("domain_config:update_option", DryRun::Yes, Undo::Not("a secret option that was replaced is not kept")),
     ("domain_config:delete_option", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
-    (
-        "ec2tokens:create",
-        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
-        Undo::Not("a token is revoked, and nothing is kept of it"),
-    ),
-    (
-        "s3tokens:create",
-        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
-        Undo::Not("a token is revoked, and nothing is kept of it"),
-    ),
+    ("ec2tokens:create", NO_TOKEN_TWICE, NO_TOKEN_BACK),
+    ("s3tokens:create", NO_TOKEN_TWICE, NO_TOKEN_BACK),
     ("request_tokens:create", DryRun::Yes, Undo::Not("a request token ends by itself")),
     ("request_tokens:authorize", DryRun::Yes, Undo::Not("a verifier that was given away cannot be called back")),
     ("access_tokens:create", DryRun::Yes, Undo::Not("a request token that was used up is not kept")),
     ("access_tokens:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
     ("consumers:update", DryRun::Yes, Undo::Not("a secret is not kept twice")),
     ("consumers:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
-    (
-        "federation:auth_post",
-        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
-        Undo::Not("a token is revoked, and nothing is kept of it"),
-    ),
-    (
-        "federation:websso_post",
-        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
-        Undo::Not("a token is revoked, and nothing is kept of it"),
-    ),
-    (
-        "federation:websso_provider_post",
-        DryRun::Not("a token is the answer itself, and nothing is kept of it"),
-        Undo::Not("a token is revoked, and nothing is kept of it"),
-    ),
+    ("federation:auth_post", NO_TOKEN_TWICE, NO_TOKEN_BACK),
+    ("federation:websso_post", NO_TOKEN_TWICE, NO_TOKEN_BACK),
+    ("federation:websso_provider_post", NO_TOKEN_TWICE, NO_TOKEN_BACK),
     ("application_credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
 ];
 
