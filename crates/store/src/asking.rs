@@ -1,14 +1,17 @@
 //! Single statements of async tasks: nobody waits on a thread for the answer.
 //!
 //! A closure over a snapshot may ask as often as it likes and is synchronous, so it needs a thread, and two switches to
-//! it and back. A get or a short list is one statement. Its connection is a task of the caller's own runtime, so that
-//! question and answer go the way that any async client's go.
+//! it and back. A get or a short list is one statement. Whoever asks drives the connection as well: as a task of its own it
+//! would have to be woken for the question, and wake the asker for the answer.
 
 use crate::Error;
 use crate::postgres::{PATIENCE, failed, parameters};
 use crate::sql::{Cells, Sql, Value};
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use tokio::sync::Semaphore;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
@@ -19,14 +22,17 @@ pub(crate) struct Asking {
     permits: Semaphore,
 }
 
-/// A connection.
+/// A connection. What it has to do is done while somebody asks; `None` when it has ended.
 struct Line {
     client: Client,
+    connection: Option<Driver>,
     statements: HashMap<&'static str, Statement>,
 }
 
+type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
 /// A line that comes back to the others, also when whoever waits for the answer goes away: what was asked already is
-/// then thrown away by the connection.
+/// then thrown away by whoever asks next.
 struct Lent<'a> {
     asking: &'a Asking,
     line: Option<Line>,
@@ -95,12 +101,7 @@ impl Asking {
 impl Line {
     async fn open(config: &Config) -> Result<Line, Error> {
         let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!(%error, "a PostgreSQL connection ended");
-            }
-        });
-        Ok(Line { client, statements: HashMap::new() })
+        Ok(Line { client, connection: Some(Box::pin(connection)), statements: HashMap::new() })
     }
 
     async fn rows(
@@ -108,13 +109,38 @@ impl Line {
         text: &'static str,
         values: &[Value<'_>],
     ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
-        let statement = match self.statements.get(text) {
-            Some(statement) => statement.clone(),
-            None => {
-                let statement = self.client.prepare(text).await?;
-                self.statements.entry(text).or_insert(statement).clone()
-            }
+        let Line { client, connection, statements } = self;
+        let question = async {
+            let statement = match statements.get(text) {
+                Some(statement) => statement.clone(),
+                None => {
+                    let statement = client.prepare(text).await?;
+                    statements.entry(text).or_insert(statement).clone()
+                }
+            };
+            client.query(&statement, &parameters(values)).await
         };
-        self.client.query(&statement, &parameters(values)).await
+        driven(connection, question).await
     }
+}
+
+/// The answer of a question, for which the connection is kept going.
+async fn driven<T>(connection: &mut Option<Driver>, question: impl Future<Output = T>) -> T {
+    let mut question = pin!(question);
+    poll_fn(|context| {
+        // It has something to say first, and may have its answer afterwards.
+        if let Poll::Ready(answer) = question.as_mut().poll(context) {
+            return Poll::Ready(answer);
+        }
+        if let Some(driver) = connection
+            && let Poll::Ready(ended) = driver.as_mut().poll(context)
+        {
+            *connection = None;
+            if let Err(error) = ended {
+                tracing::warn!(%error, "a PostgreSQL connection ended");
+            }
+        }
+        question.as_mut().poll(context)
+    })
+    .await
 }
