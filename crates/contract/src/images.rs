@@ -51,6 +51,10 @@ pub trait Images: Send + Sync {
     fn locate(&self, reader: &mut Reader, caller: &Caller, id: &ImageId) -> Result<ImageInfo>;
     /// The same without asking who asks: for rebuilding a view from what a server already holds.
     fn describe(&self, reader: &mut Reader, id: &ImageId) -> Result<Option<ImageInfo>>;
+    /// Refuses a property that the caller may not give to a new image.
+    fn may_create(&self, _caller: &Caller, _property: &str) -> Result<()> {
+        Ok(())
+    }
     /// Makes an image without bytes, which a job will bring, and charges it.
     fn reserve(&self, _tx: &mut Tx, _new: &NewSnapshot) -> Result<()> {
         Err(Fault::new(base::FaultKind::NotImplemented, "Images cannot be made from servers here."))

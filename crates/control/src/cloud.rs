@@ -59,6 +59,8 @@ pub struct CloudOptions {
     pub login_limit: identity::login_limit::Options,
     pub image_format_enforcement: bool,
     pub image_import: ImageImport,
+    /// The text of a file of property protections, and what its words name.
+    pub image_protections: Option<(String, image::protection::Format)>,
     pub bootstrap: Bootstrap,
     /// The interface through which the external network is masqueraded.
     pub masquerade: Option<String>,
@@ -166,6 +168,10 @@ impl Cloud {
         image_options.quota.limits = Some(identity.clone());
         image_options.region = REGION.into();
         image_options.stores = options.image_stores.clone();
+        if let Some((text, format)) = &options.image_protections {
+            let protections = image::protection::Protections::read(text, *format, policy.clone())?;
+            image_options.protections = Arc::new(protections);
+        }
         image_options.web_rules = options.image_import.rules.clone();
         let web = options.image_import.web.clone();
         image_options.web = web.unwrap_or_else(|| Arc::new(image::web::Client::default()));

@@ -50,6 +50,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         bcrypt_rounds: 4,
         image_format_enforcement: true,
         image_import: Default::default(),
+        image_protections: None,
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),

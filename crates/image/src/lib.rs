@@ -13,6 +13,7 @@ mod locate;
 mod members;
 pub mod metadefs;
 mod policy_rules;
+pub mod protection;
 pub mod quota;
 mod schemas;
 mod stores;
@@ -58,6 +59,7 @@ pub struct Options {
     pub deadlines: Deadlines,
     /// The name of the region that the cloud is: what is downloaded from it is its own.
     pub region: String,
+    pub protections: Arc<protection::Protections>,
     /// What may be fetched from elsewhere.
     pub web_rules: web::Rules,
     /// How it is fetched.
@@ -75,6 +77,7 @@ impl Options {
             quota: quota::Quota::default(),
             deadlines: Deadlines::default(),
             region: "RegionOne".to_owned(),
+            protections: Arc::default(),
             web_rules: web::Rules::default(),
             web: Arc::new(web::Unreachable),
         }

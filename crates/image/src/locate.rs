@@ -3,6 +3,7 @@
 use crate::document::{Image, Member, Status, Visibility};
 use crate::images::wire::{CONTAINER_FORMATS, DISK_FORMATS};
 use crate::images::visible;
+use crate::protection::Action;
 use crate::{Service, quota};
 use agent_api::DiskFormat;
 use base::{Fault, ImageId, Result};
@@ -18,6 +19,10 @@ impl Images for Service {
 
     fn describe(&self, reader: &mut Reader, id: &ImageId) -> Result<Option<ImageInfo>> {
         Ok(reader.get::<Image>(id)?.map(|image| info(image.doc)))
+    }
+
+    fn may_create(&self, caller: &Caller, property: &str) -> Result<()> {
+        self.options.protections.need(caller, Action::Create, property)
     }
 
     fn reserve(&self, tx: &mut Tx, new: &NewSnapshot) -> Result<()> {

@@ -25,7 +25,7 @@ async fn serve(settings: &Settings) -> Result<()> {
     let url = format!("{}://{bound}", if secure { "https" } else { "http" });
     let bootstrap = std::fs::read(directory.join("bootstrap.json")).context("cannot read bootstrap.json")?;
     let bootstrap: Bootstrap = serde_json::from_slice(&bootstrap)?;
-    let options = options(settings, settings.public_url.clone().unwrap_or_else(|| url.clone()), bootstrap);
+    let options = options(settings, settings.public_url.clone().unwrap_or_else(|| url.clone()), bootstrap)?;
     let cloud = Cloud::open(options, Env::system()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
     let tls = if secure { Some(Arc::new(tls::server_config(&directory)?)) } else { None };
     let run = settings.run();
@@ -42,9 +42,9 @@ async fn serve(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) -> CloudOptions {
+pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) -> Result<CloudOptions> {
     let policy = std::fs::read_to_string(settings.state.join("policy.yaml")).ok();
-    CloudOptions {
+    let options = CloudOptions {
         store_url: settings.store_url(),
         public_url,
         images: settings.state.join("control/images"),
@@ -58,13 +58,15 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         login_limit: settings.login_limit.clone(),
         image_format_enforcement: settings.image_format_enforcement,
         image_import: control::ImageImport { rules: settings.image_import.clone(), web: None },
+        image_protections: settings.image_property_protections.as_ref().map(|it| it.read()).transpose()?,
         bootstrap,
         masquerade: settings.uplink.clone(),
         trash_retention_s: settings.trash_retention_s.into(),
         history_retention_s: settings.history_retention_s.into(),
         reclaim_instance_interval_s: settings.reclaim_instance_interval_s.into(),
         deadlines: settings.deadlines,
-    }
+    };
+    Ok(options)
 }
 
 /// With port 0 the port of the last time comes first, so that a restart changes nothing for clients.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use model::deadline::Deadlines;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,7 @@ struct File {
     reclaim_instance_interval: Option<u32>,
     image_format_enforcement: Option<bool>,
     image_import: Option<control::web::Rules>,
+    image_property_protections: Option<PropertyProtections>,
     /// Folders beside `control/images` that hold images, by the ids that clients know them by.
     #[serde(default)]
     image_stores: BTreeMap<String, PathBuf>,
@@ -109,6 +111,35 @@ impl Token {
         let Some(name) = self.provider else { return Ok(control::TokenProvider::default()) };
         let names = control::TokenProvider::NAMES.join(", ");
         control::TokenProvider::parse(&name).with_context(|| format!("[token] provider: '{name}' is none of {names}"))
+    }
+}
+
+/// Where Glance's file of property protections lies, and what its words name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PropertyProtections {
+    file: PathBuf,
+    format: Option<String>,
+}
+
+/// The most bytes of the file.
+const PROTECTIONS_BYTES: u64 = 1 << 20;
+
+impl PropertyProtections {
+    /// Only whoever serves images reads the file: it need not be readable for others.
+    pub fn read(&self) -> Result<(String, control::protection::Format)> {
+        let format = match self.format.as_deref() {
+            None | Some("roles") => control::protection::Format::Roles,
+            Some("policies") => control::protection::Format::Policies,
+            Some(other) => bail!("[image_property_protections] format: '{other}' is neither roles nor policies"),
+        };
+        let (path, mut text) = (self.file.display(), String::new());
+        let file = std::fs::File::open(&self.file).with_context(|| format!("cannot read {path}"))?;
+        file.take(PROTECTIONS_BYTES + 1).read_to_string(&mut text).with_context(|| format!("cannot read {path}"))?;
+        if text.len() as u64 > PROTECTIONS_BYTES {
+            bail!("{path} is larger than {PROTECTIONS_BYTES} bytes");
+        }
+        Ok((text, format))
     }
 }
 
@@ -178,6 +209,7 @@ pub struct Settings {
     pub image_stores: BTreeMap<String, PathBuf>,
     /// What may be fetched by users' URLs.
     pub image_import: control::web::Rules,
+    pub image_property_protections: Option<PropertyProtections>,
     pub deadlines: Deadlines,
     pub compliance: control::Compliance,
     pub limit_model: control::LimitModel,
@@ -220,6 +252,7 @@ impl Settings {
             reclaim_instance_interval_s: number("NUBO_RECLAIM_INSTANCE_INTERVAL", file.reclaim_instance_interval, 0)?,
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
             image_import: file.image_import.unwrap_or_default(),
+            image_property_protections: file.image_property_protections,
             image_stores: file.image_stores,
             deadlines: deadlines(&flags.deadlines, &file.deadlines)?,
             compliance: file.security_compliance.unwrap_or_default().read(),

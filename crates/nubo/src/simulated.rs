@@ -58,7 +58,7 @@ async fn serve(settings: &Settings, setup: &Setup, count: u32) -> Result<()> {
     let bootstrap = setup.bootstrap();
     let public_url = settings.public_url.clone().unwrap_or_else(|| url.clone());
     let env = Env::system();
-    let options = control_command::options(settings, public_url, bootstrap);
+    let options = control_command::options(settings, public_url, bootstrap)?;
     let cloud = Cloud::open(options, env.clone()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
     for n in 1..=count {
         let options = simhost::Options::new(HostName::new(format!("sim-{n:05}")));

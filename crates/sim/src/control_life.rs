@@ -27,6 +27,7 @@ fn options(world: &World) -> CloudOptions {
         bcrypt_rounds: 4,
         image_format_enforcement: true,
         image_import: control::ImageImport { web: Some(Arc::new(crate::calls::Elsewhere)), ..Default::default() },
+        image_protections: None,
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),

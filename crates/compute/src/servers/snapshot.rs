@@ -51,6 +51,7 @@ pub async fn create(state: &Arc<Compute>, ask: &Ask, rule: &'static str, value: 
         Some(value) => input::metadata("metadata", value)?,
     };
     fields.finish()?;
+    metadata.keys().try_for_each(|name| state.images.may_create(&ask.caller, name))?;
     let inner = state.clone();
     let image = actions::change(state, ask, rule, move |tx, ask, full| begin(&inner, tx, ask, full, &name, &metadata));
     let image = image.await?;

@@ -59,6 +59,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         image_format_enforcement: true,
         image_stores: Default::default(),
         image_import: Default::default(),
+        image_protections: None,
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),

@@ -4,6 +4,7 @@ use super::list::Wanted;
 use super::patch::{self, Change, Dialect};
 use super::wire;
 use crate::document::{Image, Member, MemberStatus, Status, Visibility};
+use crate::protection::Action;
 use crate::tasks::Task;
 use crate::{Service, quota, versions};
 use base::{Fault, FaultKind, ImageId, ProjectId, Result, is_uuid};
@@ -92,7 +93,7 @@ pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
             )));
         }
     };
-    let image = new_image(&call, ImageId::new(id), &body)?;
+    let image = new_image(&service, &call, ImageId::new(id), &body)?;
     call.enforce(&target(&image, None)).map_err(|fault| match &image.owner {
         Some(owner) if Some(owner) != call.caller.project_id().as_ref() => {
             Fault::forbidden(format!("You are not permitted to create images owned by '{owner}'"))
@@ -100,7 +101,7 @@ pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
         _ => fault,
     })?;
     may_have_visibility(&call, &image, image.visibility)?;
-    let quota = service.options.quota.clone();
+    let (quota, caller) = (service.options.quota.clone(), call.caller.clone());
     let stored = service.store.write(call.cause(), move |tx| {
         if tx.get::<Image>(&image.id)?.is_some() {
             return Err(Fault::conflict(format!("Image ID {} already exists!", image.id)));
@@ -108,7 +109,7 @@ pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
         quota::settle(tx, &quota, None, Some(&image))?;
         Ok(tx.create(&image)?)
     });
-    let stored = stored.await?.value;
+    let stored = service.options.protections.shown(&caller, stored.await?.value);
     let reply = Reply::json(201, &wire::view(&stored))?
         .header(header::LOCATION, call.link(&format!("/v2/images/{}", stored.id)))
         .header(HeaderName::from_static("openstack-image-import-methods"), versions::import_methods(&service).join(","))
@@ -116,7 +117,7 @@ pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
     Ok(reply)
 }
 
-pub fn new_image(call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<Image> {
+pub fn new_image(service: &Service, call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<Image> {
     let mut image = Image::queued(id, call.caller.project_id());
     for (name, value) in body {
         if wire::DISALLOWED.contains(&name.as_str()) || (name != "id" && wire::READ_ONLY.contains(&name.as_str())) {
@@ -129,12 +130,15 @@ pub fn new_image(call: &Call, id: ImageId, body: &Map<String, Value>) -> Result<
             wire::set(&mut image, name, value)?;
         }
     }
+    let protections = &service.options.protections;
+    image.properties.keys().try_for_each(|name| protections.need(&call.caller, Action::Create, name))?;
     Ok(image)
 }
 
 pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
+    let caller = call.caller.clone();
     let image = service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
-    Reply::json(200, &wire::view(&image))
+    Reply::json(200, &wire::view(&service.options.protections.shown(&caller, image)))
 }
 
 /// What a client asks for that leaves the id of an image empty, `/v2/images/`: no image. Glance's routes know no
@@ -156,6 +160,8 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     call.enforce(&Target::project(own.as_deref()))?;
     let (caller, member_status) = (call.caller.clone(), wanted.member_status);
     let seen = service.store.read(move |reader| all_visible(reader, &caller, member_status)).await?;
+    // Before the filters: what cannot be seen is not found either.
+    let seen = seen.into_iter().map(|image| service.options.protections.shown(&call.caller, image)).collect();
     let (images, full) = wanted.page(seen, own.as_deref())?;
     let mut body = json!({
         "images": images.iter().map(wire::view).collect::<Vec<_>>(),
@@ -198,7 +204,8 @@ pub async fn update(service: Arc<Service>, mut call: Call) -> Result<Reply> {
     let dialect = Dialect::of(call.header("content-type"))?;
     let body: Value = call.json().await?;
     let changes = patch::read(dialect, &body)?;
-    let (quota, cause) = (service.options.quota.clone(), call.cause());
+    let (quota, cause, caller) = (service.options.quota.clone(), call.cause(), call.caller.clone());
+    let protections = service.options.protections.clone();
     let written = service.store.write(cause, move |tx| {
         let before = find(tx, &call, call.param("image_id"), call.rule)?;
         let mut image = before.doc.clone();
@@ -211,13 +218,14 @@ pub async fn update(service: Arc<Service>, mut call: Call) -> Result<Reply> {
             if let Some(visibility) = change.visibility() {
                 may_have_visibility(&call, &before, visibility)?;
             }
-            patch::apply(&mut image, change)?;
+            patch::apply(&mut image, change, &protections, &call.caller)?;
         }
         quota::settle(tx, &quota, Some(&before.doc), Some(&image))?;
         tx.update(&image)?;
         Ok(tx.need::<Image>(&image.id)?)
     });
-    Reply::json(200, &wire::view(&written.await?.value))
+    let image = service.options.protections.shown(&caller, written.await?.value);
+    Reply::json(200, &wire::view(&image))
 }
 
 /// The bytes are removed after the commit: a crash between leaves files without a document, which the sweeper finds.

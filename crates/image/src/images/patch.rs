@@ -2,7 +2,9 @@
 
 use super::wire;
 use crate::document::{Image, Visibility};
+use crate::protection::{Action, Protections};
 use base::{Fault, Result};
+use contract::Caller;
 use serde_json::Value;
 
 /// Most operations of one patch.
@@ -155,24 +157,41 @@ fn no_locations() -> Fault {
     Fault::forbidden("It's not allowed to add, replace or remove locations if locations are invisible.")
 }
 
-/// Makes one change. Conflict for what is missing or already there, Forbidden for removing an attribute.
-pub fn apply(image: &mut Image, change: &Change) -> Result<()> {
-    let there = |image: &Image, name: &str| wire::is_changeable(name) || image.properties.contains_key(name);
+/// Makes one change. Conflict for what is missing or already there, Forbidden for removing an attribute and for what is
+/// protected. A property that the caller may not see is not there.
+pub fn apply(image: &mut Image, change: &Change, protections: &Protections, caller: &Caller) -> Result<()> {
+    let seen = |name: &str| image.properties.contains_key(name) && protections.may(caller, Action::Read, name);
+    let there = |name: &str| wire::is_changeable(name) || seen(name);
+    let action = |name: &str| match change {
+        Change::Remove { .. } => Action::Delete,
+        _ if seen(name) => Action::Update,
+        _ => Action::Create,
+    };
+    let need = |name: &str| match wire::is_changeable(name) {
+        true => Ok(()),
+        false => protections.need(caller, action(name), name),
+    };
     match change {
-        Change::Add { name, only_new: true, .. } if there(image, name) => {
+        Change::Add { name, only_new: true, .. } if there(name) => {
             Err(Fault::conflict(format!("Property {name} already present.")))
         }
-        Change::Add { name, value, .. } => wire::set(image, name, value),
-        Change::Replace { name, .. } if !there(image, name) => {
+        Change::Replace { name, .. } if !there(name) => {
             Err(Fault::conflict(format!("Property {name} does not exist.")))
         }
-        Change::Replace { name, value } => wire::set(image, name, value),
+        Change::Add { name, value, .. } | Change::Replace { name, value } => {
+            need(name)?;
+            wire::set(image, name, value)
+        }
         Change::Remove { name } if wire::is_changeable(name) => {
             Err(Fault::forbidden(format!("Property {name} may not be removed.")))
         }
-        Change::Remove { name } => match image.properties.remove(name) {
-            Some(_) => Ok(()),
-            None => Err(Fault::conflict(format!("Property {name} does not exist."))),
-        },
+        Change::Remove { name } if !seen(name) => {
+            Err(Fault::conflict(format!("Property {name} does not exist.")))
+        }
+        Change::Remove { name } => {
+            need(name)?;
+            image.properties.remove(name);
+            Ok(())
+        }
     }
 }

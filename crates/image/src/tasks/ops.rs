@@ -123,7 +123,7 @@ pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
     let properties = input.get("image_properties").and_then(Value::as_object);
     let properties = properties.ok_or_else(|| Fault::invalid("Input does not contain 'image_properties' field"))?;
     service.options.web_rules.check("URI for import", &uri)?;
-    let mut image = images::new_image(&call, ImageId::new(service.env.uuid()), properties)?;
+    let mut image = images::new_image(&service, &call, ImageId::new(service.env.uuid()), properties)?;
     // What is imported has the format that it is imported from: nothing is converted on the way.
     wire::set(&mut image, "disk_format", &json!(format))?;
     if image.container_format.is_none() {

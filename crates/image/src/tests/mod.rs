@@ -6,6 +6,7 @@ mod images;
 mod import;
 mod members;
 mod metadefs;
+mod protection;
 mod random;
 mod stores;
 

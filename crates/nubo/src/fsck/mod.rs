@@ -173,7 +173,7 @@ impl<'a> Looker<'a> {
         if self.settings.store == "sqlite" && !directory.join("nubo.db").exists() {
             bail!("there is no store in {}: is it on PostgreSQL, which NUBO_STORE does not say?", directory.display());
         }
-        let options = crate::control_command::options(self.settings, String::new(), bootstrap);
+        let options = crate::control_command::options(self.settings, String::new(), bootstrap)?;
         let opened = self.runtime.block_on(Offline::open(options, Env::system()));
         self.source = Some(Source::Store(Box::new(opened.map_err(|fault| anyhow::anyhow!(fault.chain()))?)));
         Ok(())

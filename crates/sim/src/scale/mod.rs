@@ -98,6 +98,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         bcrypt_rounds: 4,
         image_format_enforcement: true,
         image_import: Default::default(),
+        image_protections: None,
         image_stores: Default::default(),
         compliance: Default::default(),
         limit_model: Default::default(),

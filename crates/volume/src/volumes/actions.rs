@@ -101,7 +101,7 @@ impl Doing<'_> {
                 doc.read_only = Some(input::boolean("readonly", fields.need("readonly")?)?);
             }
             "os-set_image_metadata" | "os-unset_image_metadata" | "os-show_image_metadata" => {
-                return image_metadata(tx, doc, name, fields);
+                return self.image_metadata(tx, doc, name, fields);
             }
             "os-volume_upload_image" => {
                 return Ok((202, upload::begin(self.state, tx, self.ask, volume, fields)?));
@@ -115,6 +115,27 @@ impl Doing<'_> {
         }
         tx.update(&doc)?;
         Ok((202, Value::Null))
+    }
+
+    fn image_metadata(&self, tx: &mut Tx, mut doc: Volume, name: &str, mut fields: Fields<'_>) -> Answer {
+        match name {
+            "os-set_image_metadata" => {
+                let set = input::metadata("metadata", fields.need("metadata")?)?;
+                set.keys().try_for_each(|name| self.state.images.may_create(&self.ask.caller, name))?;
+                doc.image_metadata.extend(set);
+                if doc.image_metadata.len() > 256 {
+                    return Err(Fault::invalid("A volume keeps at most 256 properties of its image."));
+                }
+            }
+            "os-unset_image_metadata" => {
+                let key = input::text("key", fields.need("key")?, 1, 255)?;
+                let missing = || Fault::not_found("Metadata does not exist.");
+                doc.image_metadata.remove(&key).ok_or_else(missing)?;
+            }
+            _ => return Ok((200, json!({"metadata": doc.image_metadata}))),
+        }
+        tx.update(&doc)?;
+        Ok((200, if name == "os-set_image_metadata" { json!({"metadata": doc.image_metadata}) } else { Value::Null }))
     }
 
     fn hold(&self, doc: &mut Volume, fits: bool, status: &str, hold: Hold, tx: &Tx) -> Result<()> {
@@ -300,26 +321,6 @@ pub fn connection(volume: &Volume) -> Value {
             "discard": true,
         },
     })
-}
-
-fn image_metadata(tx: &mut Tx, mut doc: Volume, name: &str, mut fields: Fields<'_>) -> Answer {
-    match name {
-        "os-set_image_metadata" => {
-            let set = input::metadata("metadata", fields.need("metadata")?)?;
-            doc.image_metadata.extend(set);
-            if doc.image_metadata.len() > 256 {
-                return Err(Fault::invalid("A volume keeps at most 256 properties of its image."));
-            }
-        }
-        "os-unset_image_metadata" => {
-            let key = input::text("key", fields.need("key")?, 1, 255)?;
-            let missing = || Fault::not_found("Metadata does not exist.");
-            doc.image_metadata.remove(&key).ok_or_else(missing)?;
-        }
-        _ => return Ok((200, json!({"metadata": doc.image_metadata}))),
-    }
-    tx.update(&doc)?;
-    Ok((200, if name == "os-set_image_metadata" { json!({"metadata": doc.image_metadata}) } else { Value::Null }))
 }
 
 /// What an administrator says, goes; `available` and `in-use` mean: what it really is.
