@@ -4,8 +4,8 @@
 //! field refuses it in [`Fields::finish`]: forgetting to call it would let unknown fields through, so every reader
 //! ends with it.
 
-use base::{Fault, Result, Timestamp};
 use crate::Query;
+use base::{Fault, Result, Timestamp};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -234,18 +234,23 @@ pub fn integer(key: &str, value: &Value, min: i64, max: i64) -> Result<i64> {
 
 /// Metadata: keys of `[a-zA-Z0-9-_:. ]{1,255}`, string values of at most 255 characters.
 pub fn metadata(key: &str, value: &Value) -> Result<BTreeMap<String, String>> {
+    keyed(key, value, "-_:. ", 255)
+}
+
+/// A map of strings of at most `max` characters. Its keys have letters, digits and what is `legal` besides.
+pub fn keyed(key: &str, value: &Value, legal: &str, max: usize) -> Result<BTreeMap<String, String>> {
     let map = value.as_object().ok_or_else(|| not_of_type(key, value, "object"))?;
     let mut read = BTreeMap::new();
     for (name, item) in map {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-_:. ".contains(c);
-        if name.is_empty() || name.chars().count() > 255 || !name.chars().all(legal) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || legal.contains(c);
+        if name.is_empty() || name.chars().count() > 255 || !name.chars().all(fits) {
             return Err(refuse(
                 key,
                 value,
-                format!("'{name}' does not match any of the regexes: '^[a-zA-Z0-9-_:. ]{{1,255}}$'"),
+                format!("'{name}' does not match any of the regexes: '^[a-zA-Z0-9{legal}]{{1,255}}$'"),
             ));
         }
-        read.insert(name.clone(), text(name, item, 0, 255)?);
+        read.insert(name.clone(), text(name, item, 0, max)?);
     }
     Ok(read)
 }

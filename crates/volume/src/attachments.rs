@@ -33,6 +33,7 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
 const LISTING: Listing = Listing {
     plural: "attachments",
     filters: &["volume_id", "status", "instance_id", "attach_status"],
+    open: Some((31, "attachment")),
     sorts: &["id", "volume_id", "status", "created_at", "updated_at"],
     brief: &["id", "status", "instance", "volume_id"],
 };
@@ -48,7 +49,10 @@ fn view(attachment: &Stored<Attachment>, volume: Option<&Volume>) -> Value {
         "attached_at": attachment.attached_at.map(|at| at.iso_naive()).unwrap_or_default(),
         "detached_at": "",
         "created_at": attachment.created.iso_naive(),
-        "attach_mode": if attachment.stage == Stage::Reserved { "null" } else { &attachment.mode },
+        "attach_mode": match attachment.stage == Stage::Reserved && !attachment.told && attachment.mode == "rw" {
+            true => "null",
+            false => &attachment.mode,
+        },
         "connection_info": match volume.filter(|_| attachment.connector.is_some() || attachment.by == By::Server) {
             Some(volume) => volumes::connection(volume)["data"].clone(),
             None => json!({}),
@@ -67,7 +71,8 @@ fn answer(ask: &Ask, attachment: &Stored<Attachment>, volume: &Volume) -> Result
 
 fn find(reader: &mut Reader, ask: &Ask) -> Result<(Stored<Attachment>, Stored<Volume>)> {
     let id = ask.param("attachment_id");
-    let missing = || Fault::not_found(format!("Volume attachment could not be found with filter: attachment_id = {id:.255}."));
+    let missing =
+        || Fault::not_found(format!("Volume attachment could not be found with filter: attachment_id = {id:.255}."));
     let attachment = reader.get::<Attachment>(id)?.ok_or_else(missing)?;
     ask.allow(&attachment.project_id, missing)?;
     let volume = reader.need::<Volume>(&attachment.volume)?;
@@ -121,12 +126,22 @@ fn connector(value: &Value) -> Result<Option<Value>> {
     }
 }
 
-fn mode(value: Option<String>) -> Result<String> {
-    match value.as_deref() {
-        None => Ok("rw".to_owned()),
-        Some(mode @ ("rw" | "ro")) => Ok(mode.to_owned()),
-        Some(other) => Err(Fault::invalid(format!("Invalid attaching mode '{other:.20}'. Attaching mode should be 'rw' or 'ro'."))),
+fn mode(text: &str) -> Result<String> {
+    match text {
+        "rw" | "ro" => Ok(text.to_owned()),
+        other => {
+            Err(Fault::invalid(format!("Invalid attaching mode '{other:.20}'. Attaching mode should be 'rw' or 'ro'.")))
+        }
     }
+}
+
+/// A read-only volume is attached read-only; else what was told at first holds, and then what the connector says.
+fn mode_of(volume: &Volume, told: Option<&str>, connector: Option<&Value>) -> Result<String> {
+    if volume.read_only == Some(true) {
+        return Ok("ro".to_owned());
+    }
+    let said = connector.and_then(|connector| connector.get("mode")).and_then(Value::as_str);
+    told.or(said).map_or_else(|| Ok("rw".to_owned()), mode)
 }
 
 async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
@@ -136,11 +151,14 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     outer.finish()?;
     let server = fields.text_or_null("instance_uuid", 1, 255)?;
     if let Some(id) = server.as_ref().filter(|id| !base::is_uuid(id)) {
-        return Err(Fault::invalid(format!("Invalid input for field/attribute instance_uuid. Value: {id}. '{id}' is not a 'uuid'")));
+        return Err(Fault::invalid(format!(
+            "Invalid input for field/attribute instance_uuid. Value: {id}. '{id}' is not a 'uuid'"
+        )));
     }
-    let volume = input::text("volume_uuid", fields.need("volume_uuid")?, 1, 255)?;
+    let volume = volumes::read_id("volume_uuid", fields.need("volume_uuid")?)?;
     let connector = fields.opt("connector").map(connector).transpose()?.flatten();
-    let mode = if ask.since(54) { mode(fields.text_or_null("mode", 1, 16)?)? } else { "rw".to_owned() };
+    let told =
+        if ask.since(54) { fields.text_or_null("mode", 1, 16)?.map(|text| mode(&text)).transpose()? } else { None };
     fields.finish()?;
     let (attachment, volume) = state
         .write(&ask, move |tx, ask| {
@@ -161,7 +179,8 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
                 server: server.clone().map(ServerId::new),
                 host_name: host_of(connector.as_ref()),
                 device: None,
-                mode: mode.clone(),
+                mode: mode_of(&found, told.as_deref(), connector.as_ref())?,
+                told: told.is_some(),
                 stage: if connector.is_some() { Stage::Attaching } else { Stage::Reserved },
                 connector: connector.clone(),
                 attached_at: None,
@@ -206,8 +225,8 @@ async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let mut fields = outer.object("attachment")?;
     outer.finish()?;
     let connector = connector(fields.need("connector")?)?;
-    let connector = connector.ok_or_else(|| Fault::invalid("Invalid input received: required element 'connector' is empty"))?;
-    let mode = fields.text_or_null("mode", 1, 16)?.map(|text| mode(Some(text))).transpose()?;
+    let connector =
+        connector.ok_or_else(|| Fault::invalid("Invalid input received: required element 'connector' is empty"))?;
     fields.finish()?;
     let (attachment, volume) = state
         .write(&ask, move |tx, ask| {
@@ -216,7 +235,8 @@ async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
             let mut doc = attachment.doc;
             doc.host_name = host_of(Some(&connector));
             doc.device = connector.get("mountpoint").and_then(Value::as_str).map(|it| it.chars().take(255).collect());
-            doc.mode = mode.clone().unwrap_or(doc.mode);
+            let told = doc.told.then_some(doc.mode.as_str());
+            doc.mode = mode_of(&volume, told, Some(&connector))?;
             doc.connector = Some(connector.clone());
             // Before 3.44 nobody says that it is complete.
             doc.stage = if ask.since(44) { Stage::Attaching } else { Stage::Attached };

@@ -10,7 +10,9 @@
 //! Never: room on a host that belongs to neither a volume, the trash nor a tombstone; a volume that shrinks.
 
 use agent_api::DiskFormat;
-use base::{AttachmentId, Fault, HostName, ImageId, ProjectId, ServerId, Timestamp, UserId, VolumeId, VolumeSnapshotId};
+use base::{
+    AttachmentId, Fault, HostName, ImageId, ProjectId, ServerId, Timestamp, UserId, VolumeId, VolumeSnapshotId,
+};
 use model::volume::{Hold, Stage, Verb};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,9 +25,19 @@ use store::{Document, Keys, Made, Needs};
 pub enum Origin {
     #[default]
     Blank,
-    Image { image: ImageId, format: DiskFormat, sha512: String, image_bytes: u64 },
-    Snapshot { volume: VolumeId, snapshot: VolumeSnapshotId },
-    Volume { volume: VolumeId },
+    Image {
+        image: ImageId,
+        format: DiskFormat,
+        sha512: String,
+        image_bytes: u64,
+    },
+    Snapshot {
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+    },
+    Volume {
+        volume: VolumeId,
+    },
 }
 
 impl Origin {
@@ -366,6 +378,9 @@ pub struct Attachment {
     pub device: Option<String>,
     /// `rw` or `ro`.
     pub mode: String,
+    /// Its maker has said so.
+    #[serde(default)]
+    pub told: bool,
     pub stage: Stage,
     pub connector: Option<Value>,
     pub attached_at: Option<Timestamp>,

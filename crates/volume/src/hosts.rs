@@ -3,8 +3,8 @@
 //! Whether a host is alive stands in no document: [`contract::Hosts`] knows.
 
 use crate::document::{Pool, Snapshot, Volume};
-use crate::place::{ROOM, capabilities, scope};
-use crate::{Ask, Volumes, table};
+use crate::place::{ROOM, capabilities, scope, suits};
+use crate::{Ask, Volumes, filters, table, types};
 use base::{Fault, Result, Timestamp};
 use rest::input::Fields;
 use rest::{Call, Reply, Route};
@@ -92,6 +92,9 @@ async fn services(state: Arc<Volumes>, call: Call) -> Result<Reply> {
                 "updated_at": line.seen.iso_naive(),
                 "disabled_reason": line.pool.and_then(|pool| pool.disabled_reason.clone()),
             });
+            if ask.since(7) {
+                view["cluster"] = Value::Null;
+            }
             if let Some(pool) = line.pool {
                 view["frozen"] = json!(pool.frozen);
                 view["replication_status"] = json!("disabled");
@@ -115,14 +118,19 @@ async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     }
     let mut fields = Fields::body(&body)?;
     let name = fields.text("host", 1, 255)?.ok_or_else(|| Fault::invalid("'host' is a required property"))?;
-    let binary = fields.text_or_null("binary", 1, 255)?.or(fields.text_or_null("service", 1, 255)?);
-    let reason = fields.text_or_null("disabled_reason", 1, 255)?;
-    fields.opt("cluster");
+    fields.text_or_null("cluster", 0, 255)?;
+    let whole = ["freeze", "thaw"].contains(&verb.as_str());
+    let (binary, service) = match whole {
+        true => (None, None),
+        false => (fields.text("binary", 1, 255)?, fields.text("service", 1, 255)?),
+    };
+    let reason = if verb == "disable-log-reason" { fields.text("disabled_reason", 1, 255)? } else { None };
     fields.finish()?;
-    if verb == "disable-log-reason" && reason.is_none() {
-        return Err(Fault::invalid("'disabled_reason' is a required property"));
+    let binary_wanted = binary.clone().or(service.clone());
+    if !whole && binary_wanted.is_none() {
+        return Err(Fault::invalid("'binary' is a required property"));
     }
-    let (inner, wanted, binary_wanted) = (verb.clone(), name.clone(), binary.clone());
+    let (inner, wanted) = (verb.clone(), name.clone());
     let found = state
         .write(&ask, move |tx, _| {
             let missing = || Fault::not_found(format!("Service could not be found on host {wanted}."));
@@ -132,10 +140,12 @@ async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
             let pools = all(tx)?;
             let pool = pools.into_iter().find(|pool| pool.service() == wanted || pool.host.as_str() == wanted);
             // Cinder tells a host that is not there from one that cannot be frozen by the status alone.
-            let mut pool = pool.ok_or_else(|| match inner.as_str() {
-                "freeze" | "thaw" => Fault::invalid(missing().message),
-                _ => missing(),
-            })?.doc;
+            let mut pool = pool
+                .ok_or_else(|| match inner.as_str() {
+                    "freeze" | "thaw" => Fault::invalid(missing().message),
+                    _ => missing(),
+                })?
+                .doc;
             match inner.as_str() {
                 "enable" => (pool.enabled, pool.disabled_reason) = (true, None),
                 "freeze" => pool.frozen = true,
@@ -146,18 +156,17 @@ async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
             Ok(pool)
         })
         .await?;
-    if ["freeze", "thaw"].contains(&verb.as_str()) {
+    if whole {
         return Ok(Reply::empty(200));
     }
-    let binary = binary.unwrap_or_default();
     let mut view = json!({
         "host": name,
-        "service": binary,
-        "binary": binary,
+        "service": service.unwrap_or_default(),
+        "binary": binary.unwrap_or_default(),
         "disabled": !found.enabled,
         "status": if found.enabled { "enabled" } else { "disabled" },
     });
-    if verb != "disable" {
+    if verb == "disable-log-reason" {
         view["disabled_reason"] = json!(found.disabled_reason);
     }
     ask.reply(200, &view)
@@ -197,8 +206,12 @@ async fn host(state: Arc<Volumes>, call: Call) -> Result<Reply> {
                 let snapshots = reader.list::<Snapshot>(Query::index("volume", volume.id.as_str()))?;
                 for project in ["(total)", volume.project_id.as_str()] {
                     let row = rows.entry(project.to_owned()).or_default();
-                    *row = [row[0] + 1, row[1] + volume.size_gib, row[2] + snapshots.len() as u64,
-                        row[3] + snapshots.iter().map(|snapshot| snapshot.size_gib).sum::<u64>()];
+                    *row = [
+                        row[0] + 1,
+                        row[1] + volume.size_gib,
+                        row[2] + snapshots.len() as u64,
+                        row[3] + snapshots.iter().map(|snapshot| snapshot.size_gib).sum::<u64>(),
+                    ];
                 }
             }
             Ok(Some(rows))
@@ -222,10 +235,23 @@ async fn pools(state: Arc<Volumes>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call)?;
     ask.enforce_own()?;
     let detail = ask.query.boolean("detail")?.unwrap_or(false);
+    let unknown =
+        ask.query.iter().map(|(name, _)| name).find(|name| *name != "detail" && !filters::of("pool").contains(name));
+    if let Some(name) = unknown.filter(|_| ask.since(31)) {
+        return Err(Fault::invalid(format!("Invalid filters {name:.100} are found in query options.")));
+    }
     let found = state
-        .read(&ask, |reader, _| {
+        .read(&ask, |reader, ask| {
+            let name = ask.query.get("name").filter(|_| ask.since(28));
+            let kind = ask.query.get("volume_type").filter(|_| ask.since(35));
+            let specs =
+                kind.map(|kind| types::wanted(reader, ask, Some(kind))).transpose()?.map(|it| it.doc.extra_specs);
+            let fits = |pool: &Pool| {
+                name.is_none_or(|name| *name == pool.name())
+                    && specs.as_ref().is_none_or(|specs| suits(pool, specs).is_ok())
+            };
             let mut found = Vec::new();
-            for pool in all(reader)? {
+            for pool in all(reader)?.into_iter().filter(|pool| fits(pool)) {
                 let used = reader.usage(&scope(&pool.host), ROOM)?.used;
                 found.push((pool, used));
             }

@@ -8,6 +8,7 @@ mod ask;
 mod attachments;
 mod document;
 mod explain;
+mod filters;
 mod hosts;
 mod listing;
 mod messages;
@@ -65,7 +66,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { over_subscription: 20.0, host_grace_ms: 15_000, deadline_s: 30 * 60, hold_s: 30 * 60, upload_s: 24 * 3600 }
+        Options {
+            over_subscription: 20.0,
+            host_grace_ms: 15_000,
+            deadline_s: 30 * 60,
+            hold_s: 30 * 60,
+            upload_s: 24 * 3600,
+        }
     }
 }
 
@@ -169,6 +176,7 @@ impl Volumes {
             transfers::routes(self),
             quota::routes(self),
             hosts::routes(self),
+            filters::routes(self),
             messages::routes(self),
         ];
         Service {

@@ -2,8 +2,9 @@
 //!
 //! A list is drawn in its newest and longest shape first; what a client filters and sorts by is what it reads.
 
-use crate::Ask;
+use crate::{Ask, filters};
 use base::{Fault, Result, Timestamp, limits};
+use rest::input;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
 use store::{Document, Query, Reader, Stored};
@@ -13,15 +14,16 @@ pub struct Listing {
     /// The word for the list in the answer.
     pub plural: &'static str,
     pub filters: &'static [&'static str],
+    /// From this version on who is no administrator is refused other filters than those of this resource.
+    pub open: Option<(u16, &'static str)>,
     pub sorts: &'static [&'static str],
     /// The fields that remain where no details are asked for; empty: all.
     pub brief: &'static [&'static str],
 }
 
 /// Query parameters that are no filters.
-const RESERVED: &[&str] = &[
-    "limit", "marker", "offset", "sort", "sort_key", "sort_dir", "all_tenants", "with_count", "is_public",
-];
+const RESERVED: &[&str] =
+    &["limit", "marker", "offset", "sort", "sort_key", "sort_dir", "all_tenants", "with_count", "is_public"];
 
 /// A page of the newest: after the marker, and no longer than this.
 #[derive(Clone)]
@@ -32,7 +34,12 @@ pub struct Newest {
 
 impl Newest {
     /// Its documents.
-    pub fn read<T: Document>(&self, reader: &mut Reader, scope: Query, project: Option<&str>) -> Result<Vec<Stored<T>>> {
+    pub fn read<T: Document>(
+        &self,
+        reader: &mut Reader,
+        scope: Query,
+        project: Option<&str>,
+    ) -> Result<Vec<Stored<T>>> {
         let mut query = scope.reverse().limit(self.limit);
         if let Some(marker) = &self.marker {
             let known = reader.get::<T>(marker)?;
@@ -56,6 +63,7 @@ fn limit(ask: &Ask) -> Result<usize> {
 impl Listing {
     /// The answer: a page of what fits, the link to the next one, the count where it was asked for.
     pub fn page(&self, ask: &Ask, items: Vec<Value>, detail: bool) -> Result<Value> {
+        self.check(ask)?;
         let limit = limit(ask)?;
         let offset = number(ask, "offset")?.unwrap_or(0);
         let order = self.order(ask)?;
@@ -81,6 +89,29 @@ impl Listing {
             body.insert("count".to_owned(), json!(count));
         }
         Ok(Value::Object(body))
+    }
+
+    /// Refuses filters that this caller has not got, and values that a filter cannot have.
+    fn check(&self, ask: &Ask) -> Result<()> {
+        let strict = self
+            .open
+            .filter(|(since, _)| ask.since(*since) && !ask.is_admin())
+            .map(|(_, resource)| filters::of(resource));
+        for (name, wanted) in ask.query.iter().filter(|(name, _)| !RESERVED.contains(name)) {
+            let plain = if ask.since(34) { name.strip_suffix('~').unwrap_or(name) } else { name };
+            if strict.is_some_and(|open| !open.contains(&plain)) {
+                return Err(Fault::invalid(format!("Invalid filters {name:.100} are found in query options.")));
+            }
+            if !self.filters.contains(&name) {
+                continue;
+            }
+            match name {
+                "created_at" | "updated_at" => times(name, wanted)?,
+                "bootable" | "multiattach" if ask.since(2) => input::boolean(name, &json!(wanted)).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What to read where a list is in the order of creation, the newest first, and nothing narrows or counts it: then
@@ -120,6 +151,9 @@ impl Listing {
 
     fn order(&self, ask: &Ask) -> Result<Vec<(String, bool)>> {
         let mut keys: Vec<(String, bool)> = Vec::new();
+        if ask.query.has("sort") && (ask.query.has("sort_key") || ask.query.has("sort_dir")) {
+            return Err(Fault::invalid("sort cannot be used together with sort_key or sort_dir, which are older."));
+        }
         if let Some(sort) = ask.query.get("sort") {
             for part in sort.split(',') {
                 let (key, direction) = part.split_once(':').unwrap_or((part, "desc"));
@@ -163,7 +197,8 @@ impl Listing {
                 _ => &item[name],
             };
             match name {
-                "metadata" | "glance_metadata" => holds(value, wanted),
+                "metadata" | "glance_metadata" | "extra_specs" => holds(value, wanted),
+                "bootable" | "multiattach" => is_true(wanted) == (text(value) == "true"),
                 "created_at" | "updated_at" => in_time(value, wanted),
                 _ if like => text(value).contains(wanted),
                 _ => text(value).eq_ignore_ascii_case(wanted),
@@ -196,20 +231,40 @@ fn compare(a: &Value, b: &Value) -> Ordering {
 
 /// A dictionary as Python clients write it into a query: `{'a': 'b'}`.
 fn holds(value: &Value, wanted: &str) -> bool {
-    let wanted: Map<String, Value> = serde_json::from_str(&wanted.replace("u'", "'").replace('\'', "\"")).unwrap_or_default();
+    let wanted: Map<String, Value> =
+        serde_json::from_str(&wanted.replace("u'", "'").replace('\'', "\"")).unwrap_or_default();
     !wanted.is_empty() && wanted.iter().all(|(key, wanted)| value[key.as_str()] == *wanted)
 }
 
-/// `gt:TIME,lte:TIME`, all of which must hold; a bare time is equality.
+/// Before 3.2 whatever is not false counts as true.
+fn is_true(wanted: &str) -> bool {
+    input::boolean("", &json!(wanted)).unwrap_or(!wanted.eq_ignore_ascii_case("false"))
+}
+
+const OPERATORS: &[&str] = &["gt", "gte", "eq", "neq", "lt", "lte"];
+
+/// `gt:TIME,lte:TIME`.
+fn times(name: &str, wanted: &str) -> Result<()> {
+    for part in wanted.split(',') {
+        let (operator, time) = part.split_once(':').unwrap_or((part, ""));
+        if !OPERATORS.contains(&operator) {
+            return Err(Fault::invalid(format!(
+                "Invalid {name} operator: one of {} comes before a time.",
+                OPERATORS.join(", ")
+            )));
+        }
+        if Timestamp::parse(time).is_none() {
+            return Err(Fault::invalid(format!("Invalid {time:.50} value")));
+        }
+    }
+    Ok(())
+}
+
+/// All of them must hold.
 fn in_time(value: &Value, wanted: &str) -> bool {
     let Some(value) = value.as_str().and_then(Timestamp::parse) else { return false };
     wanted.split(',').all(|part| {
-        let (operator, time) = match part.split_once(':') {
-            Some((operator, time)) if operator.len() <= 3 && !operator.starts_with(|c: char| c.is_ascii_digit()) => {
-                (operator, time)
-            }
-            _ => ("eq", part),
-        };
+        let Some((operator, time)) = part.split_once(':') else { return false };
         let Some(time) = Timestamp::parse(time) else { return false };
         match operator {
             "gt" => value > time,
@@ -232,6 +287,7 @@ fn down(direction: &str) -> Result<bool> {
 
 fn number(ask: &Ask, name: &str) -> Result<Option<usize>> {
     let asked = ask.query.number(name);
-    let asked = asked.map_err(|_| Fault::invalid(format!("Invalid input received: {name} must be an integer of 0 or more")))?;
+    let asked =
+        asked.map_err(|_| Fault::invalid(format!("Invalid input received: {name} must be an integer of 0 or more")))?;
     Ok(asked.map(|number| usize::try_from(number).unwrap_or(usize::MAX)))
 }

@@ -1,8 +1,10 @@
 //! Messages to users: why something that was asked for did not come.
 
-use crate::{Ask, Volumes, table};
+use crate::document::{Attachment, Volume, VolumeObserved};
 use crate::listing::Listing;
+use crate::{Ask, Volumes, table};
 use base::{Fault, ProjectId, Result, Timestamp};
+use model::volume::{Stage, Verb};
 use rest::{Call, Reply, Route};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,38 +40,63 @@ impl Document for Message {
     }
 }
 
-/// What happened, as Cinder numbers it: the action and the detail.
-#[derive(Clone, Copy, Debug)]
+/// What has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     NoHost,
-    HostGaveUp,
-    Late,
+    NotCreated,
+    NotExtended,
+    NotAttached,
+    NotDetached,
     NoImage,
+    NoSnapshot,
+    /// Of a volume that was there: Cinder has no number for what befalls it.
+    Unknown,
 }
 
 impl Event {
-    fn id(self, resource_type: &str) -> String {
-        let (action, detail) = match self {
-            Event::NoHost => ("001", "002"),
-            Event::HostGaveUp => ("003", "001"),
-            Event::Late => ("003", "012"),
-            Event::NoImage => ("003", "004"),
-        };
-        format!("{resource_type}_{resource_type}_{action}_{detail}")
+    /// Action and detail by their numbers in Cinder's `message_field.py`, and what its clients show for both.
+    fn parts(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Event::NoHost => ("001", "003", "schedule allocate volume:Could not find any available weighted backend."),
+            Event::NotCreated => {
+                ("008", "012", "create volume from backend storage:Driver failed to create the volume.")
+            }
+            Event::NotExtended => ("007", "010", "extend volume:Volume Driver failed to extend volume."),
+            Event::NotAttached => ("002", "021", "attach volume:Failed to attach volume."),
+            Event::NotDetached => ("004", "022", "update attachment:Failed to detach volume."),
+            Event::NoImage => ("003", "004", "copy volume to image:Failed to upload volume to image at backend."),
+            Event::NoSnapshot => ("009", "013", "create snapshot:Snapshot failed to create."),
+            Event::Unknown => ("008", "001", "create volume from backend storage:An unknown error occurred."),
+        }
     }
 
-    fn beginning(self) -> &'static str {
-        match self {
-            Event::NoHost => "schedule allocate volume: Could not find any available weighted backend.",
-            Event::HostGaveUp => "The host gave up.",
-            Event::Late => "It took too long.",
-            Event::NoImage => "copy volume to image: Failed to upload volume to image at backend.",
-        }
+    fn resource_type(self) -> &'static str {
+        if self == Event::NoSnapshot { "VOLUME_SNAPSHOT" } else { "VOLUME" }
+    }
+
+    fn id(self) -> String {
+        let (action, detail, _) = self.parts();
+        format!("VOLUME_{}_{action}_{detail}", self.resource_type())
     }
 }
 
+/// What a volume's host has not done.
+pub fn failed(volume: &Volume, seen: Option<&VolumeObserved>) -> Event {
+    match volume.verb {
+        Verb::Extend => Event::NotExtended,
+        Verb::Create if seen.is_some_and(|seen| seen.made) => Event::Unknown,
+        Verb::Create => Event::NotCreated,
+    }
+}
+
+/// What the host of a server has not done with a volume of its.
+pub fn unfinished(attachment: &Attachment) -> Event {
+    if attachment.stage == Stage::Detaching { Event::NotDetached } else { Event::NotAttached }
+}
+
 /// Writes a message for the owner of a resource.
-pub fn say(tx: &mut Tx, project: &ProjectId, kind: &str, resource: &str, event: Event, why: &str) -> Result<()> {
+pub fn say(tx: &mut Tx, project: &ProjectId, resource: &str, event: Event, why: &str) -> Result<()> {
     let old = tx.list::<Message>(Query::project(project.as_str()).limit(MOST))?;
     if let Some(oldest) = old.first().filter(|_| old.len() >= MOST) {
         tx.delete::<Message>(&oldest.id)?;
@@ -77,10 +104,10 @@ pub fn say(tx: &mut Tx, project: &ProjectId, kind: &str, resource: &str, event: 
     let message = Message {
         id: tx.uuid(),
         project_id: project.clone(),
-        resource_type: kind.to_owned(),
+        resource_type: event.resource_type().to_owned(),
         resource_id: resource.to_owned(),
-        event_id: event.id(kind),
-        user_message: format!("{} {why}", event.beginning()).trim_end().to_owned(),
+        event_id: event.id(),
+        user_message: format!("{} {why}", event.parts().2).trim_end().to_owned(),
         request_id: format!("req-{}", tx.uuid()),
         until: tx.now().plus_s(KEPT_S),
     };
@@ -99,6 +126,7 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
 const LISTING: Listing = Listing {
     plural: "messages",
     filters: &["event_id", "resource_uuid", "resource_type", "request_id", "message_level"],
+    open: Some((31, "message")),
     sorts: &["id", "event_id", "resource_uuid", "resource_type", "request_id", "message_level", "created_at"],
     brief: &[],
 };
@@ -129,7 +157,8 @@ async fn list(state: Arc<Volumes>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call)?;
     ask.enforce_own()?;
     let project = ask.project()?;
-    let messages = state.read(&ask, move |reader, _| Ok(reader.list::<Message>(Query::project(project.as_str()))?)).await?;
+    let messages =
+        state.read(&ask, move |reader, _| Ok(reader.list::<Message>(Query::project(project.as_str()))?)).await?;
     let items = messages.iter().map(|message| view(&ask, message)).collect();
     ask.reply(200, &LISTING.page(&ask, items, true)?)
 }

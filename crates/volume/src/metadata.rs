@@ -3,25 +3,38 @@
 use crate::document::{Snapshot, Volume};
 use crate::sight::Sight;
 use crate::{Ask, Volumes, snapshots, table, volumes};
-use base::{Fault, Result};
+use base::{Fault, FaultKind, Result};
 use rest::{Call, Reply, Route, input};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Document, Reader, Stored};
 
 /// The most items.
 const MOST: usize = 128;
+const OF_VOLUMES: &str = "-_:. /";
+
+/// The metadata of something that is made.
+pub fn read(key: &str, value: &Value) -> Result<BTreeMap<String, String>> {
+    input::keyed(key, value, OF_VOLUMES, 255)
+}
 
 pub trait Described: Document {
     fn find(reader: &mut Reader, ask: &Ask) -> Result<Stored<Self>>;
     fn metadata(&mut self) -> &mut BTreeMap<String, String>;
+    /// What a key may have beside letters and digits.
+    const LEGAL: &'static str;
+    /// Whether lists are tagged, and taken back where the tag has changed.
+    const TAGGED: bool = false;
     /// What is read: for a volume more than what is written.
     fn shown(reader: &mut Reader, doc: &Self) -> Result<Map<String, Value>>;
     fn routes(state: &Arc<Volumes>) -> Vec<Route>;
 }
 
 impl Described for Volume {
+    const LEGAL: &'static str = OF_VOLUMES;
+    const TAGGED: bool = true;
     fn find(reader: &mut Reader, ask: &Ask) -> Result<Stored<Self>> {
         volumes::find(reader, ask)
     }
@@ -45,6 +58,7 @@ impl Described for Volume {
 }
 
 impl Described for Snapshot {
+    const LEGAL: &'static str = "-_:. ";
     fn find(reader: &mut Reader, ask: &Ask) -> Result<Stored<Self>> {
         snapshots::find(reader, ask)
     }
@@ -82,7 +96,23 @@ async fn all<T: Described>(state: &Volumes, ask: &Ask) -> Result<Map<String, Val
 async fn list<T: Described>(state: Arc<Volumes>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call)?;
     let metadata = all::<T>(&state, &ask).await?;
-    ask.reply(200, &json!({"metadata": metadata}))
+    let reply = ask.reply(200, &json!({"metadata": metadata}))?;
+    match T::TAGGED && ask.since(15) {
+        true => Ok(reply.header(rest::header::ETAG, tag(&metadata))),
+        false => Ok(reply),
+    }
+}
+
+/// What `If-Match` is held against.
+fn tag(shown: &Map<String, Value>) -> String {
+    let digest = Sha256::digest(json!(shown).to_string());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The tags of which one must be that of what is there; none: whatever is there.
+fn tags<T: Described>(ask: &Ask, call: &Call) -> Option<Vec<String>> {
+    let sent = call.header("if-match").filter(|sent| T::TAGGED && ask.since(15) && sent.trim() != "*")?;
+    Some(sent.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned()).collect())
 }
 
 fn missing(key: &str) -> Fault {
@@ -99,11 +129,19 @@ async fn show<T: Described>(state: Arc<Volumes>, call: Call) -> Result<Reply> {
 async fn write<T: Described>(
     state: &Volumes,
     ask: &Ask,
+    tags: Option<Vec<String>>,
     change: impl Fn(&mut BTreeMap<String, String>, &Ask) -> Result<()> + Send + 'static,
 ) -> Result<Map<String, Value>> {
     state
         .write(ask, move |tx, ask| {
             let mut doc = T::find(tx, ask)?.doc;
+            if let Some(tags) = &tags {
+                let now = tag(&T::shown(tx, &doc)?);
+                if !tags.contains(&now) {
+                    let message = format!("The metadata is another one than If-Match says: its tag is {now}.");
+                    return Err(Fault::new(FaultKind::Precondition, message));
+                }
+            }
             change(doc.metadata(), ask)?;
             if doc.metadata().len() > MOST {
                 return Err(Fault::invalid(format!("There may be at most {MOST} items of metadata.")));
@@ -114,17 +152,18 @@ async fn write<T: Described>(
         .await
 }
 
-fn read(body: &Value) -> Result<BTreeMap<String, String>> {
+/// The items below the only key of a body.
+fn items<T: Described>(body: &Value, key: &'static str) -> Result<BTreeMap<String, String>> {
     let mut fields = input::Fields::body(body)?;
-    let metadata = fields.metadata("metadata")?.ok_or_else(|| Fault::invalid("'metadata' is a required property"))?;
+    let items = input::keyed(key, fields.need(key)?, T::LEGAL, 255)?;
     fields.finish()?;
-    Ok(metadata)
+    Ok(items)
 }
 
 async fn create<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
-    let metadata = read(&body)?;
-    let shown = write::<T>(&state, &ask, move |known, _| {
+    let metadata = items::<T>(&body, "metadata")?;
+    let shown = write::<T>(&state, &ask, None, move |known, _| {
         known.extend(metadata.clone());
         Ok(())
     });
@@ -133,8 +172,8 @@ async fn create<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Rep
 
 async fn replace<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
-    let metadata = read(&body)?;
-    let shown = write::<T>(&state, &ask, move |known, _| {
+    let (metadata, tags) = (items::<T>(&body, "metadata")?, tags::<T>(&ask, &call));
+    let shown = write::<T>(&state, &ask, tags, move |known, _| {
         *known = metadata.clone();
         Ok(())
     });
@@ -143,14 +182,12 @@ async fn replace<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Re
 
 async fn update<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
-    let mut fields = input::Fields::body(&body)?;
-    let meta = fields.metadata("meta")?.ok_or_else(|| Fault::invalid("'meta' is a required property"))?;
-    fields.finish()?;
+    let (meta, tags) = (items::<T>(&body, "meta")?, tags::<T>(&ask, &call));
     if meta.len() != 1 || !meta.contains_key(ask.param("key")) {
         return Err(Fault::invalid("Request body and URI mismatch: name exactly the key of the URI."));
     }
     let given = meta.clone();
-    write::<T>(&state, &ask, move |known, _| {
+    write::<T>(&state, &ask, tags, move |known, _| {
         known.extend(meta.clone());
         Ok(())
     })
@@ -160,7 +197,9 @@ async fn update<T: Described>(state: Arc<Volumes>, mut call: Call) -> Result<Rep
 
 async fn delete<T: Described>(state: Arc<Volumes>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call)?;
-    write::<T>(&state, &ask, |known, ask| known.remove(ask.param("key")).map(drop).ok_or_else(|| missing(ask.param("key"))))
-        .await?;
+    let removed = |known: &mut BTreeMap<String, String>, ask: &Ask| {
+        known.remove(ask.param("key")).map(drop).ok_or_else(|| missing(ask.param("key")))
+    };
+    write::<T>(&state, &ask, None, removed).await?;
     Ok(Reply::empty(200))
 }

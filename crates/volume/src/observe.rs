@@ -1,9 +1,8 @@
 //! Taking over what hosts say: pools at the start of a session, volumes whenever they change.
 
-use crate::document::{
-    Pool, Snapshot, SnapshotTombstone, TrashedVolume, Volume, VolumeObserved, VolumeTombstone, Why,
-};
-use crate::{Volumes, messages, sight, trash};
+use crate::document::{Pool, Snapshot, SnapshotTombstone, TrashedVolume, Volume, VolumeObserved, VolumeTombstone, Why};
+use crate::messages::{self, Event};
+use crate::{Volumes, sight, trash};
 use agent_api::{HostInventory, Report, VolumeState};
 use base::{Result, VolumeId, VolumeSnapshotId};
 use model::volume::Verb;
@@ -86,12 +85,28 @@ impl Volumes {
             doc.passing_since = doc.passing_since.or(Some(tx.now()));
         }
         if seen.gave_up && !before.as_ref().is_some_and(|seen| seen.gave_up) {
-            let why = seen.fault.as_ref().map_or("", |why| why.message.as_str()).to_owned();
-            messages::say(tx, &doc.project_id, "VOLUME", &doc.id, messages::Event::HostGaveUp, &why)?;
+            say_why(tx, &doc, &seen)?;
         }
         tx.put(&seen)?;
         tx.update(&doc)?;
         settle_snapshots(tx, &doc, &seen, before.as_ref())
+    }
+}
+
+/// The host has given up: what of a volume, and why.
+fn say_why(tx: &mut Tx, volume: &Volume, seen: &VolumeObserved) -> Result<()> {
+    let why = seen.fault.as_ref().map_or("", |why| why.message.as_str());
+    if !sight::reached(volume, Some(seen)) {
+        return messages::say(tx, &volume.project_id, &volume.id, messages::failed(volume, Some(seen)), why);
+    }
+    let mut snapshots = tx.list::<Snapshot>(Query::index("volume", volume.id.as_str()))?;
+    snapshots.retain(|it| it.generation <= seen.generation && !seen.snapshots.contains(&it.id));
+    for snapshot in &snapshots {
+        messages::say(tx, &snapshot.project_id, &snapshot.id, Event::NoSnapshot, why)?;
+    }
+    match snapshots.is_empty() {
+        true => messages::say(tx, &volume.project_id, &volume.id, Event::Unknown, why),
+        false => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::document::{Pool, Volume, Why};
 use crate::types::VolumeType;
 use crate::{Volumes, messages};
 use async_trait::async_trait;
-use base::{HostName, Result};
+use base::{Fault, HostName, Result};
 use engine::{Outcome, Reconciler};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +54,17 @@ pub fn suits(pool: &Pool, specs: &BTreeMap<String, String>) -> std::result::Resu
 /// The zones that a type restricts its volumes to; none: all.
 fn zones(specs: &BTreeMap<String, String>) -> Option<Vec<&str>> {
     specs.get("RESKEY:availability_zones").map(|zones| zones.split(',').map(str::trim).collect())
+}
+
+/// An administrator has frozen a host: what it has stays as it is.
+pub fn refuse_frozen(reader: &mut Reader, host: Option<&HostName>) -> Result<()> {
+    let Some(host) = host else { return Ok(()) };
+    match reader.get::<Pool>(host)?.is_some_and(|pool| pool.frozen) {
+        true => Err(Fault::invalid(
+            "Invalid input received: Modification operations are not allowed on frozen storage backends.",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// How the search for a host ended.
@@ -116,7 +127,10 @@ pub fn search(state: &Volumes, reader: &mut Reader, volume: &Volume, only: Optio
         None => Search::Never(Why {
             message: match table.as_slice() {
                 [] => "No host keeps volumes.".to_owned(),
-                all => format!("None of {} hosts can take the volume: too little room, or not what its type asks for.", all.len()),
+                all => format!(
+                    "None of {} hosts can take the volume: too little room, or not what its type asks for.",
+                    all.len()
+                ),
             },
             details: table.join("\n"),
         }),
@@ -140,7 +154,7 @@ pub fn place(state: &Volumes, tx: &mut Tx, volume: &mut Volume, only: Option<&Ho
         Search::Found(host) => settle_on(state, tx, volume, host)?,
         Search::Later => return Ok(false),
         Search::Never(why) => {
-            messages::say(tx, &volume.project_id, "VOLUME", &volume.id, messages::Event::NoHost, &why.message)?;
+            messages::say(tx, &volume.project_id, &volume.id, messages::Event::NoHost, &why.message)?;
             volume.unplaceable = Some(why);
             volume.passing_since = None;
         }

@@ -50,8 +50,13 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
     }
 }
 
-const LISTING: Listing =
-    Listing { plural: "qos_specs", filters: &["id", "name", "consumer"], sorts: &["id", "name", "consumer", "created_at"], brief: &[] };
+const LISTING: Listing = Listing {
+    plural: "qos_specs",
+    filters: &["id", "name", "consumer"],
+    open: None,
+    sorts: &["id", "name", "consumer", "created_at"],
+    brief: &[],
+};
 
 fn view(qos: &Qos) -> Value {
     json!({"id": qos.id, "name": qos.name, "consumer": qos.consumer, "specs": qos.specs})
@@ -109,7 +114,9 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
                 return Err(Fault::conflict(format!("QoS specs with name {name} already exists.")));
             }
             if tx.count::<Qos>(Query::all())? >= MOST || specs.len() > KEYS {
-                return Err(Fault::too_large(format!("A cloud has at most {MOST} QoS specs, and each at most {KEYS} keys.")));
+                return Err(Fault::too_large(format!(
+                    "A cloud has at most {MOST} QoS specs, and each at most {KEYS} keys."
+                )));
             }
             let consumer = consumer.clone().unwrap_or_else(|| "back-end".to_owned());
             let qos = Qos { id: tx.uuid(), name: name.clone(), consumer, specs: specs.clone() };
@@ -177,7 +184,8 @@ async fn delete_keys(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
         .write(&ask, move |tx, ask| {
             let mut qos = find(tx, ask)?.doc;
             for key in &keys {
-                let missing = || Fault::invalid(format!("QoS spec {} has no spec with key {key}.", ask.param("qos_id")));
+                let missing =
+                    || Fault::invalid(format!("QoS spec {} has no spec with key {key}.", ask.param("qos_id")));
                 qos.specs.remove(key).ok_or_else(missing)?;
             }
             tx.update(&qos)?;
@@ -196,10 +204,8 @@ async fn associations(state: Arc<Volumes>, call: Call) -> Result<Reply> {
             Ok(reader.list::<VolumeType>(Query::index("qos", qos.id.as_str()))?)
         })
         .await?;
-    let list: Vec<Value> = kinds
-        .iter()
-        .map(|kind| json!({"association_type": "volume_type", "name": kind.name, "id": kind.id}))
-        .collect();
+    let list: Vec<Value> =
+        kinds.iter().map(|kind| json!({"association_type": "volume_type", "name": kind.name, "id": kind.id})).collect();
     ask.reply(200, &json!({"qos_associations": list}))
 }
 

@@ -9,8 +9,8 @@
 //! Never: a volume that is free while a guest may still write into it; an attachment without a server.
 
 use crate::document::{Attachment, By, Leaving, Pool, Snapshot, Volume};
-use crate::volumes::{self, Wanted, invalid};
 use crate::snapshots::{self, Said};
+use crate::volumes::{self, Wanted, invalid};
 use crate::{Ask, Volumes, messages, place, sight, trash};
 use agent_api::{AttachmentState, DiskBus, GuestVolumeObserved};
 use base::{AttachmentId, Fault, HostName, Result, ServerId, VolumeId};
@@ -85,7 +85,7 @@ fn seen(tx: &mut Tx, attachment: &Attachment, generation: u64, said: Option<&Gue
     let why = said.and_then(|said| said.fault.as_ref()).map(|fault| fault.message.clone());
     if why != attachment.why {
         if let Some(why) = &why {
-            messages::say(tx, &attachment.project_id, "VOLUME", &attachment.volume, messages::Event::HostGaveUp, why)?;
+            messages::say(tx, &attachment.project_id, &attachment.volume, messages::unfinished(attachment), why)?;
         }
         tx.update(&Attachment { why, ..attachment.clone() })?;
     }
@@ -179,6 +179,7 @@ impl Volumes {
             device: Some(format!("/dev/{device}")),
             mode: if volume.read_only == Some(true) { "ro" } else { "rw" }.to_owned(),
             stage: Stage::Attaching,
+            told: true,
             connector: None,
             attached_at: None,
             since: tx.now(),

@@ -6,7 +6,7 @@
 use crate::document::{Snapshot, Volume, VolumeObserved};
 use crate::listing::Listing;
 use crate::volumes;
-use crate::{Ask, Volumes, metadata, quota, sight, table, trash};
+use crate::{Ask, Volumes, metadata, place, quota, sight, table, trash};
 use base::{Fault, Result, VolumeSnapshotId};
 use rest::input::{self, Fields};
 use rest::{Call, Reply, Route};
@@ -37,8 +37,9 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
 const LISTING: Listing = Listing {
     plural: "snapshots",
     filters: &["id", "name", "status", "volume_id", "metadata", "project_id", "created_at", "updated_at"],
+    open: Some((31, "snapshot")),
     sorts: &["id", "name", "status", "volume_id", "size", "created_at", "updated_at"],
-    brief: &["id", "name", "status", "description", "created_at", "updated_at", "volume_id", "size", "metadata", "user_id"],
+    brief: &["id", "name", "status", "description", "created_at", "updated_at", "volume_id", "size", "metadata"],
 };
 
 fn view(ask: &Ask, snapshot: &Stored<Snapshot>, observed: Option<&VolumeObserved>, full: bool) -> Value {
@@ -62,6 +63,9 @@ fn view(ask: &Ask, snapshot: &Stored<Snapshot>, observed: Option<&VolumeObserved
             None => "0%",
         });
         view["os-extended-snapshot-attributes:project_id"] = json!(snapshot.project_id);
+    }
+    if ask.since(14) {
+        view["group_snapshot_id"] = Value::Null;
     }
     if ask.since(41) {
         view["user_id"] = json!(snapshot.user_id);
@@ -130,7 +134,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let volume = match fields.opt("volume_id") {
         None => return Err(Fault::invalid("'volume_id' is a required property")),
         Some(Value::Null) => return Err(Fault::not_found("Volume None could not be found.")),
-        Some(value) => input::text("volume_id", value, 1, 255)?,
+        Some(value) => volumes::read_id("volume_id", value)?,
     };
     let (name, description) = volumes_names(&mut fields)?;
     let force = fields.opt("force").map(|value| input::boolean("force", value)).transpose()?;
@@ -139,15 +143,19 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     }
     let force = force.unwrap_or(false) || ask.since(66);
     let metadata = match fields.opt("metadata").filter(|value| !value.is_null()) {
-        Some(value) => input::metadata("metadata", value)?,
+        Some(value) => metadata::read("metadata", value)?,
         None => BTreeMap::new(),
     };
+    fields.finish()?;
     let (snapshot, observed) = state
         .write(&ask, move |tx, ask| {
             let found = volumes::of(tx, ask, &volume)?;
+            place::refuse_frozen(tx, found.host.as_ref())?;
             let status = sight::status_of(tx, &found)?;
             if !(status == "available" || force && status == "in-use") {
-                return Err(volumes::invalid(format!("Volume {volume} status must be available, but current status is: {status}.")));
+                return Err(volumes::invalid(format!(
+                    "Volume {volume} status must be available, but current status is: {status}."
+                )));
             }
             let said = Said { name: name.clone(), description: description.clone(), metadata: metadata.clone() };
             let snapshot = keep(tx, ask, found.doc, said)?;
@@ -195,9 +203,8 @@ pub fn keep(tx: &mut Tx, ask: &Ask, mut volume: Volume, said: Said) -> Result<Sn
 }
 
 fn volumes_names(fields: &mut Fields<'_>) -> Result<(Option<String>, Option<String>)> {
-    let name = fields.text_or_null("name", 0, 255)?.or(fields.text_or_null("display_name", 0, 255)?);
-    let description = fields.text_or_null("description", 0, 255)?;
-    Ok((name, description.or(fields.text_or_null("display_description", 0, 255)?)))
+    let (name, description) = volumes::read_names(fields)?;
+    Ok((name.flatten(), description.flatten()))
 }
 
 async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
@@ -238,12 +245,21 @@ async fn delete(state: Arc<Volumes>, call: Call) -> Result<Reply> {
             let (snapshot, observed) = seen(tx, snapshot)?;
             let status = sight::snapshot(&snapshot, observed.as_ref()).to_owned();
             if !["available", "creating", "error"].contains(&status.as_str()) {
-                return Err(Fault::invalid(format!("Invalid snapshot: Snapshot status must be available or error, but it is {status}.")));
+                return Err(Fault::invalid(format!(
+                    "Invalid snapshot: Snapshot status must be available or error, but it is {status}."
+                )));
             }
+            refuse_frozen(tx, &snapshot)?;
             trash::lay_snapshot(tx, snapshot, true)
         })
         .await?;
     Ok(Reply::empty(202))
+}
+
+/// Refuses where the back-end of its volume is frozen.
+fn refuse_frozen(reader: &mut Reader, snapshot: &Snapshot) -> Result<()> {
+    let volume = reader.get::<Volume>(&snapshot.volume)?;
+    place::refuse_frozen(reader, volume.as_ref().and_then(|volume| volume.host.as_ref()))
 }
 
 async fn action(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
@@ -263,20 +279,16 @@ async fn action(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
                 }
                 "os-update_snapshot_status" => {
                     ask.enforce_rule(ask.rule, &target)?;
-                    let mut fields = Fields::of(&name, &value)?;
-                    let progress = fields.text_or_null("progress", 1, 4)?;
-                    if let Some(progress) = progress.as_ref().filter(|it| it.strip_suffix('%').is_none_or(|it| it.parse::<u8>().is_err())) {
-                        return Err(Fault::invalid(format!("progress must be an integer percentage, not {progress}")));
-                    }
-                    let status = input::text("status", fields.need("status")?, 1, 64)?;
-                    fields.finish()?;
-                    let forced = reset(&json!({"status": status}))?;
+                    let (snapshot, observed) = seen(tx, snapshot)?;
+                    let now = sight::snapshot(&snapshot, observed.as_ref()).to_owned();
+                    let (forced, progress) = moved(&now, Fields::of(&name, &value)?)?;
                     let doc = Snapshot { forced, progress, ..snapshot.doc };
                     tx.update(&doc)?;
                     Ok(())
                 }
                 "os-force_delete" => {
                     ask.enforce_rule("volume_extension:snapshot_admin_actions:force_delete", &target)?;
+                    refuse_frozen(tx, &snapshot)?;
                     trash::lay_snapshot(tx, snapshot, true)
                 }
                 other => Err(Fault::invalid(format!("There is no such action: {other:.100}"))),
@@ -286,14 +298,50 @@ async fn action(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     Ok(Reply::empty(202))
 }
 
+/// What a driver may say of a snapshot that is on its way: its status, unless it is what it really is, and how far it is.
+fn moved(now: &str, mut fields: Fields<'_>) -> Result<(Option<String>, Option<String>)> {
+    let progress = fields.text_or_null("progress", 1, 4)?;
+    let percent =
+        |text: &str| text.strip_suffix('%').and_then(|text| text.parse::<u8>().ok()).is_some_and(|it| it <= 100);
+    if let Some(progress) = progress.as_ref().filter(|text| !percent(text)) {
+        return Err(Fault::invalid(format!("progress must be an integer percentage, not {progress}")));
+    }
+    let status = input::text("status", fields.need("status")?, 1, 64)?;
+    fields.finish()?;
+    let next: &[&str] = match now {
+        "creating" => &["creating", "available", "error"],
+        "deleting" => &["deleting", "error_deleting"],
+        _ => return Err(Fault::invalid(format!("Snapshot status {now} not allowed for update_snapshot_status"))),
+    };
+    match next.contains(&status.as_str()) {
+        true => Ok(((status != "available").then_some(status), progress)),
+        false => Err(Fault::invalid(format!(
+            "Provided snapshot status {status} not allowed for snapshot with status {now}."
+        ))),
+    }
+}
+
+/// What `os-reset_status` takes, as Cinder does.
+const STATUSES: &[&str] = &[
+    "error",
+    "available",
+    "creating",
+    "deleting",
+    "deleted",
+    "updating",
+    "error_deleting",
+    "unmanaging",
+    "backing-up",
+    "restoring",
+];
+
 /// `available` means: what it really is.
 fn reset(value: &Value) -> Result<Option<String>> {
     let mut fields = Fields::of("os-reset_status", value)?;
     let status = input::text("status", fields.need("status")?, 1, 64)?.to_lowercase();
     fields.finish()?;
-    if !["creating", "available", "deleting", "error", "error_deleting"].contains(&status.as_str()) {
+    if !STATUSES.contains(&status.as_str()) {
         return Err(Fault::invalid(format!("Must specify a valid status. Provided status: {status}")));
     }
     Ok((status != "available").then_some(status))
 }
-

@@ -1,6 +1,7 @@
 //! What nobody asks for: deadlines, holds that lapse, and the emptying of the trash on hosts.
 
-use crate::document::{Attachment, Leaving, Snapshot, Volume};
+use crate::document::{Attachment, Leaving, Snapshot, Volume, VolumeObserved};
+use crate::messages::{Event, failed, unfinished};
 use crate::{Volumes, messages, trash};
 use async_trait::async_trait;
 use base::{Result, Timestamp};
@@ -93,7 +94,9 @@ impl Volumes {
             doc.overdue = doc.verb_generation;
             let minutes = self.options.deadline_s / 60;
             let why = format!("Its host has not done it within {minutes} minutes. It goes on trying.");
-            messages::say(tx, &doc.project_id, "VOLUME", &doc.id, messages::Event::Late, &why)?;
+            let seen = tx.get::<VolumeObserved>(id)?;
+            let event = failed(&doc, seen.as_ref().map(|seen| &seen.doc));
+            messages::say(tx, &doc.project_id, &doc.id, event, &why)?;
         }
         if self.has_lapsed(&doc, now) {
             (doc.hold, doc.held_since) = (Hold::None, None);
@@ -107,7 +110,7 @@ impl Volumes {
         if self.past(Some(attachment.since), self.options.hold_s, tx.now()) {
             let doc = Attachment { overdue: true, ..attachment.doc };
             let why = "The host of the server has not done it in time. It goes on trying.";
-            messages::say(tx, &doc.project_id, "VOLUME", &doc.volume, messages::Event::Late, why)?;
+            messages::say(tx, &doc.project_id, &doc.volume, unfinished(&doc), why)?;
             tx.update(&doc)?;
         }
         Ok(())
@@ -118,7 +121,7 @@ impl Volumes {
         if self.past(Some(leaving.since), self.options.hold_s, tx.now()) {
             let doc = Leaving { overdue: true, ..leaving.doc };
             let why = "The host of a deleted server has not said that its guest let go of the volume.";
-            messages::say(tx, &doc.project_id, "VOLUME", &doc.id, messages::Event::Late, why)?;
+            messages::say(tx, &doc.project_id, &doc.id, Event::NotDetached, why)?;
             tx.update(&doc)?;
         }
         Ok(())
@@ -129,7 +132,7 @@ impl Volumes {
         if self.past(snapshot.passing_since, self.options.deadline_s, tx.now()) {
             let doc = Snapshot { overdue: true, ..snapshot.doc };
             let why = "The host of its volume has not made it in time. It goes on trying.";
-            messages::say(tx, &doc.project_id, "VOLUME_SNAPSHOT", &doc.id, messages::Event::Late, why)?;
+            messages::say(tx, &doc.project_id, &doc.id, Event::NoSnapshot, why)?;
             tx.update(&doc)?;
         }
         Ok(())

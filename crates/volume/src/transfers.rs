@@ -66,6 +66,7 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
 const LISTING: Listing = Listing {
     plural: "transfers",
     filters: &["id", "name", "volume_id"],
+    open: None,
     sorts: &["id", "name", "volume_id", "created_at"],
     brief: &["id", "name", "volume_id", "links"],
 };
@@ -83,13 +84,13 @@ fn view(ask: &Ask, transfer: &Stored<Transfer>) -> Value {
         "created_at": transfer.created.iso_naive(),
         "links": ask.links(&format!("/{path}/{}", transfer.id)),
     });
-    if is_new(ask) {
+    if ask.since(55) {
         view["no_snapshots"] = json!(transfer.no_snapshots);
-        if ask.since(57) {
-            view["source_project_id"] = json!(transfer.project_id);
-            view["destination_project_id"] = Value::Null;
-            view["accepted"] = json!(false);
-        }
+    }
+    if ask.since(57) {
+        view["source_project_id"] = json!(transfer.project_id);
+        view["destination_project_id"] = Value::Null;
+        view["accepted"] = json!(false);
     }
     view
 }
@@ -136,8 +137,8 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let mut outer = Fields::body(&body)?;
     let mut fields = outer.object("transfer")?;
     outer.finish()?;
-    let volume = input::text("volume_id", fields.need("volume_id")?, 1, 255)?;
-    let name = fields.text_or_null("name", 0, 255)?;
+    let volume = volumes::read_id("volume_id", fields.need("volume_id")?)?;
+    let name = fields.text_or_null("name", 0, 255)?.map(|name| name.trim().to_owned());
     let no_snapshots = match is_new(&ask) {
         true => fields.boolean("no_snapshots")?.unwrap_or(false),
         false => false,
@@ -152,14 +153,21 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
             if status != "available" {
                 return Err(invalid(format!("status must be available to offer it, not {status}")));
             }
-            let snapshots = tx.count::<Snapshot>(Query::index("volume", found.id.as_str()))?;
-            if snapshots > 0 && (no_snapshots || !is_new(ask)) {
-                return Err(invalid("it has snapshots, which would stay with the project"));
+            let seen = tx.get::<VolumeObserved>(&found.id)?.map(|seen| seen.doc);
+            for snapshot in tx.list::<Snapshot>(Query::index("volume", found.id.as_str()))? {
+                if no_snapshots {
+                    return Err(invalid("it has snapshots, which would stay with the project"));
+                }
+                if sight::snapshot(&snapshot, seen.as_ref()) != "available" {
+                    let why = format!("Invalid snapshot: snapshot: {} status must be available", snapshot.id);
+                    return Err(Fault::invalid(why));
+                }
             }
             let id = tx.uuid();
             let key_hash = hash(&id, &key);
             let (project_id, name) = (found.project_id.clone(), name.clone());
-            let transfer = Transfer { id: id.clone(), project_id, volume: found.id.clone(), name, key_hash, no_snapshots };
+            let transfer =
+                Transfer { id: id.clone(), project_id, volume: found.id.clone(), name, key_hash, no_snapshots };
             tx.update(&Volume { transfer: Some(id), ..found.doc })?;
             Ok(tx.create(&transfer)?)
         })
@@ -189,15 +197,21 @@ async fn accept(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let mut outer = Fields::body(&body)?;
     let mut fields = outer.object("accept")?;
     outer.finish()?;
-    let key = input::text("auth_key", fields.need("auth_key")?, 1, 255)?;
+    let key = match fields.need("auth_key")? {
+        Value::Number(number) if number.is_u64() => number.to_string(),
+        value => input::text("auth_key", value, 1, 255)?,
+    };
     fields.finish()?;
     let transfer = state
         .write(&ask, move |tx, ask| {
             let id = ask.param("transfer_id");
             let transfer = tx.get::<Transfer>(id)?;
-            let transfer = transfer.ok_or_else(|| Fault::not_found(format!("Transfer {id:.255} could not be found.")))?;
+            let transfer =
+                transfer.ok_or_else(|| Fault::not_found(format!("Transfer {id:.255} could not be found.")))?;
             if hash(&transfer.id, &key) != transfer.key_hash {
-                return Err(Fault::invalid(format!("Invalid auth key: Attempt to transfer {id} with invalid auth key.")));
+                return Err(Fault::invalid(format!(
+                    "Invalid auth key: Attempt to transfer {id} with invalid auth key."
+                )));
             }
             let volume = tx.need::<Volume>(&transfer.volume)?.doc;
             if tx.count::<Attachment>(Query::index("volume", volume.id.as_str()))? > 0 {

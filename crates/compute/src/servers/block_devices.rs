@@ -17,6 +17,10 @@ pub struct Disks {
     /// Of the local root disk. None: the server boots from a volume.
     pub image: Option<ImageId>,
     pub volumes: Vec<WantedVolume>,
+    /// The mapping has the local root disk, too.
+    mapped: bool,
+    /// A volume wants to be called as the root disk is.
+    named_root: bool,
 }
 
 impl Disks {
@@ -33,6 +37,8 @@ impl Disks {
 fn bad(why: impl std::fmt::Display) -> Fault {
     Fault::invalid(format!("Block Device Mapping is Invalid: {why}"))
 }
+
+const NO_SEQUENCE: &str = "Boot sequence for the instance and image/block device mapping combination is not valid.";
 
 /// What an image says that its servers begin with, as it is written into the image's property.
 pub const PROPERTY: &str = "block_device_mapping";
@@ -91,7 +97,7 @@ impl Disks {
 
 /// Reads `imageRef`, `block_device_mapping_v2` and `block_device_mapping`.
 pub fn parse(ask: &Ask, fields: &mut Fields<'_>) -> Result<Disks> {
-    let mut disks = Disks { image: image_ref(fields)?, volumes: Vec::new() };
+    let mut disks = Disks { image: image_ref(fields)?, ..Disks::default() };
     let old = fields.array("block_device_mapping")?.filter(|list| !list.is_empty());
     let new = fields.array("block_device_mapping_v2")?.filter(|list| !list.is_empty());
     if old.is_some() && new.is_some() {
@@ -110,6 +116,9 @@ pub fn parse(ask: &Ask, fields: &mut Fields<'_>) -> Result<Disks> {
         old_device(value, &mut disks)?;
     }
     check_order(&disks)?;
+    if disks.image.is_some() && disks.named_root {
+        return Err(Fault::invalid("The volume cannot be assigned the same device name as the root device vda"));
+    }
     Ok(disks)
 }
 
@@ -125,7 +134,7 @@ fn image_ref(fields: &mut Fields<'_>) -> Result<Option<ImageId>> {
 
 /// Exactly one disk to boot from, and no gap in the order of the others.
 fn check_order(disks: &Disks) -> Result<()> {
-    let wrong = || bad("Boot sequence for the instance and image/block device mapping combination is not valid.");
+    let wrong = || bad(NO_SEQUENCE);
     let mut order: Vec<u32> = disks.volumes.iter().filter_map(|volume| volume.boot_index).collect();
     if disks.image.is_some() {
         order.push(0);
@@ -135,6 +144,35 @@ fn check_order(disks: &Disks) -> Result<()> {
     match whole {
         true if !order.is_empty() || disks.volumes.is_empty() => Ok(()),
         _ => Err(wrong()),
+    }
+}
+
+/// A tag of a device.
+pub fn tag(fields: &mut Fields<'_>) -> Result<Option<String>> {
+    let tag = fields.text("tag", 1, 60)?;
+    match tag.as_deref().filter(|tag| tag.contains([',', '/'])) {
+        Some(bad) => {
+            let bad = json!(bad);
+            Err(input::refuse("tag", &bad, format!("{} does not match '^[^,/]*$'", input::repr(&bad))))
+        }
+        None => Ok(tag),
+    }
+}
+
+/// The name that a device is to have.
+fn device_name(fields: &mut Fields<'_>) -> Result<Option<String>> {
+    let name = fields.text_or_null("device_name", 1, 255)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    match name.as_deref().filter(|name| !name.chars().all(legal)) {
+        Some(bad) => {
+            let bad = json!(bad);
+            Err(input::refuse(
+                "device_name",
+                &bad,
+                format!("{} does not match '^[a-zA-Z0-9._/-]*$'", input::repr(&bad)),
+            ))
+        }
+        None => Ok(name),
     }
 }
 
@@ -182,11 +220,11 @@ fn device(version: Version, name: &'static str, value: &Value, disks: &mut Disks
     let size_gib = size(&mut fields)?;
     let delete_on_termination = flag(&mut fields, "delete_on_termination")?;
     let no_device = flag(&mut fields, "no_device")?;
-    let device = slot(fields.text_or_null("device_name", 1, 255)?);
+    let wanted_name = device_name(&mut fields)?;
     let disk_bus = fields.text_or_null("disk_bus", 1, 255)?;
     let kind = fields.text_or_null("device_type", 1, 255)?;
     let format = fields.text_or_null("guest_format", 1, 255)?;
-    let tag = fields.text("tag", 1, 60)?;
+    let tag = tag(&mut fields)?;
     let volume_type = fields.text_or_null("volume_type", 1, 255)?;
     for ignored in ["virtual_name", "connection_info"] {
         fields.opt(ignored);
@@ -228,6 +266,13 @@ fn device(version: Version, name: &'static str, value: &Value, disks: &mut Disks
         None => ["volume", "snapshot"].contains(&source),
         Some(_) => return Err(bad("Invalid destination_type field.")),
     };
+    if volume_type.is_some() && (source == "volume" || !remote) {
+        return Err(bad(
+            "a volume_type is for new volumes: neither volumes that are there nor local disks have one to choose.",
+        ));
+    }
+    disks.named_root |= remote && wanted_name.as_deref().is_some_and(|name| name.trim_start_matches("/dev/") == "vda");
+    let device = slot(wanted_name);
     let need = |id: Option<String>| {
         let id = id.ok_or_else(|| bad("Missing device UUID."))?;
         if base::is_uuid(&id) { Ok(id) } else { Err(bad("Invalid device UUID.")) }
@@ -238,6 +283,9 @@ fn device(version: Version, name: &'static str, value: &Value, disks: &mut Disks
             let same = disks.image.as_ref().is_none_or(|known| *known == id);
             if !same || boot_index.unwrap_or(0) != 0 || index == Some(-1) {
                 return Err(bad("an image becomes a local disk only as the root disk (boot_index 0)."));
+            }
+            if std::mem::replace(&mut disks.mapped, true) {
+                return Err(bad(NO_SEQUENCE));
             }
             disks.image = Some(id);
             return Ok(());
@@ -257,6 +305,7 @@ fn device(version: Version, name: &'static str, value: &Value, disks: &mut Disks
         }
         ("snapshot", true) => VolumeFrom::Snapshot(need(uuid.or(snapshot))?.into()),
         ("volume", true) => VolumeFrom::Volume(need(uuid.or(volume))?.into()),
+        ("blank", true) if uuid.is_some() => return Err(bad("Invalid device UUID.")),
         ("blank", true) => {
             if size_gib.is_none() {
                 return Err(bad("Blank volumes (source: 'blank', dest: 'volume') need to have non-zero size"));
@@ -286,7 +335,7 @@ fn device(version: Version, name: &'static str, value: &Value, disks: &mut Disks
 /// The shape before v2: volumes and snapshots by the device's name.
 fn old_device(value: &Value, disks: &mut Disks) -> Result<()> {
     let mut fields = Fields::of("block_device_mapping", value)?;
-    let name = fields.text_or_null("device_name", 1, 255)?;
+    let name = device_name(&mut fields)?;
     let volume = fields.text_or_null("volume_id", 1, 255)?;
     let snapshot = fields.text_or_null("snapshot_id", 1, 255)?;
     let size_gib = size(&mut fields)?;

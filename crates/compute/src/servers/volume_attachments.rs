@@ -3,7 +3,7 @@
 //! The attachments are the volume service's, behind [`contract::Volumes`]; that a guest shall have another set of
 //! volumes is a new generation of its server, in the same commit.
 
-use super::block_devices::slot;
+use super::block_devices::{slot, tag};
 use super::{Full, find, history, ops};
 use crate::input::{self, Fields, drop_field};
 use crate::{Ask, Compute, ask};
@@ -12,6 +12,7 @@ use base::{Fault, Result, VolumeId};
 use contract::{ForServer, ServerVolume, VolumeFrom, WantedVolume};
 use rest::{Access, Call, Change, Method, Reply, Route, Version};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Reader, Tx};
 
@@ -141,7 +142,7 @@ fn parse_attach(body: &Value) -> Result<WantedVolume> {
         return Err(input::refuse("volumeId", value, format!("{} is not a 'uuid'", input::repr(value))));
     }
     let device = parse_device(&mut fields)?;
-    let tag = fields.text("tag", 1, 60)?;
+    let tag = tag(&mut fields)?;
     let delete_on_termination = fields.boolean("delete_on_termination")?.unwrap_or(false);
     fields.finish()?;
     Ok(WantedVolume {
@@ -159,9 +160,8 @@ fn parse_attach(body: &Value) -> Result<WantedVolume> {
 fn parse_device(fields: &mut Fields<'_>) -> Result<Option<String>> {
     let Some(value) = fields.opt("device").filter(|value| !value.is_null()) else { return Ok(None) };
     let text = input::text("device", value, 1, 255)?;
-    let name = text.strip_prefix("/dev/").unwrap_or(&text);
-    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || !name.chars().all(legal) {
+    let name = text.strip_prefix("/dev/").map(|name| name.trim_end_matches(|c: char| c.is_ascii_digit()));
+    if name.is_none_or(|name| name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase())) {
         let why =
             format!("{} does not match '(^/dev/x{{0,1}}[a-z]{{0,1}}d{{0,1}})([a-z]+)[0-9]*$'", input::repr(value));
         return Err(input::refuse("device", value, why));
@@ -204,25 +204,31 @@ async fn update(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
     let mut fields = outer.object("volumeAttachment")?;
     outer.finish()?;
     let id = input::text("volumeId", fields.need("volumeId")?, 1, 255)?;
-    let delete = if ask.version >= Version(2, 85) {
+    let mut told = BTreeMap::new();
+    let mut delete = None;
+    if ask.version >= Version(2, 85) {
         for known in ["device", "tag", "serverId", "id"] {
-            fields.opt(known);
+            told.extend(fields.opt(known).map(|value| (known, value.clone())));
         }
-        fields.boolean("delete_on_termination")?
-    } else {
-        None
-    };
+        delete = fields.boolean("delete_on_termination")?;
+    }
     fields.finish()?;
     let inner = state.clone();
     state
         .write(&ask, move |tx, ask| {
             let (full, volume) = load(&inner, tx, ask)?;
             ops::refuse_locked(ask, &full.server)?;
-            if volume.volume.as_str() != id {
-                return Err(Fault::invalid(
-                    "A server's volume cannot be swapped for another one by this cloud yet: detach it, and attach the \
-                     other one.",
-                ));
+            let shown = view(&volume);
+            if let Some((field, _)) = told.iter().find(|(field, value)| shown[**field] != **value) {
+                return Err(Fault::invalid(format!("The {field} property is not mutable")));
+            }
+            // Before 2.85 there is nothing else that could be changed.
+            if volume.volume.as_str() != id || ask.version < Version(2, 85) {
+                return Err(Fault::conflict(format!(
+                    "volume {} is not migrating: a server's volume cannot be swapped for another one by this cloud yet. \
+                     Detach it, and attach the other one.",
+                    volume.volume
+                )));
             }
             match delete {
                 Some(delete) => inner.volumes.keep_or_delete(tx, &full.server.id, &volume.volume, delete),

@@ -9,6 +9,17 @@ fn with(change: impl FnOnce(&mut Value)) -> Value {
     body
 }
 
+fn root_of(image: &str) -> Value {
+    json!({"source_type": "image", "uuid": image, "destination_type": "local", "boot_index": 0})
+}
+
+/// A server with a second disk.
+fn data(more: Value) -> Value {
+    let mut device = json!({"source_type": "blank", "destination_type": "volume", "volume_size": 1, "boot_index": -1});
+    device.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    with(|server| server["block_device_mapping_v2"] = json!([root_of(IMAGE), device]))
+}
+
 #[tokio::test]
 async fn a_wrong_server_is_refused_with_what_is_wrong() {
     let cloud = Cloud::new(1).await;
@@ -76,12 +87,40 @@ async fn a_wrong_server_is_refused_with_what_is_wrong() {
             400,
             "Boot sequence for the instance and image/block device mapping combination is not valid.",
         ),
-        (set("block_device_mapping_v2", json!([{"source_type": "blank", "destination_type": "local"}])), 400, "local ephemeral"),
-        (set("block_device_mapping_v2", json!([{"source_type": "tape", "destination_type": "volume"}])), 400, "Invalid source_type"),
-        (set("block_device_mapping_v2", json!([{"uuid": NET, "disk_bus": "ide", "source_type": "volume"}])), 400, "disk bus"),
-        (set("block_device_mapping_v2", json!([{"uuid": NET, "source_type": "volume", "boot_index": 2}])), 400, "Boot sequence"),
+        (
+            set("block_device_mapping_v2", json!([{"source_type": "blank", "destination_type": "local"}])),
+            400,
+            "local ephemeral",
+        ),
+        (
+            set("block_device_mapping_v2", json!([{"source_type": "tape", "destination_type": "volume"}])),
+            400,
+            "Invalid source_type",
+        ),
+        (
+            set("block_device_mapping_v2", json!([{"uuid": NET, "disk_bus": "ide", "source_type": "volume"}])),
+            400,
+            "disk bus",
+        ),
+        (
+            set("block_device_mapping_v2", json!([{"uuid": NET, "source_type": "volume", "boot_index": 2}])),
+            400,
+            "Boot sequence",
+        ),
         (set("block_device_mapping_v2", json!([{"source_type": "volume"}])), 400, "Missing device UUID"),
         (set("block_device_mapping", json!([{"device_name": "vdb", "volume_id": "x"}])), 400, "Invalid device UUID"),
+        (set("block_device_mapping", json!([{"device_name": "a b", "volume_id": NET}])), 400, "does not match"),
+        (data(json!({"device_name": "a b"})), 400, "does not match"),
+        (data(json!({"device_name": "/dev/vda"})), 400, "same device name as the root device"),
+        (data(json!({"uuid": NET})), 400, "Invalid device UUID"),
+        (data(json!({"source_type": "volume", "uuid": NET, "volume_type": "fast"})), 400, "volume_type"),
+        (data(json!({"tag": "a,b"})), 400, "does not match"),
+        (data(json!({"tag": "a/b"})), 400, "does not match"),
+        (
+            set("block_device_mapping_v2", json!([root_of(IMAGE), root_of(IMAGE)])),
+            400,
+            "Boot sequence for the instance",
+        ),
         (set("description", json!("d".repeat(256))), 400, "is too long"),
         (set("trusted_image_certificates", json!(["c"])), 400, "not verified"),
     ];

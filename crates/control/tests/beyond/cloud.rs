@@ -131,7 +131,7 @@ impl TestCloud {
             request = request.header("x-auth-token", token);
         }
         if path.starts_with("/compute") {
-            request = request.header("openstack-api-version", "compute 2.79");
+            request = request.header("openstack-api-version", "compute 2.85");
         }
         let patch = method == "PATCH" && path.starts_with("/image");
         let kind = if patch { "application/openstack-images-v2.1-json-patch" } else { "application/json" };

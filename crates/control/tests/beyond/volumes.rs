@@ -6,6 +6,7 @@ use std::time::Duration;
 
 const NULL: Value = Value::Null;
 const SERVERS: &str = "/compute/v2.1/servers";
+const NOBODYS: &str = "11111111-1111-1111-1111-111111111111";
 
 /// A cloud with an image and a flavor.
 struct World {
@@ -108,6 +109,18 @@ async fn a_volume_is_attached_seen_and_detached() {
     assert_eq!(listed["servers"][0]["os-extended-volumes:volumes_attached"], attached);
     let of_volume = world.cloud.get(&format!("{}/{volume}", world.volumes)).await;
     assert_eq!(of_volume["volume"]["attachments"][0]["device"], "/dev/vdb");
+    // What an attachment is stays as it is, but for what becomes of the volume with its server.
+    let one = format!("{all}/{volume}");
+    for (field, value) in [("device", "/dev/vdx"), ("tag", "other"), ("serverId", volume.as_str()), ("id", NOBODYS)] {
+        let why =
+            world.refused("PUT", &one, json!({"volumeAttachment": {"volumeId": volume, field: value}}), 400).await;
+        assert!(why.contains("not mutable"), "{why}");
+    }
+    let same = json!({"volumeAttachment": {"volumeId": volume, "device": "/dev/vdb", "tag": "data", "delete_on_termination": true}});
+    world.done("PUT", &one, same).await;
+    assert_eq!(world.cloud.get(&one).await["volumeAttachment"]["delete_on_termination"], true);
+    let why = world.refused("PUT", &one, json!({"volumeAttachment": {"volumeId": NOBODYS}}), 409).await;
+    assert!(why.contains("not migrating"), "{why}");
     // What is in use is neither attached again nor deleted.
     assert!(world.refused("POST", &all, wanted.clone(), 400).await.contains("already attached"));
     world.refused("DELETE", &format!("{}/{volume}", world.volumes), NULL, 400).await;
@@ -115,8 +128,11 @@ async fn a_volume_is_attached_seen_and_detached() {
     let why = world.refused("POST", &format!("{other}/os-volume_attachments"), wanted, 400).await;
     assert!(why.contains("status must be available"), "{why}");
     world.refused("DELETE", &format!("{other}/os-volume_attachments/{volume}"), NULL, 404).await;
-    let nobodys = json!({"volumeAttachment": {"volumeId": "11111111-1111-1111-1111-111111111111"}});
-    world.refused("POST", &all, nobodys, 404).await;
+    world.refused("POST", &all, json!({"volumeAttachment": {"volumeId": NOBODYS}}), 404).await;
+    let device = json!({"volumeAttachment": {"volumeId": NOBODYS, "device": "vdc"}});
+    assert!(world.refused("POST", &all, device, 400).await.contains("does not match"));
+    let tag = json!({"volumeAttachment": {"volumeId": NOBODYS, "tag": "a/b"}});
+    assert!(world.refused("POST", &all, tag, 400).await.contains("does not match"));
     world.done("DELETE", &format!("{all}/{volume}"), NULL).await;
     world.is(&volume, "available").await;
     assert_eq!(world.cloud.get(&all).await["volumeAttachments"], json!([]));

@@ -22,10 +22,14 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
             1 => json!({"os-update_snapshot_status": {"status": "available", "progress": "10%"}}),
             _ => json!({"os-force_delete": null}),
         },
-        "volume_metadata:create" | "volume_metadata:replace" | "snapshot_metadata:create"
+        "volume_metadata:create"
+        | "volume_metadata:replace"
+        | "snapshot_metadata:create"
         | "snapshot_metadata:replace" => json!({"metadata": {g.word(): g.word()}}),
         "volume_metadata:update" | "snapshot_metadata:update" => json!({"meta": {g.word(): g.word()}}),
-        "types:create" => json!({"volume_type": {"name": g.name("type"), "os-volume-type-access:is_public": g.chance(80)}}),
+        "types:create" => {
+            json!({"volume_type": {"name": g.name("type"), "os-volume-type-access:is_public": g.chance(80)}})
+        }
         "types:update" => json!({"volume_type": {"name": g.name("type"), "description": g.word()}}),
         "types:action" => {
             let action = g.dice.of(["addProjectAccess", "removeProjectAccess"]);
@@ -92,6 +96,9 @@ fn action(g: &Gen) -> Value {
         11 => json!({"os-set_image_metadata": {"metadata": {g.word(): g.word()}}}),
         13 => json!({"os-retype": {"new_type": g.id("types"), "migration_policy": "never"}}),
         12 => json!({"os-reset_status": {"status": g.dice.of(["available", "available", "error"])}}),
-        _ => json!({g.dice.of(["os-show_image_metadata", "os-initialize_connection", "os-force_detach", "os-force_delete"]): {}}),
+        _ => {
+            json!({g.dice.of(["os-show_image_metadata", "os-initialize_connection", "os-force_detach", "os-force_delete"]):
+            {"connector": {"host": "elsewhere"}}})
+        }
     }
 }

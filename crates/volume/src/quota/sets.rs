@@ -4,7 +4,8 @@ use super::{QuotaClass, RESOURCES, defaults, rows, scope};
 use crate::{Ask, Volumes, table};
 use base::{Fault, Result};
 use policy::Target;
-use rest::{Call, Reply, Route, input};
+use rest::input::{self, Fields};
+use rest::{Call, Reply, Route};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,9 +70,11 @@ async fn show_defaults(state: Arc<Volumes>, call: Call) -> Result<Reply> {
 }
 
 /// The limits of a body, by the rows that they are of.
-fn parse(body: &Value, outer: &str, rows: &[(String, String)]) -> Result<BTreeMap<String, i64>> {
-    let set = body.get(outer).and_then(Value::as_object);
-    let set = set.ok_or_else(|| Fault::invalid(format!("'{outer}' is a required property")))?;
+fn parse(body: &Value, outer: &'static str, rows: &[(String, String)]) -> Result<BTreeMap<String, i64>> {
+    let mut fields = Fields::body(body)?;
+    let value = fields.need(outer)?;
+    fields.finish()?;
+    let set = value.as_object().ok_or_else(|| input::refuse(outer, value, "it is not of type 'object'"))?;
     let mut limits = BTreeMap::new();
     for (name, value) in set.iter().filter(|(name, _)| *name != "tenant_id" && *name != "id") {
         let row = rows.iter().find(|(_, shown)| shown == name);
@@ -89,13 +92,30 @@ async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
         .write(&ask, move |tx, ask| {
             let project = ask.param("target_id").to_owned();
             let known = rows(tx)?;
-            for (row, limit) in parse(&body, "quota_set", &known)? {
+            let limits = parse(&body, "quota_set", &known)?;
+            if body["quota_set"].as_object().is_none_or(Map::is_empty) {
+                return Err(input::refuse("quota_set", &body["quota_set"], "{} does not have enough properties"));
+            }
+            for (row, limit) in limits {
+                refuse_below(tx, &project, &row, limit)?;
                 tx.set_limit(&scope(&project), &row, Some(limit))?;
             }
             seen(tx, &project)
         })
         .await?;
     ask.reply(200, &json!({"quota_set": seen.set(|limit, _| json!(limit))}))
+}
+
+/// A limit is not below what is used already.
+fn refuse_below(tx: &mut Tx, project: &str, row: &str, limit: i64) -> Result<()> {
+    let used = tx.usage(&scope(project), row)?.used;
+    if limit < 0 || row == "per_volume_gigabytes" || limit >= used {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!(
+        "Quota {row} limit must be equal or greater than existing resources. Current usage is {used} and the requested \
+         limit is {limit}."
+    )))
 }
 
 async fn delete(state: Arc<Volumes>, call: Call) -> Result<Reply> {

@@ -31,7 +31,8 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
 
 const LISTING: Listing = Listing {
     plural: "volume_types",
-    filters: &["name"],
+    filters: &["name", "extra_specs"],
+    open: Some((52, "volume_type")),
     sorts: &["id", "name", "created_at", "updated_at"],
     brief: &[],
 };
@@ -114,7 +115,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let description = fields.text_or_null("description", 0, 255)?;
     let public = fields.boolean("os-volume-type-access:is_public")?.unwrap_or(true);
     let extra_specs = match fields.opt("extra_specs").filter(|specs| !specs.is_null()) {
-        Some(specs) => super::specs::parse("extra_specs", specs)?,
+        Some(specs) => super::specs::parse("extra_specs", specs, super::specs::LEGAL_WITH_A_TYPE)?,
         None => Default::default(),
     };
     fields.finish()?;
@@ -235,7 +236,9 @@ async fn action(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
                     return Err(Fault::conflict("Type access modification is not applicable to public volume type."));
                 }
                 true if has => {
-                    return Err(Fault::conflict(format!("Volume type access for {id} / {project} combination already exists.")));
+                    return Err(Fault::conflict(format!(
+                        "Volume type access for {id} / {project} combination already exists."
+                    )));
                 }
                 true if kind.access.len() >= MOST => {
                     return Err(Fault::too_large(format!("A volume type lets in at most {MOST} projects by name.")));
@@ -245,7 +248,9 @@ async fn action(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
                     return Err(Fault::conflict("Type access modification is not applicable to public volume type."));
                 }
                 false if !has => {
-                    return Err(Fault::not_found(format!("Volume type access not found for {id} / {project} combination.")));
+                    return Err(Fault::not_found(format!(
+                        "Volume type access not found for {id} / {project} combination."
+                    )));
                 }
                 false => drop(kind.access.remove(&project)),
             }

@@ -1,12 +1,14 @@
 //! The extra specs of a type.
 
 use super::{VolumeType, find};
+use crate::document::Volume;
 use crate::{Ask, Volumes, table};
 use base::{Fault, Result};
 use rest::{Call, Reply, Route, input};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use store::{Query, Reader};
 
 /// The most extra specs of a type.
 const MOST: usize = 128;
@@ -23,20 +25,35 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
     }
 }
 
-pub fn parse(name: &str, value: &Value) -> Result<BTreeMap<String, String>> {
+/// What a key may have beside letters and digits; with a new type also what comes behind it.
+const LEGAL: &str = "-_:.";
+pub const LEGAL_WITH_A_TYPE: &str = "-_:. /";
+
+pub fn parse(name: &str, value: &Value, legal: &str) -> Result<BTreeMap<String, String>> {
     let map = value.as_object().ok_or_else(|| input::refuse(name, value, "it is not of type 'object'"))?;
     let mut specs = BTreeMap::new();
     for (key, value) in map {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-_:. ".contains(c);
-        if key.is_empty() || key.len() > 255 || !key.chars().all(legal) {
-            return Err(Fault::invalid(format!("Key names can only contain alphanumeric characters, underscores, periods, colons and hyphens, not '{key:.100}'.")));
+        let fits = |c: char| c.is_ascii_alphanumeric() || legal.contains(c);
+        if key.is_empty() || key.len() > 255 || !key.chars().all(fits) {
+            return Err(Fault::invalid(format!(
+                "Key names can only contain alphanumeric characters and '{legal}', not '{key:.100}'."
+            )));
         }
         specs.insert(key.clone(), input::text(key, value, 0, 255)?);
     }
     Ok(specs)
 }
 
-fn keep(kind: &mut VolumeType, specs: BTreeMap<String, String>) -> Result<()> {
+/// What volumes have been made by stays as it is.
+fn refuse_in_use(reader: &mut Reader, kind: &VolumeType) -> Result<()> {
+    match reader.count::<Volume>(Query::index("type", kind.id.as_str()).limit(1))? {
+        0 => Ok(()),
+        _ => Err(Fault::invalid("Volume Type is currently in use.")),
+    }
+}
+
+fn keep(reader: &mut Reader, kind: &mut VolumeType, specs: BTreeMap<String, String>) -> Result<()> {
+    refuse_in_use(reader, kind)?;
     kind.extra_specs.extend(specs);
     match kind.extra_specs.len() > MOST {
         true => Err(Fault::invalid(format!("A volume type has at most {MOST} extra specs."))),
@@ -57,12 +74,14 @@ async fn list(state: Arc<Volumes>, call: Call) -> Result<Reply> {
 async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
     ask.enforce_own()?;
-    let specs = parse("extra_specs", body.get("extra_specs").unwrap_or(&Value::Null))?;
+    let mut fields = input::Fields::body(&body)?;
+    let specs = parse("extra_specs", fields.need("extra_specs")?, LEGAL)?;
+    fields.finish()?;
     let made = specs.clone();
     state
         .write(&ask, move |tx, ask| {
             let mut kind = find(tx, ask)?.doc;
-            keep(&mut kind, specs.clone())?;
+            keep(tx, &mut kind, specs.clone())?;
             tx.update(&kind)?;
             Ok(())
         })
@@ -88,7 +107,7 @@ async fn show(state: Arc<Volumes>, call: Call) -> Result<Reply> {
 async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
     ask.enforce_own()?;
-    let specs = parse("extra_specs", &body)?;
+    let specs = parse("extra_specs", &body, LEGAL)?;
     if specs.len() != 1 || !specs.contains_key(ask.param("key")) {
         return Err(Fault::invalid("Request body and URI mismatch: name exactly the key of the URI."));
     }
@@ -96,7 +115,7 @@ async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     state
         .write(&ask, move |tx, ask| {
             let mut kind = find(tx, ask)?.doc;
-            keep(&mut kind, specs.clone())?;
+            keep(tx, &mut kind, specs.clone())?;
             tx.update(&kind)?;
             Ok(())
         })
@@ -110,6 +129,7 @@ async fn delete(state: Arc<Volumes>, call: Call) -> Result<Reply> {
     state
         .write(&ask, |tx, ask| {
             let mut kind = find(tx, ask)?.doc;
+            refuse_in_use(tx, &kind)?;
             kind.extra_specs.remove(ask.param("key")).ok_or_else(|| missing(ask))?;
             tx.update(&kind)?;
             Ok(())

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use store::{Stored, Tx};
 
+/// The most bytes of what a volume keeps of its image.
+const IMAGE_METADATA: usize = 65_535;
+
 /// The rule of each action.
 fn rule(action: &str) -> Option<&'static str> {
     Some(match action {
@@ -64,13 +67,24 @@ struct Doing<'a> {
     sight: Sight,
 }
 
+/// Actions that are asked for by their name alone; Cinder does not look at what stands behind it.
+const BARE: &[&str] = &[
+    "os-begin_detaching",
+    "os-force_delete",
+    "os-reserve",
+    "os-roll_detaching",
+    "os-show_image_metadata",
+    "os-unreserve",
+];
+
 /// Status and body of the answer.
 type Answer = Result<(u16, Value)>;
 
 impl Doing<'_> {
     fn run(&self, tx: &mut Tx, volume: Stored<Volume>, name: &str, value: &Value) -> Answer {
         let empty = json!({});
-        let value = if value.is_null() { &empty } else { value };
+        let nothing = value.is_null() && ["os-detach", "nubo-flatten"].contains(&name);
+        let value = if nothing || BARE.contains(&name) { &empty } else { value };
         let mut fields = Fields::of(name, value)?;
         let status = self.sight.status(&volume);
         let mut doc = volume.doc.clone();
@@ -81,24 +95,32 @@ impl Doing<'_> {
                 let free = status == "available" || status == "in-use" && doc.multiattach;
                 self.hold(&mut doc, free, &status, Hold::Attaching, tx)?;
             }
-            "os-unreserve" => self.hold(&mut doc, status == "attaching", &status, Hold::None, tx)?,
+            // As in Cinder, what nobody has reserved is free already.
+            "os-unreserve" if status != "attaching" => return Ok((202, Value::Null)),
+            "os-roll_detaching" if status != "detaching" => return Ok((202, Value::Null)),
+            "os-unreserve" | "os-roll_detaching" => self.hold(&mut doc, true, &status, Hold::None, tx)?,
             "os-begin_detaching" => self.hold(&mut doc, status == "in-use", &status, Hold::Detaching, tx)?,
-            "os-roll_detaching" => self.hold(&mut doc, status == "detaching", &status, Hold::None, tx)?,
-            "os-initialize_connection" => return Ok((200, json!({"connection_info": connection(&doc)}))),
-            "os-terminate_connection" => return Ok((202, Value::Null)),
+            "os-initialize_connection" => return initialize(&doc, fields),
+            "os-terminate_connection" => {
+                fields.need("connector")?;
+                fields.finish()?;
+                return Ok((202, Value::Null));
+            }
             "os-retype" => self.retype(tx, &mut doc, &status, fields)?,
             "nubo-flatten" => flatten(&mut doc, &status, fields)?,
             "os-extend" => self.extend(tx, &mut doc, &status, fields)?,
             "os-set_bootable" => {
                 doc.bootable = input::boolean("bootable", fields.need("bootable")?)?;
+                fields.finish()?;
                 tx.update(&doc)?;
                 return Ok((200, Value::Null));
             }
             "os-update_readonly_flag" => {
+                doc.read_only = Some(input::boolean("readonly", fields.need("readonly")?)?);
+                fields.finish()?;
                 if status != "available" {
                     return Err(invalid(format!("its status must be available to change the flag, not {status}.")));
                 }
-                doc.read_only = Some(input::boolean("readonly", fields.need("readonly")?)?);
             }
             "os-set_image_metadata" | "os-unset_image_metadata" | "os-show_image_metadata" => {
                 return self.image_metadata(tx, doc, name, fields);
@@ -106,9 +128,9 @@ impl Doing<'_> {
             "os-volume_upload_image" => {
                 return Ok((202, upload::begin(self.state, tx, self.ask, volume, fields)?));
             }
-            "os-reset_status" => reset(&mut doc, &mut fields)?,
+            "os-reset_status" => reset(tx, &mut doc, self.sight.attachments(&volume.id), fields)?,
             "os-force_delete" => {
-                ops::remove(tx, volume, true, true)?;
+                ops::remove(tx, volume, false, true)?;
                 return Ok((202, Value::Null));
             }
             _ => {}
@@ -120,15 +142,20 @@ impl Doing<'_> {
     fn image_metadata(&self, tx: &mut Tx, mut doc: Volume, name: &str, mut fields: Fields<'_>) -> Answer {
         match name {
             "os-set_image_metadata" => {
-                let set = input::metadata("metadata", fields.need("metadata")?)?;
+                let set = input::keyed("metadata", fields.need("metadata")?, "-_:. /", IMAGE_METADATA)?;
+                fields.finish()?;
                 set.keys().try_for_each(|name| self.state.images.may_create(&self.ask.caller, name))?;
                 doc.image_metadata.extend(set);
-                if doc.image_metadata.len() > 256 {
-                    return Err(Fault::invalid("A volume keeps at most 256 properties of its image."));
+                let bytes: usize = doc.image_metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+                if doc.image_metadata.len() > 256 || bytes > IMAGE_METADATA {
+                    return Err(Fault::invalid(format!(
+                        "A volume keeps at most 256 properties of its image, of {IMAGE_METADATA} bytes together."
+                    )));
                 }
             }
             "os-unset_image_metadata" => {
                 let key = input::text("key", fields.need("key")?, 1, 255)?;
+                fields.finish()?;
                 let missing = || Fault::not_found("Metadata does not exist.");
                 doc.image_metadata.remove(&key).ok_or_else(missing)?;
             }
@@ -153,6 +180,7 @@ impl Doing<'_> {
         let device = fields.text_or_null("mountpoint", 1, 255)?;
         let device = device.ok_or_else(|| Fault::invalid("'mountpoint' is a required property"))?;
         let mode = fields.text_or_null("mode", 1, 16)?.unwrap_or_else(|| "rw".to_owned());
+        fields.finish()?;
         if !["rw", "ro"].contains(&mode.as_str()) {
             return Err(Fault::invalid(format!(
                 "Invalid attaching mode '{mode}'. Attaching mode should be 'rw' or 'ro'."
@@ -173,6 +201,12 @@ impl Doing<'_> {
         if !self.sight.attachments(&doc.id).is_empty() {
             return Err(invalid(format!("volume {} already attached", doc.id)));
         }
+        if doc.read_only == Some(true) && mode != "ro" {
+            return Err(Fault::invalid(format!(
+                "Invalid attaching mode '{mode}' for volume {}: it is read-only.",
+                doc.id
+            )));
+        }
         let attachment = Attachment {
             id: AttachmentId::new(tx.uuid()),
             project_id: doc.project_id.clone(),
@@ -183,6 +217,7 @@ impl Doing<'_> {
             device: Some(device),
             mode,
             stage: Stage::Attached,
+            told: true,
             connector: None,
             attached_at: Some(tx.now()),
             since: tx.now(),
@@ -201,6 +236,10 @@ impl Doing<'_> {
 
     fn detach(&self, tx: &mut Tx, doc: Volume, mut fields: Fields<'_>, name: &str) -> Answer {
         let wanted = fields.text_or_null("attachment_id", 1, 255)?;
+        if name == "os-force_detach" {
+            fields.opt("connector");
+        }
+        fields.finish()?;
         let all = self.sight.attachments(&doc.id);
         let found: Vec<_> = all.iter().filter(|it| wanted.as_ref().is_none_or(|id| it.id.as_str() == id)).collect();
         match (found.as_slice(), &wanted) {
@@ -323,35 +362,75 @@ pub fn connection(volume: &Volume) -> Value {
     })
 }
 
+fn initialize(volume: &Volume, mut fields: Fields<'_>) -> Answer {
+    let connector = fields.need("connector")?;
+    fields.finish()?;
+    let mut info = connection(volume);
+    info["enforce_multipath"] = json!(connector.get("enforce_multipath").and_then(Value::as_bool).unwrap_or(false));
+    Ok((200, json!({"connection_info": info})))
+}
+
+/// What `os-reset_status` takes, as Cinder does.
+const STATUSES: &[&str] = &[
+    "creating",
+    "available",
+    "deleting",
+    "error",
+    "error_deleting",
+    "error_managing",
+    "managing",
+    "attaching",
+    "in-use",
+    "detaching",
+    "maintenance",
+    "restoring-backup",
+    "error_restoring",
+    "reserved",
+    "awaiting-transfer",
+    "backing-up",
+    "error_backing-up",
+    "error_extending",
+    "downloading",
+    "uploading",
+    "retyping",
+    "extending",
+];
+const ATTACH_STATUSES: &[&str] = &["attached", "detached"];
+const MIGRATION_STATUSES: &[&str] = &["migrating", "error", "success", "completing", "none", "starting"];
+
+fn said(fields: &mut Fields<'_>, key: &'static str, known: &[&str]) -> Result<Option<String>> {
+    let said = fields.text_or_null(key, 0, 64)?.filter(|said| !said.is_empty()).map(|said| said.to_lowercase());
+    match said.as_deref().filter(|said| !known.contains(said)) {
+        Some(other) => Err(Fault::invalid(format!("{key}: {other} is not one of {}.", known.join(", ")))),
+        None => Ok(said),
+    }
+}
+
 /// What an administrator says, goes; `available` and `in-use` mean: what it really is.
-fn reset(doc: &mut Volume, fields: &mut Fields<'_>) -> Result<()> {
-    const KNOWN: &[&str] = &[
-        "creating",
-        "available",
-        "deleting",
-        "error",
-        "error_deleting",
-        "error_managing",
-        "managing",
-        "attaching",
-        "detaching",
-        "in-use",
-        "maintenance",
-        "migrating",
-        "error_extending",
-        "awaiting-transfer",
-        "reserved",
-    ];
-    let status = fields.text_or_null("status", 1, 64)?;
-    let attach = fields.text_or_null("attach_status", 1, 64)?;
-    fields.text_or_null("migration_status", 1, 64)?;
-    if status.is_none() && attach.is_none() {
-        return Err(Fault::invalid("Must specify 'status', 'attach_status' or 'migration_status' for update."));
+fn reset(tx: &mut Tx, doc: &mut Volume, attached: &[Stored<Attachment>], mut fields: Fields<'_>) -> Result<()> {
+    let status = said(&mut fields, "status", STATUSES)?;
+    let attach = said(&mut fields, "attach_status", ATTACH_STATUSES)?;
+    let migration = said(&mut fields, "migration_status", MIGRATION_STATUSES)?;
+    fields.finish()?;
+    match status.as_deref() {
+        None if attach.is_none() && migration.is_none() => {
+            return Err(Fault::invalid("Must specify 'status', 'attach_status' or 'migration_status' for update."));
+        }
+        Some("deleting") => return Err(Fault::invalid("Cannot reset-state to deleting")),
+        Some("in-use") if attached.is_empty() => {
+            return Err(Fault::invalid("Cannot reset-state to in-use because volume does not have any attachments."));
+        }
+        _ => {}
     }
-    let Some(status) = status.map(|status| status.to_lowercase()) else { return Ok(()) };
-    if !KNOWN.contains(&status.as_str()) {
-        return Err(Fault::invalid(format!("Must specify a valid status. Provided status: {status}")));
+    if attach.as_deref() == Some("detached") {
+        if let Some(server) = attached.iter().find(|it| it.by == By::Server).and_then(|it| it.server.as_ref()) {
+            return Err(invalid(format!("server {server} has it: detach it there.")));
+        }
+        for attachment in attached {
+            tx.delete::<Attachment>(&attachment.id)?;
+        }
     }
+    let Some(status) = status else { return Ok(()) };
     // No image is made of it any more: its job ends.
     doc.uploading = None;
     (doc.hold, doc.held_since) = (Hold::None, None);

@@ -1,13 +1,13 @@
 //! Making a volume: its document, its quota and its room on a host, in one commit.
 
-use super::{images, invalid};
+use super::{images, invalid, ops};
 use crate::document::{Origin, Snapshot, Volume};
 use crate::types::{self, VolumeType};
-use crate::{Ask, Volumes, observe, place, quota, sight};
+use crate::{Ask, Volumes, metadata, observe, place, quota, sight};
 use base::{Fault, ProjectId, Result, ServerId, UserId, VolumeId};
 use contract::Caller;
 use model::volume::{Hold, Verb};
-use rest::input;
+use rest::input::{self, Fields};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use store::{Query, Reader, Tx};
@@ -32,37 +32,79 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads the `volume` of a body. Cinder takes and ignores what it does not know here.
-    pub fn read(body: &Value) -> Result<Wanted> {
-        let outer = body.get("volume").ok_or_else(|| Fault::invalid("'volume' is a required property"))?;
-        let mut fields = input::Fields::of("volume", outer)?;
-        let name = fields.text_or_null("name", 0, 255)?.or(fields.text_or_null("display_name", 0, 255)?);
-        let description = fields.text_or_null("description", 0, 255)?;
-        let description = description.or(fields.text_or_null("display_description", 0, 255)?);
+    /// Reads a body. Up to 3.52 Cinder takes and ignores what it does not know of a volume.
+    pub fn read(ask: &Ask, body: &Value) -> Result<Wanted> {
+        let mut outer = Fields::body(body)?;
+        let mut fields = outer.object("volume")?;
+        if let Some(hints) = outer.opt("OS-SCH-HNT:scheduler_hints").filter(|hints| !hints.is_null()) {
+            Fields::of("OS-SCH-HNT:scheduler_hints", hints)?;
+        }
+        outer.finish()?;
+        let (name, description) = ops::read_names(&mut fields)?;
         let size_gib = match fields.opt("size").filter(|size| !size.is_null()) {
             None => None,
             Some(size) => Some(read_size("size", size)?),
         };
-        let mut id = |key| fields.text_or_null(key, 1, 255);
-        let (snapshot, source) = (id("snapshot_id")?, id("source_volid")?);
-        let image = id("imageRef")?.or(id("image_id")?);
-        let (volume_type, zone) = (id("volume_type")?, id("availability_zone")?);
-        for later in ["consistencygroup_id", "group_id", "backup_id"] {
-            if id(later)?.is_some() {
+        let (snapshot, source) = (id_or_null(&mut fields, "snapshot_id")?, id_or_null(&mut fields, "source_volid")?);
+        let mut text = |key, least| fields.text_or_null(key, least, 255);
+        let image = text("imageRef", 0)?.or(text("image_id", 0)?);
+        // Image services name images by URL, too.
+        let image = image.map(|image| image.rsplit('/').next().unwrap_or_default().to_owned());
+        let volume_type = text("volume_type", 0)?.filter(|name| !name.is_empty());
+        let zone = text("availability_zone", 1)?;
+        for (later, since) in [("consistencygroup_id", 0), ("group_id", 13), ("backup_id", 47)] {
+            if ask.since(since) && text(later, 0)?.is_some() {
                 return Err(Fault::invalid(format!("Invalid input received: {later} is not supported by this cloud.")));
             }
         }
         if [&snapshot, &source, &image].iter().filter(|it| it.is_some()).count() > 1 {
-            return Err(Fault::invalid("Invalid input received: May specify only one of snapshot, source volume or image!"));
+            return Err(Fault::invalid(
+                "Invalid input received: May specify only one of snapshot, source volume or image!",
+            ));
         }
-        if fields.opt("multiattach").filter(|it| !it.is_null()).map(|it| input::boolean("multiattach", it)).transpose()? == Some(true) {
+        if fields
+            .opt("multiattach")
+            .filter(|it| !it.is_null())
+            .map(|it| input::boolean("multiattach", it))
+            .transpose()?
+            == Some(true)
+        {
             return Err(Fault::invalid("multiattach: no back-end of this cloud lets two servers use one volume."));
         }
         let metadata = match fields.opt("metadata").filter(|it| !it.is_null()) {
-            Some(value) => input::metadata("metadata", value)?,
+            Some(value) => metadata::read("metadata", value)?,
             None => BTreeMap::new(),
         };
-        Ok(Wanted { name, description, size_gib, volume_type, zone, metadata, snapshot, source, image, goes_with: None })
+        if ask.since(53) {
+            fields.finish()?;
+        }
+        let (name, description) = (name.flatten(), description.flatten());
+        Ok(Wanted {
+            name,
+            description,
+            size_gib,
+            volume_type,
+            zone,
+            metadata,
+            snapshot,
+            source,
+            image,
+            goes_with: None,
+        })
+    }
+}
+
+/// What a schema takes for a UUID or for nothing.
+fn id_or_null(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>> {
+    fields.opt(key).filter(|value| !value.is_null()).map(|value| read_id(key, value)).transpose()
+}
+
+/// A UUID, as it stands there.
+pub fn read_id(key: &str, value: &Value) -> Result<String> {
+    let id = input::text(key, value, 0, 255)?;
+    match base::is_uuid(&id) {
+        true => Ok(id),
+        false => Err(input::refuse(key, value, format!("{} is not a 'uuid'", input::repr(value)))),
     }
 }
 
@@ -90,7 +132,9 @@ fn start(state: &Volumes, reader: &mut Reader, ask: &Ask, caller: &Caller, wante
         let seen = sight::Sight::of(reader, &volume)?;
         let status = sight::snapshot(&snapshot, seen.observed.get(&volume.id)).to_owned();
         if status != "available" {
-            return Err(Fault::invalid(format!("Invalid snapshot: Originating snapshot status must be one of 'available' values, not {status}.")));
+            return Err(Fault::invalid(format!(
+                "Invalid snapshot: Originating snapshot status must be one of 'available' values, not {status}."
+            )));
         }
         larger(wanted.size_gib, snapshot.size_gib, "snapshot")?;
         return Ok(Start {
@@ -119,8 +163,13 @@ fn start(state: &Volumes, reader: &mut Reader, ask: &Ask, caller: &Caller, wante
     let Some(id) = &wanted.image else { return Ok(Start::default()) };
     ask.enforce_rule("volume:create_from_image", &ask.own())?;
     let image = images::usable(state, reader, caller, id, wanted.size_gib.unwrap_or(0))?;
+    // An image may say what its volumes shall be like, unless who makes one says otherwise.
+    let named =
+        image.properties.get(images::VOLUME_TYPE).filter(|name| !name.is_empty() && wanted.volume_type.is_none());
+    let type_id =
+        named.map(|name| types::wanted(reader, ask, Some(name.as_str()))).transpose()?.map(|kind| kind.doc.id);
     let (origin, image_metadata) = (images::origin(&image), images::metadata(&image));
-    Ok(Start { origin, bootable: true, image_metadata, ..Start::default() })
+    Ok(Start { origin, bootable: true, image_metadata, type_id, ..Start::default() })
 }
 
 fn larger(asked: Option<u64>, least: u64, what: &str) -> Result<()> {

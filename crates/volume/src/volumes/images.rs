@@ -7,12 +7,13 @@ use contract::{Caller, ImageInfo};
 use std::collections::BTreeMap;
 use store::Reader;
 
+/// The property by which an image names the type of its volumes.
+pub const VOLUME_TYPE: &str = "cinder_img_volume_type";
+
 /// The image, if a volume of this size can be made of it.
 pub fn usable(state: &Volumes, reader: &mut Reader, caller: &Caller, id: &str, size_gib: u64) -> Result<ImageInfo> {
     let image = state.images.locate(reader, caller, &ImageId::new(id)).map_err(|fault| match fault.kind {
-        FaultKind::NotFound => {
-            Fault::invalid("Invalid image identifier or unable to access requested image.")
-        }
+        FaultKind::NotFound => Fault::invalid("Invalid image identifier or unable to access requested image."),
         _ => fault,
     })?;
     let unfit = |why: String| Err(Fault::invalid(format!("Image {id} is unacceptable: {why}")));

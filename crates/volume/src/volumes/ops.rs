@@ -4,7 +4,7 @@ use super::{Wanted, find, invalid, make, wire};
 use crate::document::{Attachment, Snapshot, Volume};
 use crate::listing::Listing;
 use crate::sight::Sight;
-use crate::{Ask, Volumes, trash};
+use crate::{Ask, Volumes, metadata, place, trash};
 use base::{Fault, FaultKind, Result};
 use rest::input::{self, Fields};
 use rest::{Call, Reply, Version};
@@ -34,7 +34,20 @@ const LISTING: Listing = Listing {
         "created_at",
         "updated_at",
     ],
-    sorts: &["id", "name", "status", "size", "bootable", "availability_zone", "created_at", "updated_at", "volume_type", "host", "display_name"],
+    open: Some((31, "volume")),
+    sorts: &[
+        "id",
+        "name",
+        "status",
+        "size",
+        "bootable",
+        "availability_zone",
+        "created_at",
+        "updated_at",
+        "volume_type",
+        "host",
+        "display_name",
+    ],
     brief: &["id", "name", "links"],
 };
 
@@ -121,7 +134,7 @@ pub fn seen(reader: &mut Reader, volume: Stored<Volume>) -> Result<(Stored<Volum
 pub async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
     ask.enforce_own()?;
-    let wanted = Wanted::read(&body)?;
+    let wanted = Wanted::read(&ask, &body)?;
     let inner = state.clone();
     let (volume, sight) = state
         .write(&ask, move |tx, ask| {
@@ -152,13 +165,13 @@ pub fn read_names(fields: &mut Fields<'_>) -> Result<Named> {
         let value = fields.opt(key);
         let text = value.map(|value| match value {
             Value::Null => Ok(None),
-            value => input::text(key, value, 0, 255).map(Some),
+            value => input::text(key, value, 0, 255).map(|text| Some(text.trim().to_owned())),
         });
         text.transpose()
     };
     let name = text("name")?.or(text("display_name")?);
     let description = text("description")?.or(text("display_description")?);
-    Ok((name.map(|name| name.map(|name| name.trim().to_owned())), description))
+    Ok((name, description))
 }
 
 pub async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
@@ -167,9 +180,9 @@ pub async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let mut fields = outer.object("volume")?;
     outer.finish()?;
     let (name, description) = read_names(&mut fields)?;
-    let metadata = fields.opt("metadata").map(|value| input::metadata("metadata", value)).transpose()?;
+    let metadata = fields.opt("metadata").map(|value| metadata::read("metadata", value)).transpose()?;
     fields.finish()?;
-    if name.is_none() && description.is_none() && metadata.is_none() {
+    if ask.since(53) && name.is_none() && description.is_none() && metadata.is_none() {
         return Err(Fault::invalid("volume: name at least one of name, description and metadata"));
     }
     let (volume, sight) = state
@@ -223,6 +236,7 @@ pub fn remove(tx: &mut Tx, volume: Stored<Volume>, cascade: bool, force: bool) -
     if let Some(transfer) = &volume.transfer {
         tx.delete::<crate::transfers::Transfer>(transfer)?;
     }
+    place::refuse_frozen(tx, volume.host.as_ref())?;
     if !cascade && tx.count::<Snapshot>(Query::index("volume", volume.id.as_str()).limit(1))? > 0 {
         return Err(invalid("it has snapshots. Delete them first, or delete with cascade."));
     }

@@ -80,7 +80,9 @@ fn read(ask: &Ask, mut fields: Fields<'_>) -> Result<Wanted> {
     };
     let container_format = container.unwrap_or_else(|| "bare".to_owned());
     if container_format == "compressed" {
-        return Err(Fault::invalid("container_format: the hosts of this cloud compress no images; bare would be right"));
+        return Err(Fault::invalid(
+            "container_format: the hosts of this cloud compress no images; bare would be right",
+        ));
     }
     let visibility = one_of("visibility", visibility.unwrap_or_else(|| "private".to_owned()), VISIBILITIES)?;
     let shape = Shape { disk_format, container_format, visibility, protected: protected.unwrap_or(false) };
@@ -204,7 +206,7 @@ impl Work for ImageWork {
         self.volumes.images.discard(tx, &input.image)?;
         if !matches!(why, End::Cancelled) {
             let why = format!("Image {} could not be made of it: {}", input.image, why.reason(job));
-            messages::say(tx, &job.project_id.as_str().into(), "VOLUME", &input.volume, messages::Event::NoImage, &why)?;
+            messages::say(tx, &job.project_id.as_str().into(), &input.volume, messages::Event::NoImage, &why)?;
         }
         close(tx, &input)
     }

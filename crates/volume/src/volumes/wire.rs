@@ -65,12 +65,14 @@ pub fn view(ask: &Ask, volume: &Stored<Volume>, sight: &Sight, full: bool) -> Va
         "encrypted": false,
         "multiattach": volume.multiattach,
         "replication_status": Value::Null,
-        "migration_status": Value::Null,
         "consistencygroup_id": Value::Null,
         "user_id": volume.user_id,
         "attachments": shown.map(|it| attachment(it, admin)).collect::<Vec<_>>(),
         "links": ask.links(&format!("/volumes/{}", volume.id)),
     });
+    if admin {
+        view["migration_status"] = Value::Null;
+    }
     if ask.since(13) {
         view["group_id"] = Value::Null;
     }

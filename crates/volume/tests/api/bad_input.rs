@@ -47,8 +47,12 @@ async fn volumes_do_not_shrink_and_are_attached_once_and_detached_by_who_has_the
     for size in [json!(0), json!(1), json!(2), json!("abc"), json!(null), json!(-3)] {
         cloud.act(ALICE, &id, json!({"os-extend": {"new_size": size}})).await.ok(400);
     }
-    for action in [json!({"os-roll_detaching": null}), json!({"os-fly": null}), json!({})] {
+    for action in [json!({"os-begin_detaching": null}), json!({"os-fly": null}), json!({})] {
         cloud.act(ALICE, &id, action).await.ok(400);
+    }
+    // As in Cinder, what nobody has begun is over already.
+    for action in [json!({"os-roll_detaching": null}), json!({"os-unreserve": "x"})] {
+        cloud.act(ALICE, &id, action).await.ok(202);
     }
     let attach = json!({"os-attach": {"host_name": "h", "mountpoint": "/dev/vdb"}});
     cloud.act(ALICE, &id, attach.clone()).await.ok(202);
@@ -78,4 +82,113 @@ async fn what_is_foreign_is_not_there() {
     for method in ["GET", "PUT", "DELETE"] {
         cloud.send(method, ALICE, "/volumes/", "", Some(json!({}))).await.ok(404);
     }
+}
+
+#[tokio::test]
+async fn a_new_volume_has_no_unknown_fields_from_3_53_on_and_its_sources_are_named_by_uuid() {
+    let cloud = Cloud::new(1).await;
+    let send = |version: &'static str, body| cloud.send("POST", ALICE, "/volumes", version, Some(body));
+    let odd = json!({"volume": {"size": 1, "colour": "red"}});
+    send("3.52", odd.clone()).await.ok(202);
+    send("3.53", odd).await.ok(400);
+    send("3.0", json!({"volume": {"size": 1}, "colour": "red"})).await.ok(400);
+    send("3.0", json!({"volume": {"size": 1}, "OS-SCH-HNT:scheduler_hints": []})).await.ok(400);
+    send("3.0", json!({"volume": {"size": 1}, "OS-SCH-HNT:scheduler_hints": {"a": "b"}})).await.ok(202);
+    for source in ["snapshot_id", "source_volid"] {
+        send("3.0", json!({"volume": {"size": 1, source: "shoe"}})).await.ok(400);
+        send("3.0", json!({"volume": {"size": 1, source: ""}})).await.ok(400);
+    }
+    let body = json!({"volume": {"size": 1, "volume_type": "", "name": " a ", "description": " b ", "metadata": {"c/d": "e"}}});
+    let made = send("3.60", body).await.ok(202)["volume"].clone();
+    assert_eq!(
+        (&made["name"], &made["description"], &made["metadata"]["c/d"]),
+        (&json!("a"), &json!("b"), &json!("e"))
+    );
+    let path = format!("/volumes/{}", made["id"].as_str().unwrap());
+    for (version, status) in [("3.52", 200), ("3.53", 400)] {
+        cloud.send("PUT", ALICE, &path, version, Some(json!({"volume": {}}))).await.ok(status);
+    }
+    cloud.post(ALICE, "/snapshots", json!({"snapshot": {"volume_id": "shoe"}})).await.ok(400);
+    cloud.post(ALICE, "/attachments", json!({"attachment": {"volume_uuid": "shoe"}})).await.ok(400);
+    cloud.post(ALICE, "/os-volume-transfer", json!({"transfer": {"volume_id": "shoe"}})).await.ok(400);
+}
+
+#[tokio::test]
+async fn actions_have_what_they_need_and_no_more() {
+    let cloud = Cloud::new(1).await;
+    let id = cloud.volume(json!({"size": 1})).await;
+    let cases = [
+        json!({"os-attach": {"host_name": "h", "mountpoint": "/dev/vdb", "x": 1}}),
+        json!({"os-detach": {"x": 1}}),
+        json!({"os-extend": {"new_size": 2, "x": 1}}),
+        json!({"os-extend": null}),
+        json!({"os-initialize_connection": {}}),
+        json!({"os-terminate_connection": {}}),
+        json!({"os-set_bootable": {"bootable": true, "x": 1}}),
+        json!({"os-update_readonly_flag": {"readonly": true, "x": 1}}),
+        json!({"os-set_image_metadata": {"metadata": {"a": "b"}, "x": 1}}),
+        json!({"os-set_image_metadata": {"metadata": {"a": "b".repeat(65_536)}}}),
+        json!({"os-unset_image_metadata": {"key": "a", "x": 1}}),
+        json!({"os-reset_status": {"status": "error", "x": 1}}),
+        json!({"os-reset_status": {"status": "deleting"}}),
+        json!({"os-reset_status": {"status": "in-use"}}),
+        json!({"os-reset_status": {"status": "migrating"}}),
+        json!({"os-reset_status": {"attach_status": "shoe"}}),
+        json!({"os-reset_status": {"migration_status": "shoe"}}),
+        json!({"os-reset_status": {}}),
+    ];
+    for action in cases {
+        let answer = cloud.act(ADMIN, &id, action.clone()).await;
+        assert_eq!(answer.status, 400, "{action:.200}: {}", answer.body);
+    }
+    assert_eq!(cloud.status(&id).await, "available");
+    let connect = json!({"os-initialize_connection": {"connector": {"host": "h"}}});
+    assert_eq!(cloud.act(ALICE, &id, connect).await.ok(200)["connection_info"]["enforce_multipath"], false);
+    cloud.act(ALICE, &id, json!({"os-terminate_connection": {"connector": null}})).await.ok(202);
+    cloud.act(ALICE, &id, json!({"os-set_image_metadata": {"metadata": {"a/b": "c".repeat(300)}}})).await.ok(200);
+    for status in ["uploading", "extending", "detaching", "ERROR"] {
+        cloud.act(ADMIN, &id, json!({"os-reset_status": {"status": status}})).await.ok(202);
+        assert_eq!(cloud.status(&id).await, status.to_lowercase());
+    }
+    cloud.act(ADMIN, &id, json!({"os-reset_status": {"migration_status": "none"}})).await.ok(202);
+    cloud.act(ADMIN, &id, json!({"os-reset_status": {"status": "available"}})).await.ok(202);
+    let snapshot = cloud.snapshot(&id).await;
+    cloud.act(ADMIN, &id, json!({"os-force_delete": null})).await.ok(400);
+    cloud.delete(ALICE, &format!("/snapshots/{snapshot}")).await.ok(202);
+    cloud.act(ADMIN, &id, json!({"os-force_delete": null})).await.ok(202);
+}
+
+#[tokio::test]
+async fn lists_refuse_filters_that_nobody_has_and_times_that_are_none() {
+    let cloud = Cloud::new(1).await;
+    cloud.volume(json!({"size": 1})).await;
+    for list in ["volumes", "snapshots", "attachments", "messages", "types"] {
+        cloud.get(ALICE, &format!("/{list}?colour=red")).await.ok(400);
+        cloud.get(ALICE, &format!("/{list}?all_tenants=1&limit=5")).await.ok(200);
+        cloud.get(ADMIN, &format!("/{list}?colour=red")).await.ok(200);
+    }
+    let told = cloud.get(ALICE, "/resource_filters?resource=snapshot").await.ok(200);
+    assert_eq!(told["resource_filters"].as_array().unwrap().len(), 1, "{told}");
+    assert!(told["resource_filters"][0]["filters"].as_array().unwrap().contains(&json!("volume_id")));
+    assert!(cloud.get(ALICE, "/resource_filters").await.ok(200)["resource_filters"].as_array().unwrap().len() > 3);
+    cloud.send("GET", ALICE, "/resource_filters", "3.32", None).await.ok(404);
+    cloud.send("GET", ALICE, "/volumes?colour=red", "3.30", None).await.ok(200);
+    cloud.send("GET", ALICE, "/volumes?name~=a", "3.33", None).await.ok(400);
+    for bad in [
+        "created_at=2020-01-01T00:00:00",
+        "created_at=about:2020-01-01T00:00:00",
+        "updated_at=gt:noon",
+        "bootable=perhaps",
+        "sort=name:asc&sort_key=id",
+    ] {
+        cloud.get(ALICE, &format!("/volumes?{bad}")).await.ok(400);
+    }
+    let count = async |query: &str| {
+        let list = cloud.get(ALICE, &format!("/volumes?{query}")).await.ok(200);
+        list["volumes"].as_array().unwrap().len()
+    };
+    assert_eq!(
+        (count("created_at=gte:1970-01-01T00:00:00").await, count("bootable=0").await, count("bootable=yes").await),
+        (1, 1, 0)
+    );
 }

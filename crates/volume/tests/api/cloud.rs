@@ -17,6 +17,8 @@ use store::{Cause, Reader, Store};
 use volume::{Options, Volumes};
 
 pub const IMAGE: &str = "22222222-2222-2222-2222-222222222222";
+/// One that says of which type its volumes shall be.
+pub const TYPED_IMAGE: &str = "22222222-2222-2222-2222-222222222223";
 
 /// Tokens are `user@project:role,role`.
 struct FakeTokens;
@@ -49,7 +51,11 @@ impl Images for FakeImages {
     }
 
     fn describe(&self, _: &mut Reader, id: &ImageId) -> Result<Option<ImageInfo>> {
-        Ok((id.as_str() == IMAGE).then(|| ImageInfo {
+        let mut properties = BTreeMap::from([("os".to_owned(), "tiny".to_owned())]);
+        if id.as_str() == TYPED_IMAGE {
+            properties.insert("cinder_img_volume_type".into(), "fast".into());
+        }
+        Ok([IMAGE, TYPED_IMAGE].contains(&id.as_str()).then(|| ImageInfo {
             id: id.clone(),
             name: "tiny".into(),
             active: true,
@@ -60,7 +66,7 @@ impl Images for FakeImages {
             min_disk_gib: 0,
             min_ram_mib: 0,
             quarantined: None,
-            properties: BTreeMap::from([("os".to_owned(), "tiny".to_owned())]),
+            properties,
         }))
     }
 }
@@ -112,8 +118,7 @@ impl Cloud {
         let hardware = Arc::new(Hardware::default());
         let options = Options { host_grace_ms: 0, ..Options::default() };
         let policy = Arc::new(policy::Policy::new(volume::RULES, None).unwrap());
-        let volumes =
-            Volumes::new(store.clone(), env.clone(), options, Arc::new(FakeImages), hardware.clone(), policy);
+        let volumes = Volumes::new(store.clone(), env.clone(), options, Arc::new(FakeImages), hardware.clone(), policy);
         let options =
             GatewayOptions { public_url: "http://cloud".into(), env: env.clone(), identity_path: "/identity" };
         let gateway = Gateway::new(options, Arc::new(FakeTokens), vec![volumes.service()]).unwrap();
@@ -198,6 +203,26 @@ impl Cloud {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status.as_u16(), body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+    }
+
+    /// Alice's request with an `If-Match`: status and `ETag` of the answer.
+    pub async fn tagged(
+        &self,
+        method: &str,
+        path: &str,
+        version: &str,
+        tag: Option<&str>,
+        body: Option<Value>,
+    ) -> (u16, Option<String>) {
+        let mut request = http::Request::builder().method(method).uri(format!("/volume/v3/demo{path}"));
+        request = request.header("x-auth-token", ALICE).header("openstack-api-version", format!("volume {version}"));
+        if let Some(tag) = tag {
+            request = request.header("if-match", tag);
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let answer = self.gateway.handle(request.body(body).unwrap()).await;
+        let seen = answer.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), seen)
     }
 
     pub async fn get(&self, token: &str, path: &str) -> Answer {

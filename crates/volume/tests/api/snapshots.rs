@@ -134,3 +134,47 @@ async fn a_copy_is_made_to_stand_alone_where_that_is_asked_for() {
     let copy = cloud.volume(json!({"snapshot_id": snapshot, "volume_type": "flat"})).await;
     assert_eq!(shares(&copy).await, (false, 0));
 }
+
+#[tokio::test]
+async fn a_driver_moves_a_snapshot_that_is_on_its_way() {
+    let cloud = Cloud::new(1).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    let id = cloud.snapshot(&volume).await;
+    let path = format!("/snapshots/{id}/action");
+    let says = |body| cloud.post(ALICE, &path, json!({"os-update_snapshot_status": body}));
+    says(json!({"status": "error"})).await.ok(400);
+    for status in ["deleted", "updating", "unmanaging", "backing-up", "restoring", "creating"] {
+        cloud.post(ADMIN, &path, json!({"os-reset_status": {"status": status}})).await.ok(202);
+    }
+    says(json!({"status": "deleting"})).await.ok(400);
+    says(json!({"status": "creating", "progress": "101%"})).await.ok(400);
+    says(json!({"status": "creating", "progress": "80%"})).await.ok(202);
+    let seen = cloud.get(ALICE, &format!("/snapshots/{id}")).await.ok(200)["snapshot"].clone();
+    assert_eq!(
+        (&seen["status"], &seen["os-extended-snapshot-attributes:progress"]),
+        (&json!("creating"), &json!("80%"))
+    );
+    says(json!({"status": "available"})).await.ok(202);
+    cloud.post(ADMIN, &path, json!({"os-reset_status": {"status": "deleting"}})).await.ok(202);
+    says(json!({"status": "available"})).await.ok(400);
+    says(json!({"status": "error_deleting"})).await.ok(202);
+}
+
+#[tokio::test]
+async fn the_fields_of_a_snapshot_are_those_of_the_version() {
+    let cloud = Cloud::new(1).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    let body = json!({"snapshot": {"volume_id": volume, "name": " a ", "colour": "red"}});
+    cloud.post(ALICE, "/snapshots", body).await.ok(400);
+    let body = json!({"snapshot": {"volume_id": volume, "name": " a "}});
+    assert_eq!(cloud.post(ALICE, "/snapshots", body).await.ok(202)["snapshot"]["name"], "a");
+    cloud.settle().await;
+    for (version, groups, users) in [("3.13", false, false), ("3.14", true, false), ("3.41", true, true)] {
+        let list = cloud.send("GET", ALICE, "/snapshots/detail", version, None).await.ok(200);
+        let has = |field| list["snapshots"][0].get(field).is_some();
+        assert_eq!((has("group_snapshot_id"), has("user_id")), (groups, users), "{version}");
+        let list = cloud.send("GET", ALICE, "/snapshots", version, None).await.ok(200);
+        let has = |field| list["snapshots"][0].get(field).is_some();
+        assert!(!has("group_snapshot_id") && !has("user_id"), "{version}");
+    }
+}

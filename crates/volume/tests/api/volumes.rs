@@ -1,6 +1,6 @@
 //! The life of a volume.
 
-use crate::cloud::{ADMIN, ALICE, Cloud, IMAGE, MALLORY, READER};
+use crate::cloud::{ADMIN, ALICE, Cloud, IMAGE, MALLORY, READER, TYPED_IMAGE};
 use serde_json::json;
 
 #[tokio::test]
@@ -85,6 +85,7 @@ async fn volumes_go_to_the_host_with_most_room_and_none_where_none_fits() {
     let messages = cloud.get(ALICE, "/messages").await.ok(200);
     assert_eq!(messages["messages"][0]["resource_uuid"], id);
     assert!(messages["messages"][0]["user_message"].as_str().unwrap().contains("too little room"));
+    assert_eq!(messages["messages"][0]["event_id"], "VOLUME_VOLUME_001_003");
     cloud.get(MALLORY, &format!("/messages/{}", messages["messages"][0]["id"].as_str().unwrap())).await.ok(404);
     cloud.delete(ALICE, &format!("/volumes/{id}")).await.ok(202);
     cloud.settle().await;
@@ -101,7 +102,9 @@ async fn a_volume_waits_for_a_host_that_does_not_answer_and_says_when_it_takes_t
     cloud.clock.advance_ms(31 * 60 * 1000);
     cloud.settle().await;
     assert_eq!(cloud.status(id).await, "error");
-    assert_eq!(cloud.get(ALICE, "/messages").await.ok(200)["messages"].as_array().unwrap().len(), 1);
+    let messages = cloud.get(ALICE, "/messages").await.ok(200);
+    assert_eq!(messages["messages"].as_array().unwrap().len(), 1);
+    assert_eq!(messages["messages"][0]["event_id"], "VOLUME_VOLUME_008_012");
     cloud.set_alive(0, true);
     cloud.settle().await;
     assert_eq!(cloud.status(id).await, "available", "what comes right later is right");
@@ -210,6 +213,107 @@ async fn a_host_is_told_which_volumes_it_has_had() {
     // Also of one that vanished since.
     let (volumes, mut report) = (cloud.volumes.clone(), cloud.host(0).observe_now(true));
     report.volumes.clear();
-    cloud.store.write(store::Cause::new("test", "", "observed"), move |tx| volumes.observed(tx, &report)).await.unwrap();
+    cloud
+        .store
+        .write(store::Cause::new("test", "", "observed"), move |tx| volumes.observed(tx, &report))
+        .await
+        .unwrap();
     assert!(cloud.made(&id).await);
+}
+
+#[tokio::test]
+async fn what_a_host_gives_up_is_said_of_what_it_was_about() {
+    let cloud = Cloud::new(1).await;
+    let volume = cloud.volume(json!({"size": 1})).await;
+    let report = async |report: agent_api::Report| {
+        let volumes = cloud.volumes.clone();
+        let cause = store::Cause::new("test", "", "observed");
+        cloud.store.write(cause, move |tx| volumes.observed(tx, &report)).await.unwrap();
+    };
+    let gives_up = async || {
+        cloud.clock.advance_ms(1000);
+        let mut said = cloud.host(0).observe_now(true);
+        said.volumes[0].generation += 1;
+        said.volumes[0].fault = Some(agent_api::AgentFault {
+            message: "The disk is on fire.".into(),
+            detail: "EIO".into(),
+            retried: false,
+        });
+        report(said).await;
+        let messages = cloud.get(ALICE, "/messages").await.ok(200)["messages"][0].clone();
+        report(cloud.host(0).observe_now(true)).await;
+        cloud.settle().await;
+        messages
+    };
+    let said = gives_up().await;
+    assert_eq!(said["event_id"], "VOLUME_VOLUME_008_001", "{said}");
+    cloud.act(ALICE, &volume, json!({"os-extend": {"new_size": 2}})).await.ok(202);
+    let said = gives_up().await;
+    assert_eq!((&said["event_id"], &said["resource_type"]), (&json!("VOLUME_VOLUME_007_010"), &json!("VOLUME")));
+    assert_eq!(said["user_message"], "extend volume:Volume Driver failed to extend volume. The disk is on fire.");
+    let made = cloud.post(ALICE, "/snapshots", json!({"snapshot": {"volume_id": volume}})).await.ok(202);
+    let said = gives_up().await;
+    assert_eq!(said["event_id"], "VOLUME_VOLUME_SNAPSHOT_009_013");
+    assert_eq!((&said["resource_type"], &said["resource_uuid"]), (&json!("VOLUME_SNAPSHOT"), &made["snapshot"]["id"]));
+}
+
+#[tokio::test]
+async fn metadata_is_changed_only_where_it_is_what_the_client_has_seen() {
+    let cloud = Cloud::new(1).await;
+    let id = cloud.volume(json!({"size": 1, "metadata": {"a": "1"}})).await;
+    let path = format!("/volumes/{id}/metadata");
+    let tag = async |version: &str| cloud.tagged("GET", &path, version, None, None).await.1;
+    assert_eq!(tag("3.14").await, None);
+    let seen = tag("3.15").await.unwrap();
+    let put = async |version: &str, tag: &str, value: &str| {
+        let body = Some(json!({"meta": {"a": value}}));
+        cloud.tagged("PUT", &format!("{path}/a"), version, Some(tag), body).await.0
+    };
+    assert_eq!(put("3.15", "\"another\"", "2").await, 412);
+    assert_eq!(put("3.15", &format!("\"another\", \"{seen}\""), "2").await, 200);
+    assert_eq!(put("3.15", &seen, "3").await, 412, "the tag has changed with the value");
+    assert_eq!((put("3.15", "*", "4").await, put("3.14", &seen, "5").await), (200, 200));
+    let body = Some(json!({"metadata": {}}));
+    assert_eq!(cloud.tagged("PUT", &path, "3.15", Some(&seen), body).await.0, 412);
+    assert_eq!(cloud.get(ALICE, &path).await.ok(200)["metadata"], json!({"a": "5"}));
+}
+
+#[tokio::test]
+async fn a_read_only_volume_is_attached_read_only() {
+    let cloud = Cloud::new(1).await;
+    let id = cloud.volume(json!({"size": 1})).await;
+    cloud.act(ALICE, &id, json!({"os-update_readonly_flag": {"readonly": "true"}})).await.ok(202);
+    let attach = |mode: &str| json!({"os-attach": {"host_name": "h", "mountpoint": "/dev/vdb", "mode": mode}});
+    cloud.act(ALICE, &id, attach("rw")).await.ok(400);
+    cloud.act(ALICE, &id, attach("ro")).await.ok(202);
+    assert_eq!(cloud.show(&id).await["metadata"], json!({"attached_mode": "ro", "readonly": "True"}));
+    let detached = json!({"os-reset_status": {"status": "available", "attach_status": "detached"}});
+    cloud.act(ADMIN, &id, detached).await.ok(202);
+    let seen = cloud.show(&id).await;
+    assert_eq!((&seen["status"], &seen["attachments"]), (&json!("available"), &json!([])));
+    let made = cloud.post(ALICE, "/attachments", json!({"attachment": {"volume_uuid": id}})).await.ok(200);
+    assert_eq!(made["attachment"]["attach_mode"], "ro");
+}
+
+#[tokio::test]
+async fn administrators_alone_see_how_a_volume_migrates() {
+    let cloud = Cloud::new(1).await;
+    let id = cloud.volume(json!({"size": 1})).await;
+    let own = cloud.get(ALICE, &format!("/volumes/{id}")).await.ok(200);
+    assert!(own["volume"].get("migration_status").is_none());
+    assert_eq!(cloud.show(&id).await["migration_status"], json!(null));
+}
+
+#[tokio::test]
+async fn an_image_says_of_which_type_its_volumes_are_unless_the_request_does() {
+    let cloud = Cloud::new(1).await;
+    let body = json!({"volume": {"size": 2, "imageRef": format!("http://cloud/image/v2/images/{TYPED_IMAGE}")}});
+    cloud.post(ALICE, "/volumes", body.clone()).await.ok(404);
+    for name in ["fast", "slow"] {
+        cloud.post(ADMIN, "/types", json!({"volume_type": {"name": name}})).await.ok(200);
+    }
+    assert_eq!(cloud.post(ALICE, "/volumes", body.clone()).await.ok(202)["volume"]["volume_type"], "fast");
+    let mut named = body;
+    named["volume"]["volume_type"] = json!("slow");
+    assert_eq!(cloud.post(ALICE, "/volumes", named).await.ok(202)["volume"]["volume_type"], "slow");
 }
