@@ -68,6 +68,8 @@ struct File {
     #[serde(default)]
     token: Token,
     #[serde(default)]
+    auth: Auth,
+    #[serde(default)]
     login_limit: LoginLimit,
 }
 
@@ -109,6 +111,19 @@ impl Token {
         let Some(name) = self.provider else { return Ok(control::TokenProvider::default()) };
         let names = control::TokenProvider::NAMES.join(", ");
         control::TokenProvider::parse(&name).with_context(|| format!("[token] provider: '{name}' is none of {names}"))
+    }
+}
+
+/// What the bits of methods in tokens mean, in Keystone's words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Auth {
+    methods: Vec<String>,
+}
+
+impl Auth {
+    fn read(self) -> Result<control::MethodOrder> {
+        control::MethodOrder::parse(&self.methods).map_err(|fault| anyhow::anyhow!(fault.message))
     }
 }
 
@@ -183,6 +198,7 @@ pub struct Settings {
     pub limit_model: control::LimitModel,
     pub federation: control::Federation,
     pub token_provider: control::TokenProvider,
+    pub auth_methods: control::MethodOrder,
     pub login_limit: control::LoginLimit,
 }
 
@@ -226,6 +242,7 @@ impl Settings {
             limit_model: file.unified_limit.read()?,
             federation: file.federation,
             token_provider: file.token.read()?,
+            auth_methods: file.auth.read()?,
             login_limit: file.login_limit.read(),
         };
         settings.check()?;
