@@ -56,6 +56,7 @@ pub struct CloudOptions {
     pub limit_model: identity::limit::Model,
     pub federation: identity::federation::Options,
     pub token_provider: identity::Provider,
+    pub auth_methods: identity::token::methods::Order,
     pub login_limit: identity::login_limit::Options,
     pub image_format_enforcement: bool,
     pub image_import: ImageImport,
@@ -377,6 +378,7 @@ async fn open_identity(store: &Store, env: &Env, options: &CloudOptions) -> Resu
         limit_model: options.limit_model,
         federation: options.federation.clone(),
         token_provider: options.token_provider,
+        methods: options.auth_methods,
         login_limit: options.login_limit.clone(),
         alone: options.store_url.starts_with("sqlite"),
         ..identity::Options::default()

@@ -36,6 +36,7 @@ pub use federation::Federation;
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;
 pub use identity::Provider as TokenProvider;
+pub use identity::token::methods::Order as MethodOrder;
 pub use identity::login_limit::{Options as LoginLimit, Rate};
 pub use identity::limit::Model as LimitModel;
 pub use link::{Link, Observers, host};

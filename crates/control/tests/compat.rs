@@ -55,6 +55,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         limit_model: Default::default(),
         federation: Default::default(),
         token_provider: Default::default(),
+        auth_methods: Default::default(),
         login_limit: Default::default(),
         bootstrap,
         masquerade: None,

@@ -505,6 +505,9 @@ pub struct TokenKeys {
     /// Verify only; newest first.
     pub secondary: Vec<Retired>,
     pub rotated: Timestamp,
+    /// What the bits of methods mean in what is sealed with them; empty: the usual. See [`crate::token::methods::Order`].
+    #[serde(default)]
+    pub methods: Vec<String>,
 }
 
 /// A key that no longer seals.

@@ -101,6 +101,8 @@ pub struct Options {
     pub password_algorithm: Algorithm,
     pub token_ttl_s: i64,
     pub token_provider: Provider,
+    /// What the bits of methods mean in tokens.
+    pub methods: token::methods::Order,
     /// How often a new primary key seals tokens.
     pub key_rotation_s: i64,
     pub compliance: compliance::Compliance,
@@ -118,6 +120,7 @@ impl Default for Options {
             password_algorithm: Algorithm::default(),
             token_ttl_s: 3600,
             token_provider: Provider::Fernet,
+            methods: Default::default(),
             key_rotation_s: 86_400,
             compliance: Default::default(),
             limit_model: Default::default(),
@@ -227,6 +230,7 @@ impl Identity {
         if options.token_provider == Provider::Jws {
             token::keys::ensure_signing(&store).await?;
         }
+        token::keys::follow_order(&store, options.methods).await?;
         let model = store.read(|reader| Model::load(reader)).await?;
         let model = Model { clock: Some(env.clock.clone()), ..model };
         let passwords = Passwords::new(options.password_algorithm).inline(store.is_inline());
@@ -408,7 +412,10 @@ impl Identity {
             envelope: Envelope::Identity,
             microversions: None,
             policy,
-            routes: audit::routes(self, rest::except(then::routes(self, routes.into_iter().flatten().collect()), EXCEPT)),
+            routes: audit::routes(
+                self,
+                rest::except(then::routes(self, routes.into_iter().flatten().collect()), EXCEPT),
+            ),
         }
     }
 

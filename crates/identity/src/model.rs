@@ -8,6 +8,7 @@ use crate::assignment::effective;
 use crate::documents::*;
 use crate::token::fernet::{self, Key};
 use crate::token::jws;
+use crate::token::methods::Order;
 use crate::token::payload::Payload;
 use crate::token::revoke::Revocations;
 use base::{Clock, Result, Timestamp};
@@ -385,6 +386,8 @@ impl Model {
 pub struct Keyring {
     /// The first seals.
     pub keys: Vec<Key>,
+    /// What the bits mean in what these keys seal.
+    pub methods: Order,
     /// Those of signed tokens; empty where none was ever signed.
     pub jws: jws::Ring,
 }
@@ -409,7 +412,8 @@ impl Keyring {
         for old in &keys.secondary {
             ring.push(key("secondary", &old.key)?);
         }
-        Ok(Keyring { keys: ring, jws: jws::Ring::default() })
+        let methods = Order::parse(&keys.methods)?;
+        Ok(Keyring { keys: ring, methods, jws: jws::Ring::default() })
     }
 
     /// What a token says and the second of its making, if one of the keys has made it.
@@ -418,12 +422,14 @@ impl Keyring {
             return jws::open(&self.jws, token);
         }
         let (message, second) = fernet::open(&self.keys, token)?;
-        Some((Payload::unpack(&message)?, second))
+        Some((Payload::unpack(&message, self.methods)?, second))
     }
 
     /// Not the same keys in the same order.
     pub fn texts_differ(&self, other: &Keyring) -> bool {
         self.jws.differs(&other.jws)
-            || self.keys.len() != other.keys.len() || self.keys.iter().zip(&other.keys).any(|(one, two)| !one.same(two))
+            || self.methods != other.methods
+            || self.keys.len() != other.keys.len()
+            || self.keys.iter().zip(&other.keys).any(|(one, two)| !one.same(two))
     }
 }

@@ -9,6 +9,7 @@ mod extensions;
 mod factors;
 mod failed_logins;
 mod limits;
+mod method_order;
 mod oauth1;
 mod rights;
 mod sealed;

@@ -55,6 +55,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         limit_model: settings.limit_model,
         federation: settings.federation.clone().options(),
         token_provider: settings.token_provider,
+        auth_methods: settings.auth_methods,
         login_limit: settings.login_limit.clone(),
         image_format_enforcement: settings.image_format_enforcement,
         image_import: control::ImageImport { rules: settings.image_import.clone(), web: None },

@@ -70,6 +70,8 @@ struct File {
     #[serde(default)]
     token: Token,
     #[serde(default)]
+    auth: Auth,
+    #[serde(default)]
     login_limit: LoginLimit,
 }
 
@@ -140,6 +142,19 @@ impl PropertyProtections {
             bail!("{path} is larger than {PROTECTIONS_BYTES} bytes");
         }
         Ok((text, format))
+    }
+}
+
+/// What the bits of methods in tokens mean, in Keystone's words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Auth {
+    methods: Vec<String>,
+}
+
+impl Auth {
+    fn read(self) -> Result<control::MethodOrder> {
+        control::MethodOrder::parse(&self.methods).map_err(|fault| anyhow::anyhow!(fault.message))
     }
 }
 
@@ -215,6 +230,7 @@ pub struct Settings {
     pub limit_model: control::LimitModel,
     pub federation: control::Federation,
     pub token_provider: control::TokenProvider,
+    pub auth_methods: control::MethodOrder,
     pub login_limit: control::LoginLimit,
 }
 
@@ -259,6 +275,7 @@ impl Settings {
             limit_model: file.unified_limit.read()?,
             federation: file.federation,
             token_provider: file.token.read()?,
+            auth_methods: file.auth.read()?,
             login_limit: file.login_limit.read(),
         };
         settings.check()?;

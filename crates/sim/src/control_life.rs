@@ -32,6 +32,7 @@ fn options(world: &World) -> CloudOptions {
         limit_model: Default::default(),
         federation: Default::default(),
         token_provider: Default::default(),
+        auth_methods: Default::default(),
         login_limit: Default::default(),
         bootstrap: Bootstrap {
             cloud_id: "0a1b2c3d".into(),

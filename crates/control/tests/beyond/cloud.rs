@@ -64,6 +64,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         limit_model: Default::default(),
         federation: Default::default(),
         token_provider: Default::default(),
+        auth_methods: Default::default(),
         login_limit: Default::default(),
         bootstrap,
         masquerade: None,

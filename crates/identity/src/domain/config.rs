@@ -127,6 +127,11 @@ fn known(group: &str, option: Option<&str>) -> Result<()> {
     }
 }
 
+/// An option of a domain with a value that it may have.
+pub(crate) fn may_be_set(group: &str, option: &str, value: &Value) -> bool {
+    known(group, Some(option)).is_ok() && !value.is_object() && value.to_string().len() <= VALUE_BYTES
+}
+
 /// The group and option of the path.
 fn named(call: &Call) -> (Option<&str>, Option<&str>) {
     let part = |name| Some(call.param(name)).filter(|text| !text.is_empty());
@@ -149,7 +154,7 @@ fn groups(value: Value) -> Result<Groups> {
         }
         for (option, value) in &options {
             known(&group, Some(option))?;
-            if value.is_object() || value.to_string().len() > VALUE_BYTES {
+            if !may_be_set(&group, option, value) {
                 return Err(bad(format!(
                     "The value of option {option} in group {group} should be text, a number, a flag or a list, of at most {VALUE_BYTES} bytes"
                 )));

@@ -1,6 +1,6 @@
 //! Endpoint groups: a name for all endpoints that fit a filter, and the projects that see them.
 
-use super::{filter, fits, known_project, lacks, put, shown_projects, take_away};
+use super::{fits, known_project, lacks, put, shown_projects, take_away};
 use crate::Identity;
 use crate::catalog::endpoint;
 use crate::documents::*;
@@ -150,7 +150,7 @@ async fn projects(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 fn asked(identity: &Identity, call: &Call) -> Result<EndpointFilter> {
     let group = find(identity, call)?;
     let project = known_project(&identity.model(), call.param("project_id"))?;
-    Ok(filter(&project.id, None, Some(&group.id)))
+    Ok(EndpointFilter::new(&project.id, None, Some(&group.id)))
 }
 
 async fn add(identity: Arc<Identity>, call: Call) -> Result<Reply> {

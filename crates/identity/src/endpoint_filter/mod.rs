@@ -59,14 +59,16 @@ pub(crate) fn seen(model: &Model, project: &str) -> Option<BTreeSet<String>> {
     Some(ids)
 }
 
-/// The filter of one project and one endpoint or group, named by its id.
-fn filter(project: &str, endpoint: Option<&str>, group: Option<&str>) -> EndpointFilter {
-    let of = endpoint.or(group).unwrap_or_default();
-    EndpointFilter {
-        id: format!("{project}:{of}"),
-        project_id: ProjectId::new(project),
-        endpoint_id: endpoint.map(Into::into),
-        endpoint_group_id: group.map(Into::into),
+impl EndpointFilter {
+    /// Of one project and one endpoint or group, named by its id.
+    pub fn new(project: &str, endpoint: Option<&str>, group: Option<&str>) -> EndpointFilter {
+        let of = endpoint.or(group).unwrap_or_default();
+        EndpointFilter {
+            id: format!("{project}:{of}"),
+            project_id: ProjectId::new(project),
+            endpoint_id: endpoint.map(Into::into),
+            endpoint_group_id: group.map(Into::into),
+        }
     }
 }
 
@@ -80,7 +82,7 @@ fn asked(identity: &Identity, call: &Call) -> Result<EndpointFilter> {
     let (project, endpoint, model) = (call.param("id"), call.param("endpoint_id"), identity.model());
     model.endpoints.get(endpoint).ok_or_else(|| missing("endpoint", endpoint))?;
     known_project(&model, project)?;
-    Ok(filter(project, Some(endpoint), None))
+    Ok(EndpointFilter::new(project, Some(endpoint), None))
 }
 
 /// Keeps a filter, unless what it names has gone meanwhile.
@@ -122,7 +124,7 @@ async fn check(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 
 async fn remove(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     forbid(&call, &Target::new())?;
-    let filter = filter(call.param("id"), Some(call.param("endpoint_id")), None);
+    let filter = EndpointFilter::new(call.param("id"), Some(call.param("endpoint_id")), None);
     identity.write(&call, move |tx| take_away(tx, &filter)).await?;
     Ok(Reply::empty(204))
 }

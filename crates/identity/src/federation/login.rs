@@ -7,7 +7,7 @@ use crate::Identity;
 use crate::documents::*;
 use crate::listing::missing;
 use crate::token::issue::{Federated, Headers, Outcome, Proof};
-use crate::token::payload::Methods;
+use crate::token::methods::Methods;
 use crate::token::request::{self, Request};
 use crate::token::verify::refused;
 use base::{Fault, Result};

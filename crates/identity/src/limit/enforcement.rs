@@ -47,7 +47,7 @@ impl Model {
     }
 
     /// The limit fits those of its domain and of the projects of it. -1 is more than any number.
-    pub(super) fn check(self, tx: &mut Tx, limit: &Limit) -> Result<()> {
+    pub(crate) fn check(self, tx: &mut Tx, limit: &Limit) -> Result<()> {
         if self == Model::Flat {
             return Ok(());
         }

@@ -42,6 +42,14 @@ fn id_of(endpoint: Option<&str>, service: Option<&str>, region: Option<&str>) ->
     sha2::Sha256::digest(parts).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+impl PolicyAssociation {
+    /// Under the id of what it is for.
+    pub(crate) fn named(self) -> PolicyAssociation {
+        let id = id_of(self.endpoint_id.as_deref(), self.service_id.as_deref(), self.region_id.as_deref());
+        PolicyAssociation { id, ..self }
+    }
+}
+
 /// What the path asks for.
 fn asked(call: &Call) -> PolicyAssociation {
     let given = |name| Some(call.param(name)).filter(|id| !id.is_empty());

@@ -25,7 +25,7 @@ async fn signed_tokens_work_as_sealed_ones_and_are_revoked_as_they_are() {
     let sealed = {
         let model = cloud.identity.model();
         let (payload, second) = model.keys.open(&token).unwrap();
-        model.keys.keys[0].encrypt(&payload.pack(), second, [7; 16])
+        model.keys.keys[0].encrypt(&payload.pack(model.keys.methods), second, [7; 16])
     };
     assert_eq!(cloud.validate(&sealed).await.status, 200);
     let headers = [("x-auth-token", token.as_str()), ("x-subject-token", token.as_str())];

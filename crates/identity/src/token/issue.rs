@@ -1,6 +1,7 @@
 //! Making tokens: who proves what, and the scope that was asked for.
 
-use super::payload::{FederatedScope, Methods, Payload, Scope};
+use super::methods::Methods;
+use super::payload::{FederatedScope, Payload, Scope};
 use super::request::{self, DomainReference, ProjectReference, Request, ScopeRequest, UserReference};
 use super::revoke::audit_id;
 use super::verify::{self, Verified, refused};
@@ -184,7 +185,7 @@ impl Identity {
                 let key = model.keys.keys.first().ok_or_else(|| Fault::bug("there are no keys for tokens"))?;
                 let mut iv = [0u8; 16];
                 self.env.random.fill(&mut iv);
-                key.encrypt(&verified.payload.pack(), second, iv)
+                key.encrypt(&verified.payload.pack(model.keys.methods), second, iv)
             }
         };
         Ok(Issued { text, verified })

@@ -2,7 +2,8 @@
 //! changed by nobody; whoever has the public keys can check one without the cloud.
 
 use super::fernet::URL_SAFE;
-use super::payload::{AuditId, FederatedScope, Methods, Payload, Scope};
+use super::methods::Methods;
+use super::payload::{AuditId, FederatedScope, Payload, Scope};
 use crate::documents::JwsKeys;
 use crate::federation::jwt::{Algorithm, Jwt, Key};
 use base::{DomainId, Fault, ProjectId, Result, Timestamp, UserId};

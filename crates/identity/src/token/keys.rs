@@ -4,8 +4,9 @@
 //! that no process meets a token whose key it has never seen; one that does looks at the store before it says no. A key
 //! that no longer seals is kept for as long as a token of it may be shown.
 
-use super::{fernet, jws};
+use super::methods::Order;
 use super::verify::EXPIRED_WINDOW_S;
+use super::{fernet, jws};
 use crate::Identity;
 use crate::documents::{JwsKeys, KeyHolder, PublicKey, Retired, TokenKeys};
 use crate::model::Keyring;
@@ -31,6 +32,7 @@ pub fn ensure(tx: &mut Tx) -> Result<()> {
         primary: fernet::Key::generate(&*random).into(),
         secondary: Vec::new(),
         rotated: tx.now(),
+        methods: Vec::new(),
     })?;
     Ok(())
 }
@@ -41,6 +43,7 @@ struct Open {
     primary: String,
     /// Newest first.
     secondary: Vec<(String, base::Timestamp)>,
+    methods: Vec<String>,
 }
 
 impl Open {
@@ -50,6 +53,7 @@ impl Open {
             staged: secrets.open(keys, "staged", &keys.staged)?,
             primary: secrets.open(keys, "primary", &keys.primary)?,
             secondary: retired.collect::<Result<_>>()?,
+            methods: keys.methods.clone(),
         })
     }
 
@@ -61,9 +65,27 @@ impl Open {
             primary: self.primary.into(),
             secondary: retired.collect(),
             rotated: tx.now(),
+            methods: self.methods,
         })?;
         Ok(())
     }
+}
+
+/// What bits mean is one for all keys. Where the setting has changed, all keys are made anew: a token of before would
+/// say that it was made by other methods than it was, and what it was lent would look like its bearer's own.
+pub async fn follow_order(store: &store::Store, order: Order) -> Result<()> {
+    let known = store.get::<TokenKeys>(TokenKeys::ID).await?;
+    if known.is_none_or(|known| Order::parse(&known.doc.methods).is_ok_and(|known| known == order)) {
+        return Ok(());
+    }
+    let work = move |tx: &mut Tx| {
+        let random = tx.env().random.clone();
+        let [staged, primary] = [(); 2].map(|()| fernet::Key::generate(&*random));
+        Open { staged, primary, secondary: Vec::new(), methods: order.names() }.put(tx)
+    };
+    store.write(Cause::new("nubo", "", "identity.keys"), work).await?;
+    tracing::info!("identity: the order of [auth] methods is new, so all tokens of before have ended");
+    Ok(())
 }
 
 /// The staged key becomes the primary, a new one is staged, and the primary goes on verifying until no token of it can
@@ -173,8 +195,10 @@ fn import(tx: &mut Tx, mut given: BTreeMap<u32, String>) -> Result<usize> {
     let staged = given.remove(&0).unwrap_or_else(|| fernet::Key::generate(&*random));
     let now = tx.now();
     let mut secondary: Vec<_> = given.into_values().rev().map(|key| (key, now)).collect();
+    let mut methods = Vec::new();
     if let Some(known) = tx.get::<TokenKeys>(TokenKeys::ID)? {
         let known = Open::of(&known.doc, &tx.secrets())?;
+        methods = known.methods;
         secondary.push((known.primary, now));
         secondary.extend(known.secondary);
     }
@@ -184,7 +208,7 @@ fn import(tx: &mut Tx, mut given: BTreeMap<u32, String>) -> Result<usize> {
         return Err(Fault::invalid(format!("At most {KEYS} keys can be kept, with those of this cloud.")));
     }
     let count = secondary.len() + 2;
-    Open { staged, primary, secondary }.put(tx)?;
+    Open { staged, primary, secondary, methods }.put(tx)?;
     Ok(count)
 }
 

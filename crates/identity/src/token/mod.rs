@@ -10,6 +10,7 @@ pub mod fernet;
 pub mod issue;
 pub mod jws;
 pub mod keys;
+pub mod methods;
 pub mod payload;
 mod receipt;
 pub mod request;

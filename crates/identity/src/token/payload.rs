@@ -4,68 +4,11 @@
 //! is told by a flag before them; times are seconds as a double; audit ids are bytes.
 
 use super::fernet::URL_SAFE;
+use super::methods::{Methods, Order};
 use base::{DomainId, ProjectId, Timestamp, UserId};
 use base64::Engine;
 use rmp::Marker;
 use rmp::encode::{self, ByteBuf};
-
-/// The ways to prove who one is, as bits in the order of Keystone's default configuration, and then of those that it
-/// leaves to be switched on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Methods(pub u64);
-
-const METHODS: [&str; 9] =
-    ["external", "password", "token", "oauth1", "mapped", "application_credential", "ec2credential", "totp", "openid"];
-
-impl Methods {
-    pub const PASSWORD: Methods = Methods(2);
-    pub const TOKEN: Methods = Methods(4);
-    pub const OAUTH1: Methods = Methods(8);
-    pub const MAPPED: Methods = Methods(16);
-    pub const APPLICATION_CREDENTIAL: Methods = Methods(32);
-    pub const EC2: Methods = Methods(64);
-    pub const TOTP: Methods = Methods(128);
-    pub const OPENID: Methods = Methods(256);
-    /// Those in which somebody shows a thing that was lent, and does not prove who they are.
-    const LENT: Methods = Methods(Methods::OAUTH1.0 | Methods::APPLICATION_CREDENTIAL.0 | Methods::EC2.0);
-    /// Those that a request for a token may name.
-    pub const LOGIN: Methods = Methods(
-        Methods::PASSWORD.0
-            | Methods::TOKEN.0
-            | Methods::OAUTH1.0
-            | Methods::APPLICATION_CREDENTIAL.0
-            | Methods::TOTP.0
-            | Methods::MAPPED.0
-            | Methods::OPENID.0,
-    );
-
-    /// The one of this name; none for a name that is not known.
-    pub fn named(name: &str) -> Methods {
-        METHODS.iter().position(|known| *known == name).map_or(Methods(0), |bit| Methods(1 << bit))
-    }
-
-    pub fn and(self, other: Methods) -> Methods {
-        Methods(self.0 & other.0)
-    }
-
-    /// True where any of them shows something lent.
-    pub fn lent(self) -> bool {
-        self.and(Methods::LENT) != Methods(0)
-    }
-
-    pub fn with(self, other: Methods) -> Methods {
-        Methods(self.0 | other.0)
-    }
-
-    pub fn contains(self, other: Methods) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Highest bit first, as Keystone lists them.
-    pub fn names(self) -> Vec<&'static str> {
-        (0..METHODS.len()).rev().filter(|bit| self.0 >> bit & 1 == 1).map(|bit| METHODS[bit]).collect()
-    }
-}
 
 /// 16 bytes that name one token, shown as 22 characters. See [`super::audit`] for what ours hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,13 +59,13 @@ pub struct Payload {
 }
 
 impl Payload {
-    pub fn pack(&self) -> Vec<u8> {
+    pub fn pack(&self, order: Order) -> Vec<u8> {
         let mut out = Writer(ByteBuf::with_capacity(128));
         let (version, length) = self.shape();
         out.array(length);
         out.number(version);
         out.id(&self.user);
-        out.number(self.methods.0);
+        out.number(order.number(self.methods));
         match &self.scope {
             Scope::Domain(id) => out.domain(id),
             Scope::Project(project) | Scope::Trust { project, .. } | Scope::ApplicationCredential { project, .. } => {
@@ -183,12 +126,12 @@ impl Payload {
     }
 
     /// None for anything that is not exactly a payload.
-    pub fn unpack(bytes: &[u8]) -> Option<Payload> {
+    pub fn unpack(bytes: &[u8], order: Order) -> Option<Payload> {
         let mut from = Reader(bytes);
         let length = from.array()?;
         let version = from.number()?;
         let user = UserId::new(from.id()?);
-        let methods = Methods(from.number()?);
+        let methods = order.methods(from.number()?);
         let mut scope = match version {
             0 => Scope::Unscoped,
             1 => Scope::Domain(DomainId::new(from.bare_id()?)),
@@ -227,23 +170,23 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    pub fn pack(&self) -> Vec<u8> {
+    pub fn pack(&self, order: Order) -> Vec<u8> {
         let mut out = Writer(ByteBuf::with_capacity(64));
         out.array(3);
         out.id(&self.user);
-        out.number(self.methods.0);
+        out.number(order.number(self.methods));
         out.seconds(self.expires);
         out.0.into_vec()
     }
 
     /// None for anything that is not exactly a receipt; a token's payload begins with a number and is none.
-    pub fn unpack(bytes: &[u8]) -> Option<Receipt> {
+    pub fn unpack(bytes: &[u8], order: Order) -> Option<Receipt> {
         let mut from = Reader(bytes);
         if from.array()? != 3 {
             return None;
         }
         let user = UserId::new(from.id()?);
-        let receipt = Receipt { user, methods: Methods(from.number()?), expires: from.seconds()? };
+        let receipt = Receipt { user, methods: order.methods(from.number()?), expires: from.seconds()? };
         from.0.is_empty().then_some(receipt)
     }
 }
@@ -379,6 +322,7 @@ fn hex(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Keyring;
     use crate::token::fernet::{self, Key};
     use proptest::prelude::*;
     use serde_json::Value;
@@ -434,10 +378,11 @@ mod tests {
         let keys: Vec<Key> =
             golden["keys"].as_array().unwrap().iter().map(|key| Key::parse(key.as_str().unwrap()).unwrap()).collect();
         let tokens = golden["tokens"].as_array().unwrap();
+        let usual = Order::default();
         assert_eq!(tokens.len(), 14);
         for case in tokens {
             let (message, at) = fernet::open(&keys, case["token"].as_str().unwrap()).unwrap();
-            let payload = Payload::unpack(&message).unwrap_or_else(|| panic!("{case}"));
+            let payload = Payload::unpack(&message, usual).unwrap_or_else(|| panic!("{case}"));
             let means = &case["means"];
             assert_eq!(means["user_id"], payload.user.as_str());
             assert_eq!(means["expires_at"], payload.expires.iso_micros());
@@ -448,15 +393,37 @@ mod tests {
             for (name, value) in shown(&payload.scope).as_object().unwrap() {
                 assert_eq!(&means[name], value, "{name} of {case}");
             }
-            let hex: String = payload.pack().iter().map(|b| format!("{b:02x}")).collect();
+            let hex: String = payload.pack(usual).iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(case["payload"], hex, "{}", case["class"]);
+        }
+    }
+
+    /// What a Keystone wrote whose `[auth] methods` are in another order differs in that number alone.
+    #[test]
+    fn a_token_of_another_order_of_methods_says_what_it_was_made_by() {
+        let golden: Value = serde_json::from_str(GOLDEN).unwrap();
+        let key = |key: &Value| Key::parse(key.as_str().unwrap()).unwrap();
+        let keys: Vec<Key> = golden["keys"].as_array().unwrap().iter().map(key).collect();
+        let order = Order::parse(&["openid", "token", "application_credential", "totp", "password"]).unwrap();
+        for case in golden["tokens"].as_array().unwrap() {
+            let (message, second) = fernet::open(&keys, case["token"].as_str().unwrap()).unwrap();
+            let payload = Payload::unpack(&message, Order::default()).unwrap();
+            // As that Keystone seals it, and as this cloud reads it.
+            let theirs = keys[0].encrypt(&payload.pack(order), second, [9; 16]);
+            let ring = Keyring { keys: keys.clone(), methods: order, ..Keyring::default() };
+            let read = ring.open(&theirs).unwrap().0;
+            assert_eq!((&read, serde_json::json!(read.methods.names())), (&payload, case["means"]["methods"].clone()));
+            let usual = Keyring { methods: Order::default(), ..ring };
+            // One of them was made by none.
+            let same = usual.open(&theirs).unwrap().0.methods == payload.methods;
+            assert_eq!(same, payload.methods == Methods::default(), "{case}");
         }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_taken_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Payload::unpack(&bytes);
+            let _ = Payload::unpack(&bytes, Order::default());
         }
 
         #[test]
@@ -468,13 +435,14 @@ mod tests {
                 expires: Timestamp(1_700_000_000_000_000),
                 audit: vec![AuditId([1; 16]), AuditId([2; 16])],
             };
-            let mut bytes = payload.pack();
-            prop_assert_eq!(Payload::unpack(&bytes), Some(payload));
+            let usual = Order::default();
+            let mut bytes = payload.pack(usual);
+            prop_assert_eq!(Payload::unpack(&bytes, usual), Some(payload));
             let at = at % bytes.len();
             bytes[at] = byte;
-            let _ = Payload::unpack(&bytes);
+            let _ = Payload::unpack(&bytes, usual);
             bytes.truncate(cut % bytes.len());
-            prop_assert_eq!(Payload::unpack(&bytes), None);
+            prop_assert_eq!(Payload::unpack(&bytes, usual), None);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Receipts: a user whose rules ask for several factors, and who has shown some of them, gets one with the refusal, and
 //! shows it with the next. It is sealed as a token is, says which methods have been used, and lasts five minutes.
 
-use super::payload::{Methods, Receipt};
+use super::methods::Methods;
+use super::payload::Receipt;
 use super::verify::refused;
 use super::{fernet, issue};
 use crate::Identity;
@@ -47,7 +48,10 @@ pub(crate) fn suffices(model: &Model, user: &UserId, methods: Methods) -> bool {
 impl Identity {
     /// The methods of a receipt that holds and is this user's.
     pub(crate) fn receipt(&self, text: &str, user: &UserId) -> Result<Methods> {
-        let opened = fernet::open(&self.model().keys.keys, text).and_then(|(bytes, _)| Receipt::unpack(&bytes));
+        let opened = {
+            let keys = &self.model().keys;
+            fernet::open(&keys.keys, text).and_then(|(bytes, _)| Receipt::unpack(&bytes, keys.methods))
+        };
         let receipt = opened.filter(|receipt| receipt.user == *user && self.env.now() < receipt.expires);
         receipt.map(|receipt| receipt.methods).ok_or_else(|| refused("the receipt does not hold, or is another user's"))
     }
@@ -63,7 +67,7 @@ impl Identity {
         let mut iv = [0u8; 16];
         self.env.random.fill(&mut iv);
         let receipt = Receipt { user, methods, expires: issue::whole(now.plus_s(LASTS_S)) };
-        let text = key.encrypt(&receipt.pack(), (now.micros() / 1_000_000) as u64, iv);
+        let text = key.encrypt(&receipt.pack(model.keys.methods), (now.micros() / 1_000_000) as u64, iv);
         let required = rules(&known).into_iter().map(Methods::names).collect();
         Ok(Issued { text, receipt, issued: issue::whole(now), user: known, domain, required })
     }

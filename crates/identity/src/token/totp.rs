@@ -2,7 +2,7 @@
 //! user keeps as a credential of the type `totp`, in base32.
 
 use super::issue::{Proof, find_user};
-use super::payload::Methods;
+use super::methods::Methods;
 use super::request;
 use super::verify::refused;
 use crate::Identity;

@@ -3,7 +3,8 @@
 //! Everything but the token itself is looked up anew each time: roles, whether user, project and domain are enabled,
 //! and revocations. So there is nothing to invalidate.
 
-use super::payload::{FederatedScope, Methods, Payload, Scope};
+use super::methods::Methods;
+use super::payload::{FederatedScope, Payload, Scope};
 use super::revoke;
 use crate::assignment::effective;
 use crate::documents::*;

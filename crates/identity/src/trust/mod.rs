@@ -12,7 +12,7 @@ use crate::fields::Fields;
 use crate::listing::{collection, forbid, forbid_rule, linked, missing, single};
 use crate::model::Model;
 use crate::project::pairs;
-use crate::token::payload::Methods;
+use crate::token::methods::Methods;
 use crate::token::verify::Verified;
 use base::{Fault, Result, RoleId, Timestamp};
 use policy::Target;

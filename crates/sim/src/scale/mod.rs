@@ -104,6 +104,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         limit_model: Default::default(),
         federation: Default::default(),
         token_provider: Default::default(),
+        auth_methods: Default::default(),
         login_limit: Default::default(),
         bootstrap,
         masquerade: None,

@@ -3,11 +3,15 @@
 //!
 //! What is there by its id stays as it is, so an import can be repeated. Roles of the same name are one role. Anything
 //! else whose name is taken is refused, all of it at once, unless it may be renamed. Who brings the things is an
-//! administrator of the cloud; their number and their names are looked at all the same.
+//! administrator of the cloud; their number and their names are looked at all the same. What cannot be made here is left
+//! out and counted, and nothing that restricts somebody is weakened for it.
+
+mod catalog;
 
 use crate::Identity;
 use crate::documents::*;
-use base::{Fault, Result, RoleId};
+use crate::limit::Model;
+use base::{Fault, Result, RoleId, ServiceId};
 use rest::Call;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,26 +40,60 @@ pub struct Dump {
     pub identity_providers: Vec<IdentityProvider>,
     pub mappings: Vec<Mapping>,
     pub protocols: Vec<Protocol>,
+    pub service_providers: Vec<ServiceProvider>,
     pub revocations: Vec<Revocation>,
+    /// Of users that are made; those of users who are here stay as they are.
+    pub failed_logins: Vec<FailedLogins>,
+    pub consumers: Vec<Consumer>,
+    pub access_tokens: Vec<AccessToken>,
+    pub domain_configs: Vec<DomainConfig>,
+    pub policies: Vec<PolicyText>,
+    pub regions: Vec<Region>,
+    /// Services are made with their endpoints; else they only say which service here a limit is about.
+    pub catalog: bool,
+    pub services: Vec<Service>,
+    pub endpoints: Vec<Endpoint>,
+    pub policy_associations: Vec<PolicyAssociation>,
+    pub endpoint_groups: Vec<EndpointGroup>,
+    pub endpoint_filters: Vec<EndpointFilter>,
+    pub registered_limits: Vec<RegisteredLimit>,
+    pub limits: Vec<Limit>,
 }
 
 impl Dump {
     fn things(&self) -> usize {
-        self.projects.len()
-            + self.roles.len()
-            + self.users.len()
-            + self.groups.len()
-            + self.memberships.len()
-            + self.implied_roles.len()
-            + self.assignments.len()
-            + self.access_rules.len()
-            + self.application_credentials.len()
-            + self.trusts.len()
-            + self.credentials.len()
-            + self.identity_providers.len()
-            + self.mappings.len()
-            + self.protocols.len()
-            + self.revocations.len()
+        let counts = [
+            self.projects.len(),
+            self.roles.len(),
+            self.users.len(),
+            self.groups.len(),
+            self.memberships.len(),
+            self.implied_roles.len(),
+            self.assignments.len(),
+            self.access_rules.len(),
+            self.application_credentials.len(),
+            self.trusts.len(),
+            self.credentials.len(),
+            self.identity_providers.len(),
+            self.mappings.len(),
+            self.protocols.len(),
+            self.service_providers.len(),
+            self.revocations.len(),
+            self.failed_logins.len(),
+            self.consumers.len(),
+            self.access_tokens.len(),
+            self.domain_configs.len(),
+            self.policies.len(),
+            self.regions.len(),
+            self.services.len(),
+            self.endpoints.len(),
+            self.policy_associations.len(),
+            self.endpoint_groups.len(),
+            self.endpoint_filters.len(),
+            self.registered_limits.len(),
+            self.limits.len(),
+        ];
+        counts.into_iter().sum()
     }
 }
 
@@ -66,6 +104,8 @@ pub struct Report {
     pub there: BTreeMap<&'static str, usize>,
     /// Old and new names of what was renamed.
     pub renamed: Vec<(String, String)>,
+    /// How many of what kind have no place here, and why.
+    pub left_out: BTreeMap<String, usize>,
 }
 
 struct Import<'a> {
@@ -76,6 +116,9 @@ struct Import<'a> {
     report: Report,
     /// Their ids of roles that are here under another.
     roles: BTreeMap<String, RoleId>,
+    /// The services here that theirs are, by their ids.
+    services: BTreeMap<String, ServiceId>,
+    model: Model,
 }
 
 impl Import<'_> {
@@ -92,6 +135,19 @@ impl Import<'_> {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    fn left_out(&mut self, what: impl Into<String>) {
+        *self.report.left_out.entry(what.into()).or_default() += 1;
+    }
+
+    /// The user is here; else the thing is counted.
+    fn of_user<T: Document>(&mut self, user: &str) -> Result<bool> {
+        let known = self.tx.get::<User>(user)?.is_some();
+        if !known {
+            self.left_out(format!("{} of a user who is not here", T::KIND));
+        }
+        Ok(known)
     }
 
     /// The name under which a thing can be made: its own, or with the suffix where that is another's.
@@ -139,6 +195,7 @@ impl Import<'_> {
                 _ => self.put(role)?,
             }
         }
+        let failed: BTreeMap<&str, &FailedLogins> = dump.failed_logins.iter().map(|of| (of.id.as_str(), of)).collect();
         for user in &dump.users {
             let known = self.tx.get::<User>(&user.id)?.is_some();
             let name = match user.shadow || known {
@@ -146,6 +203,9 @@ impl Import<'_> {
                 false => self.name::<User>([&user.domain_id, &user.name], &user.id)?,
             };
             self.put(&User { name, ..user.clone() })?;
+            if let Some(failed) = failed.get(user.id.as_str()).filter(|_| !known) {
+                self.put(*failed)?;
+            }
         }
         for group in &dump.groups {
             let known = self.tx.get::<Group>(&group.id)?.is_some();
@@ -161,7 +221,9 @@ impl Import<'_> {
     fn relations(&mut self, dump: &Dump) -> Result<()> {
         for member in &dump.memberships {
             let id = Membership::id_of(&member.user_id, &member.group_id);
-            self.put(&Membership { id, ..member.clone() })?;
+            if self.of_user::<Membership>(&member.user_id)? {
+                self.put(&Membership { id, ..member.clone() })?;
+            }
         }
         for implied in &dump.implied_roles {
             let (prior, to) = (self.role(&implied.prior_role_id), self.role(&implied.implied_role_id));
@@ -169,18 +231,74 @@ impl Import<'_> {
         }
         for given in &dump.assignments {
             let role = self.role(&given.role_id);
+            let known = match &given.actor {
+                Actor::User(id) => self.tx.get::<User>(id)?.is_some(),
+                Actor::Group(id) => self.tx.get::<Group>(id)?.is_some(),
+            };
+            let place = match &given.place {
+                Place::Project(id) => self.tx.get::<Project>(id)?.is_some(),
+                Place::Domain(id) => self.tx.get::<Project>(id)?.is_some_and(|domain| domain.is_domain),
+                Place::System => true,
+            };
+            if !known || !place {
+                self.left_out("role_assignment of somebody, or to something, that is not here");
+                continue;
+            }
             self.put(&Assignment::new(given.actor.clone(), given.place.clone(), &role, given.inherited))?;
         }
-        dump.access_rules.iter().try_for_each(|rule| self.put(rule))?;
+        self.lent(dump)?;
+        self.federation(dump)?;
+        self.catalog(dump)?;
+        self.limits(dump)
+    }
+
+    /// What users have lent to others, or keep for themselves.
+    fn lent(&mut self, dump: &Dump) -> Result<()> {
+        for rule in &dump.access_rules {
+            if self.of_user::<AccessRule>(&rule.user_id)? {
+                self.put(rule)?;
+            }
+        }
         for credential in &dump.application_credentials {
+            if !self.of_user::<ApplicationCredential>(&credential.user_id)? {
+                continue;
+            }
+            for rule in credential.access_rules.iter().flatten() {
+                // Without its rules a credential could do everything.
+                if self.tx.get::<AccessRule>(rule)?.is_none_or(|rule| rule.user_id != credential.user_id) {
+                    let id = &credential.id;
+                    return Err(Fault::invalid(format!(
+                        "Application credential {id}: its access rule {rule} is missing."
+                    )));
+                }
+            }
             let roles = credential.roles.iter().map(|role| self.role(role)).collect();
             self.put(&ApplicationCredential { roles, ..credential.clone() })?;
         }
         for trust in &dump.trusts {
-            let roles = trust.roles.iter().map(|role| self.role(role)).collect();
-            self.put(&Trust { roles, ..trust.clone() })?;
+            if self.of_user::<Trust>(&trust.trustor_user_id)? && self.of_user::<Trust>(&trust.trustee_user_id)? {
+                let roles = trust.roles.iter().map(|role| self.role(role)).collect();
+                self.put(&Trust { roles, ..trust.clone() })?;
+            }
         }
-        dump.credentials.iter().try_for_each(|credential| self.put(credential))?;
+        for credential in &dump.credentials {
+            if self.of_user::<Credential>(&credential.user_id)? {
+                self.put(credential)?;
+            }
+        }
+        dump.consumers.iter().try_for_each(|consumer| self.put(consumer))?;
+        for token in &dump.access_tokens {
+            if self.tx.get::<Consumer>(&token.consumer_id)?.is_none() {
+                self.left_out("oauth1_access_token of a consumer that is not here");
+            } else if self.of_user::<AccessToken>(&token.authorizing_user_id)? {
+                let roles = token.roles.iter().map(|role| self.role(role)).collect();
+                self.put(&AccessToken { roles, ..token.clone() })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn federation(&mut self, dump: &Dump) -> Result<()> {
         dump.identity_providers.iter().try_for_each(|provider| self.put(provider))?;
         for mapping in &dump.mappings {
             crate::federation::rules::Rules::read(&mapping.schema_version, &mapping.rules)
@@ -188,12 +306,21 @@ impl Import<'_> {
             self.put(mapping)?;
         }
         dump.protocols.iter().try_for_each(|protocol| self.put(protocol))?;
+        dump.service_providers.iter().try_for_each(|provider| self.put(provider))?;
         dump.revocations.iter().try_for_each(|event| self.put(event))
     }
 }
 
-fn import(tx: &mut Tx, dump: &Dump, suffix: Option<&str>) -> Result<Report> {
-    let mut import = Import { tx, suffix, clashes: Vec::new(), report: Report::default(), roles: BTreeMap::new() };
+fn import(tx: &mut Tx, dump: &Dump, suffix: Option<&str>, model: Model) -> Result<Report> {
+    let mut import = Import {
+        tx,
+        suffix,
+        clashes: Vec::new(),
+        report: Report::default(),
+        roles: BTreeMap::new(),
+        services: BTreeMap::new(),
+        model,
+    };
     import.all(dump)?;
     if import.clashes.is_empty() {
         return Ok(import.report);
@@ -215,6 +342,7 @@ impl Identity {
         if let Some(suffix) = &suffix {
             base::limits::text("the suffix", suffix, 32)?;
         }
-        self.write(call, move |tx| import(tx, &dump, suffix.as_deref())).await
+        let model = self.options.limit_model;
+        self.write(call, move |tx| import(tx, &dump, suffix.as_deref(), model)).await
     }
 }
