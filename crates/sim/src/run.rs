@@ -33,8 +33,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// A fault is laid in one of so many steps, so that a history of 250 has more than ten that strike.
+/// A fault is laid in one of so many steps: mostly more than ten strike in a history of 250.
 const FAULT_EVERY: u64 = 6;
+/// A history has at least one fault that strikes in so many steps.
+const STEPS_A_FAULT: u64 = 25;
 /// The ledger is counted by its own services after so many steps.
 const RECOUNT_EVERY: u64 = 16;
 /// The most calls under way.
@@ -194,6 +196,9 @@ impl<'a> History<'a> {
             self.tally.steps += 1;
         }
         self.step = plan.steps;
+        if plan.without.is_empty() {
+            self.enough_faults(plan.steps / STEPS_A_FAULT).await?;
+        }
         self.world.say("no fault from here on");
         self.world.calm_down();
         self.drain().await?;
@@ -202,6 +207,21 @@ impl<'a> History<'a> {
             self.compare_past(0).await?;
         }
         self.empty_trash().await
+    }
+
+    /// Where few of the traps were stepped into, agents die until there have been enough faults.
+    async fn enough_faults(&mut self, least: u64) -> Held {
+        let hosts = self.world.hosts();
+        for slot in hosts.iter().cycle() {
+            if self.world.board().strikes() >= least {
+                break;
+            }
+            self.world.strike(Kind::CrashAgent, &slot.name);
+            slot.kill(Kind::CrashAgent);
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            self.look()?;
+        }
+        Ok(())
     }
 
     /// Waits for all that is under way.
