@@ -88,12 +88,13 @@ fn ec2_id(blob: &str) -> Result<String> {
     Ok(sha2::Sha256::digest(access).iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// What an EC2 key is good for never changes with its blob; the access key does not either, for the id follows from it.
+/// What an EC2 key is good for never changes with its blob. The access key may, and whoever signs goes on by the one of
+/// the id, as with Keystone.
 fn same_ec2(known: &str, wanted: &str) -> Result<()> {
     ec2_id(wanted)?;
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (known, wanted) = (parse(known), parse(wanted));
-    for key in ["access", "trust_id", "app_cred_id", "access_token_id", "access_id"] {
+    for key in ["trust_id", "app_cred_id", "access_token_id", "access_id"] {
         if known.get(key).unwrap_or(&Value::Null) != wanted.get(key).unwrap_or(&Value::Null) {
             return Err(Fault::invalid(format!("{key} can not be updated for credential")));
         }
