@@ -1,8 +1,16 @@
 //! What the identity service keeps: one type per kind of document.
 //!
+//! Those of federation and the keys of tokens have rooms of their own.
+//!
 //! Secrets (password hashes, secrets of application credentials, blobs of credentials, token keys) are blanked in the
 //! copies that go to history and watch; whoever needs one reads the document itself. Those that are no hashes lie sealed
 //! in the store ([`Secret`]).
+
+mod federation;
+mod keys;
+
+pub use federation::*;
+pub use keys::*;
 
 use base::{DomainId, EndpointId, GroupId, ProjectId, RoleId, ServiceId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
@@ -394,57 +402,6 @@ pub struct AccessToken {
     pub secret: Secret,
 }
 
-/// Somebody else who says who people are; see [`crate::federation`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct IdentityProvider {
-    pub id: String,
-    /// Where its users belong unless a mapping says otherwise.
-    pub domain_id: DomainId,
-    pub enabled: bool,
-    pub description: Value,
-    /// The names by which its assertions call it.
-    pub remote_ids: BTreeSet<String>,
-    /// Minutes for which a membership that it names lasts; none or 0: only within the token.
-    pub authorization_ttl: Option<i64>,
-}
-
-/// How an identity provider is heard, and which mapping reads what it says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Protocol {
-    pub id: String,
-    pub idp_id: String,
-    /// `openid`: what clients call it.
-    pub name: String,
-    pub mapping_id: String,
-    pub remote_id_attribute: Option<String>,
-}
-
-impl Protocol {
-    pub fn id_of(idp: &str, name: &str) -> String {
-        format!("{idp}:{name}")
-    }
-}
-
-/// Rules that make users, groups and projects of what an identity provider says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Mapping {
-    pub id: String,
-    /// As they were given; they are known to be readable.
-    pub rules: Value,
-    pub schema_version: String,
-}
-
-/// Another cloud that users of this one may go to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ServiceProvider {
-    pub id: String,
-    pub enabled: bool,
-    pub description: Value,
-    pub auth_url: String,
-    pub sp_url: String,
-    pub relay_state_prefix: String,
-}
-
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Credential {
     pub id: String,
@@ -479,7 +436,7 @@ pub struct Limit {
     pub description: Value,
 }
 
-/// Makes tokens worthless: those that match all that is set, and were issued at or before `before`.
+/// Makes tokens worthless: those that match any of what is set, and were issued at or before `before`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Revocation {
     pub id: String,
@@ -493,75 +450,6 @@ pub struct Revocation {
     pub before: Timestamp,
     /// When no token can be left that it concerns.
     pub until: Timestamp,
-}
-
-/// The keys that seal tokens: all in one document, so that a rotation is one write.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TokenKeys {
-    pub id: String,
-    /// Becomes the primary with the next rotation; verifies already, so that no process meets an unknown key.
-    pub staged: Secret,
-    pub primary: Secret,
-    /// Verify only; newest first.
-    pub secondary: Vec<Retired>,
-    pub rotated: Timestamp,
-    /// What the bits of methods mean in what is sealed with them; empty: the usual. See [`crate::token::methods::Order`].
-    #[serde(default)]
-    pub methods: Vec<String>,
-}
-
-/// A key that no longer seals.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Retired {
-    pub key: Secret,
-    /// Since when.
-    pub at: Timestamp,
-}
-
-/// The keys of signed tokens, where tokens are signed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JwsKeys {
-    pub id: String,
-    /// PKCS#8 in PEM.
-    pub private: Secret,
-    /// The first belongs to the private one; the others only verify.
-    pub public: Vec<PublicKey>,
-    pub rotated: Timestamp,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PublicKey {
-    pub pem: String,
-    /// Since when nothing is signed with its private key.
-    pub retired: Option<Timestamp>,
-}
-
-/// A control process that makes tokens, and the next key that it has. Its id is the process's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KeyHolder {
-    pub id: String,
-    /// A mark of the staged key, which tells nothing about it.
-    pub staged: String,
-    pub seen: Timestamp,
-}
-
-impl Document for KeyHolder {
-    const KIND: &'static str = "token_key_holder";
-    const HISTORY: bool = false;
-    const TRASH: bool = false;
-    const UNDO: bool = false;
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-}
-
-impl JwsKeys {
-    pub const ID: &'static str = "tokens";
-}
-
-impl TokenKeys {
-    pub const ID: &'static str = "tokens";
 }
 
 fn blank(body: &mut Value, field: &str, with: Value) {
@@ -588,6 +476,7 @@ macro_rules! document {
         }
     };
 }
+use document;
 
 document!(Project, "project", |p, keys| {
     keys.unique("name", [p.domain_id.as_deref().unwrap_or(""), p.name.as_str()]);
@@ -642,16 +531,6 @@ impl Document for Membership {
     }
 }
 
-document!(IdentityProvider, "identity_provider", |p, keys| {
-    keys.index("domain", p.domain_id.as_str());
-    p.remote_ids.iter().for_each(|remote| keys.unique("remote", [remote]));
-});
-document!(Protocol, "federation_protocol", |p, keys| {
-    keys.index("idp", p.idp_id.as_str());
-    keys.index("mapping", p.mapping_id.as_str());
-});
-document!(Mapping, "mapping", |_, _| {});
-document!(ServiceProvider, "service_provider", |_, _| {});
 document!(Role, "role", |r, keys| {
     keys.unique("name", [r.domain_id.as_deref().unwrap_or(""), r.name.as_str()]);
     keys.index("domain", r.domain_id.as_deref().unwrap_or(""));
@@ -755,61 +634,5 @@ impl Document for FailedLogins {
 
     fn id(&self) -> &str {
         &self.id
-    }
-}
-
-impl Document for JwsKeys {
-    const KIND: &'static str = "jws_keys";
-    const HISTORY: bool = false;
-    const TRASH: bool = false;
-    const UNDO: bool = false;
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    const SEALED: bool = true;
-    fn secrets(&mut self, each: &mut dyn FnMut(&'static str, &mut Secret)) {
-        each("private", &mut self.private);
-    }
-
-    fn redact(body: &mut Value) {
-        blank(body, "private", "".into());
-    }
-}
-
-impl Document for TokenKeys {
-    const KIND: &'static str = "token_keys";
-    /// The second says when a key stopped sealing.
-    const SCHEMA: u32 = 2;
-    const HISTORY: bool = false;
-    const TRASH: bool = false;
-    const UNDO: bool = false;
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn lift(from: u32, mut body: Value) -> Result<Value, store::Error> {
-        if from < 2 {
-            let at = body["rotated"].clone();
-            for key in body["secondary"].as_array_mut().into_iter().flatten() {
-                *key = serde_json::json!({"key": key.take(), "at": at});
-            }
-        }
-        Ok(body)
-    }
-
-    const SEALED: bool = true;
-    fn secrets(&mut self, each: &mut dyn FnMut(&'static str, &mut Secret)) {
-        each("staged", &mut self.staged);
-        each("primary", &mut self.primary);
-        self.secondary.iter_mut().for_each(|old| each("secondary", &mut old.key));
-    }
-
-    fn redact(body: &mut Value) {
-        blank(body, "staged", "".into());
-        blank(body, "primary", "".into());
-        blank(body, "secondary", Value::Array(Vec::new()));
     }
 }
