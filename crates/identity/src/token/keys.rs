@@ -13,7 +13,7 @@ use crate::model::Keyring;
 use base::{Env, Fault, Result};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
-use store::{Cause, Secrets, Tx};
+use store::{Cause, Secrets, Stored, Tx};
 
 /// The most keys that are kept.
 const KEYS: usize = 64;
@@ -74,17 +74,25 @@ impl Open {
 /// What bits mean is one for all keys. Where the setting has changed, all keys are made anew: a token of before would
 /// say that it was made by other methods than it was, and what it was lent would look like its bearer's own.
 pub async fn follow_order(store: &store::Store, order: Order) -> Result<()> {
-    let known = store.get::<TokenKeys>(TokenKeys::ID).await?;
-    if known.is_none_or(|known| Order::parse(&known.doc.methods).is_ok_and(|known| known == order)) {
+    let follows = move |known: Option<Stored<TokenKeys>>| {
+        known.is_none_or(|known| Order::parse(&known.methods).is_ok_and(|known| known == order))
+    };
+    if follows(store.get::<TokenKeys>(TokenKeys::ID).await?) {
         return Ok(());
     }
     let work = move |tx: &mut Tx| {
+        // Another process may have begun with it at the same time: its keys are good, and seal already.
+        if follows(tx.get::<TokenKeys>(TokenKeys::ID)?) {
+            return Ok(false);
+        }
         let random = tx.env().random.clone();
         let [staged, primary] = [(); 2].map(|()| fernet::Key::generate(&*random));
-        Open { staged, primary, secondary: Vec::new(), methods: order.names() }.put(tx)
+        Open { staged, primary, secondary: Vec::new(), methods: order.names() }.put(tx)?;
+        Ok(true)
     };
-    store.write(Cause::new("nubo", "", "identity.keys"), work).await?;
-    tracing::info!("identity: the order of [auth] methods is new, so all tokens of before have ended");
+    if store.write(Cause::new("nubo", "", "identity.keys"), work).await?.value {
+        tracing::info!("identity: the order of [auth] methods is new, so all tokens of before have ended");
+    }
     Ok(())
 }
 
