@@ -136,27 +136,20 @@ pub(super) fn revocations(tables: &Tables) -> Result<Vec<Revocation>> {
     tables.leave("revocation_event of a role, trust or consumer", usize::try_from(others.into_iter().sum::<i64>())?);
     let sql = "SELECT id, audit_id, audit_chain_id, user_id, project_id, domain_id, issued_before FROM revocation_event \
                WHERE role_id IS NULL AND trust_id IS NULL AND consumer_id IS NULL AND access_token_id IS NULL ORDER BY id";
-    let rows = tables.rows(sql, |row| {
-        let before = date(row, 6)?.unwrap_or_default();
+    tables.rows(sql, |row| {
+        // Ours ends what any of its conditions meets: of a user's tokens on a project all of the user's, rather than none.
+        let (user, before) = (some(row, 3)?, date(row, 6)?.unwrap_or_default());
         Ok(Revocation {
             // Another Keystone has the same numbers.
             id: format!("keystone-{}-{}", row.get::<_, i64>(0)?, before.micros()),
             audit_id: some(row, 1)?,
             audit_chain_id: some(row, 2)?,
-            user_id: some(row, 3)?.map(Into::into),
-            project_id: some(row, 4)?.map(Into::into),
-            domain_id: some(row, 5)?.map(Into::into),
+            project_id: some(row, 4)?.filter(|_| user.is_none()).map(Into::into),
+            domain_id: some(row, 5)?.filter(|_| user.is_none()).map(Into::into),
+            user_id: user.map(Into::into),
             before,
             // As long as any token of then may be shown.
             until: before.plus_s(14 * 86_400),
         })
-    })?;
-    // With two conditions an event concerns fewer tokens than each says by itself; ours knows one.
-    let conditions = |event: &Revocation| {
-        let ids = [event.user_id.is_some(), event.project_id.is_some(), event.domain_id.is_some()];
-        ids.into_iter().filter(|set| *set).count()
-    };
-    let (taken, several): (Vec<_>, Vec<_>) = rows.into_iter().partition(|event| conditions(event) <= 1);
-    tables.leave("revocation_event with several conditions", several.len());
-    Ok(taken)
+    })
 }
