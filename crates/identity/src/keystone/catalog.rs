@@ -5,6 +5,7 @@ use super::{Dump, Import};
 use crate::catalog::endpoint::INTERFACES;
 use crate::documents::*;
 use base::{Result, ServiceId};
+use std::collections::BTreeMap;
 use store::{Document, Query};
 
 impl Import<'_> {
@@ -24,11 +25,7 @@ impl Import<'_> {
             }
             dump.endpoints.iter().try_for_each(|endpoint| self.endpoint(endpoint))?;
         }
-        for service in &dump.services {
-            if let Some(here) = self.service_here(service)? {
-                self.services.insert(service.id.to_string(), here);
-            }
-        }
+        self.services_here(dump)?;
         for of in &dump.policy_associations {
             let known = self.is_here::<PolicyText>(Some(&of.policy_id))?
                 && self.is_here::<Endpoint>(of.endpoint_id.as_deref())?
@@ -75,14 +72,21 @@ impl Import<'_> {
         self.put(endpoint)
     }
 
-    /// By its id, else the only one of its type.
-    fn service_here(&mut self, service: &Service) -> Result<Option<ServiceId>> {
-        if let Some(same) = self.tx.get::<Service>(&service.id)? {
-            return Ok(Some(same.doc.id));
+    /// Which service here each of theirs is: by its id, else the only one of its type.
+    fn services_here(&mut self, dump: &Dump) -> Result<()> {
+        let mut by_kind: BTreeMap<String, Vec<ServiceId>> = BTreeMap::new();
+        for here in self.tx.list::<Service>(Query::all())? {
+            by_kind.entry(here.doc.kind).or_default().push(here.doc.id);
         }
-        let all = self.tx.list::<Service>(Query::all())?;
-        let mut fitting = all.into_iter().filter(|here| here.kind == service.kind);
-        Ok(fitting.next().filter(|_| fitting.next().is_none()).map(|here| here.doc.id))
+        for service in &dump.services {
+            let here = match by_kind.get(&service.kind).map(Vec::as_slice) {
+                Some(of_kind) if of_kind.contains(&service.id) => &service.id,
+                Some([only]) => only,
+                _ => continue,
+            };
+            self.services.insert(service.id.to_string(), here.clone());
+        }
+        Ok(())
     }
 
     fn domain_config(&mut self, config: &DomainConfig) -> Result<()> {
