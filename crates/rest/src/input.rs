@@ -232,6 +232,15 @@ pub fn integer(key: &str, value: &Value, min: i64, max: i64) -> Result<i64> {
     Ok(number)
 }
 
+/// A UUID, as it stands there.
+pub fn uuid(key: &str, value: &Value) -> Result<String> {
+    let id = text(key, value, 0, 255)?;
+    match base::is_uuid(&id) {
+        true => Ok(id),
+        false => Err(refuse(key, value, format!("{} is not a 'uuid'", repr(value)))),
+    }
+}
+
 /// Metadata: keys of `[a-zA-Z0-9-_:. ]{1,255}`, string values of at most 255 characters.
 pub fn metadata(key: &str, value: &Value) -> Result<BTreeMap<String, String>> {
     keyed(key, value, "-_:. ", 255)

@@ -155,7 +155,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
             "Invalid input for field/attribute instance_uuid. Value: {id}. '{id}' is not a 'uuid'"
         )));
     }
-    let volume = volumes::read_id("volume_uuid", fields.need("volume_uuid")?)?;
+    let volume = input::uuid("volume_uuid", fields.need("volume_uuid")?)?;
     let connector = fields.opt("connector").map(connector).transpose()?.flatten();
     let told =
         if ask.since(54) { fields.text_or_null("mode", 1, 16)?.map(|text| mode(&text)).transpose()? } else { None };

@@ -134,7 +134,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let volume = match fields.opt("volume_id") {
         None => return Err(Fault::invalid("'volume_id' is a required property")),
         Some(Value::Null) => return Err(Fault::not_found("Volume None could not be found.")),
-        Some(value) => volumes::read_id("volume_id", value)?,
+        Some(value) => input::uuid("volume_id", value)?,
     };
     let (name, description) = volumes_names(&mut fields)?;
     let force = fields.opt("force").map(|value| input::boolean("force", value)).transpose()?;

@@ -137,7 +137,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let mut outer = Fields::body(&body)?;
     let mut fields = outer.object("transfer")?;
     outer.finish()?;
-    let volume = volumes::read_id("volume_id", fields.need("volume_id")?)?;
+    let volume = input::uuid("volume_id", fields.need("volume_id")?)?;
     let name = fields.text_or_null("name", 0, 255)?.map(|name| name.trim().to_owned());
     let no_snapshots = match is_new(&ask) {
         true => fields.boolean("no_snapshots")?.unwrap_or(false),

@@ -210,10 +210,15 @@ async fn metadata_delete(state: Arc<Compute>, call: Call) -> Result<Reply> {
     Ok(Reply::empty(204))
 }
 
-fn check_tag(value: &Value) -> Result<String> {
-    let tag = input::text("tags", value, 1, TAG_CHARS)?;
+/// The tag of a device.
+pub fn device_tag(fields: &mut Fields<'_>) -> Result<Option<String>> {
+    fields.opt("tag").map(|value| check_tag("tag", value)).transpose()
+}
+
+fn check_tag(key: &str, value: &Value) -> Result<String> {
+    let tag = input::text(key, value, 1, TAG_CHARS)?;
     if tag.contains(['/', ',']) {
-        return Err(input::refuse("tags", value, format!("{} does not match '^[^,/]*$'", input::repr(value))));
+        return Err(input::refuse(key, value, format!("{} does not match '^[^,/]*$'", input::repr(value))));
     }
     Ok(tag)
 }
@@ -229,7 +234,7 @@ pub fn parse_tags(value: Option<&Value>) -> Result<Vec<String>> {
     }
     let mut tags: Vec<String> = Vec::new();
     for tag in list {
-        let tag = check_tag(tag)?;
+        let tag = check_tag("tags", tag)?;
         if !tags.contains(&tag) {
             tags.push(tag);
         }
@@ -278,7 +283,7 @@ async fn tag_show(state: Arc<Compute>, call: Call) -> Result<Reply> {
 
 async fn tag_add(state: Arc<Compute>, call: Call) -> Result<Reply> {
     let ask = Ask::of(&call);
-    let tag = check_tag(&json!(ask.param("tag")))?;
+    let tag = check_tag("tags", &json!(ask.param("tag")))?;
     let created = change(&state, &ask, move |_, _, server| {
         if server.tags.contains(&tag) {
             return Ok(false);

@@ -1,5 +1,6 @@
 //! What `POST /servers` says of disks: the image of the root disk, and the block device mapping in both its shapes.
 
+use super::attributes::device_tag;
 use crate::Ask;
 use crate::input::{self, Fields};
 use agent_api::DiskBus;
@@ -147,33 +148,15 @@ fn check_order(disks: &Disks) -> Result<()> {
     }
 }
 
-/// A tag of a device.
-pub fn tag(fields: &mut Fields<'_>) -> Result<Option<String>> {
-    let tag = fields.text("tag", 1, 60)?;
-    match tag.as_deref().filter(|tag| tag.contains([',', '/'])) {
-        Some(bad) => {
-            let bad = json!(bad);
-            Err(input::refuse("tag", &bad, format!("{} does not match '^[^,/]*$'", input::repr(&bad))))
-        }
-        None => Ok(tag),
-    }
-}
-
 /// The name that a device is to have.
 fn device_name(fields: &mut Fields<'_>) -> Result<Option<String>> {
-    let name = fields.text_or_null("device_name", 1, 255)?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
-    match name.as_deref().filter(|name| !name.chars().all(legal)) {
-        Some(bad) => {
-            let bad = json!(bad);
-            Err(input::refuse(
-                "device_name",
-                &bad,
-                format!("{} does not match '^[a-zA-Z0-9._/-]*$'", input::repr(&bad)),
-            ))
-        }
-        None => Ok(name),
+    let Some(value) = fields.opt("device_name").filter(|value| !value.is_null()) else { return Ok(None) };
+    let name = input::text("device_name", value, 1, 255)?;
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c)) {
+        let why = format!("{} does not match '^[a-zA-Z0-9._/-]*$'", input::repr(value));
+        return Err(input::refuse("device_name", value, why));
     }
+    Ok(Some(name))
 }
 
 /// `/dev/vdb`, `vdb`: a slot. Another name is taken for a wish that cannot be met, as Nova's libvirt driver does.
@@ -224,7 +207,7 @@ fn device(version: Version, name: &'static str, value: &Value, disks: &mut Disks
     let disk_bus = fields.text_or_null("disk_bus", 1, 255)?;
     let kind = fields.text_or_null("device_type", 1, 255)?;
     let format = fields.text_or_null("guest_format", 1, 255)?;
-    let tag = tag(&mut fields)?;
+    let tag = device_tag(&mut fields)?;
     let volume_type = fields.text_or_null("volume_type", 1, 255)?;
     for ignored in ["virtual_name", "connection_info"] {
         fields.opt(ignored);

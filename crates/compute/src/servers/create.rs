@@ -1,6 +1,7 @@
 //! `POST /servers`: everything that can be refused is refused here; then one commit holds the servers, their ports and
 //! their quota. A single server gets its host in it, too, where one has room; otherwise [`super::Placer`] looks on.
 
+use super::attributes::device_tag;
 use super::document::{Server, ServerFault, ServerFlavor, ServerSecret};
 use super::block_devices::{self, Disks};
 use super::plan::would_place;
@@ -237,7 +238,7 @@ fn parse_network(ask: &Ask, value: &Value) -> Result<RequestedNetwork> {
     let fixed_ip = fields.text_or_null("fixed_ip", 0, 64)?;
     // Between 2.37 and 2.41 tags were lost by mistake.
     let tagged = !(ask.version >= Version(2, 37) && ask.version < Version(2, 42));
-    let tag = if tagged { fields.text("tag", 1, 60)? } else { None };
+    let tag = if tagged { device_tag(&mut fields)? } else { None };
     fields.finish()?;
     for id in [&uuid, &port].into_iter().flatten() {
         if !base::is_uuid(id) {

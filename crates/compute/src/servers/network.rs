@@ -1,5 +1,6 @@
 //! A server's addresses, interfaces and security groups: all of them belong to the network, behind [`contract::Ports`].
 
+use super::attributes::device_tag;
 use super::render::{Addresses, group_names};
 use super::{Full, actions, find, history, ops};
 use crate::input::{self, Fields, drop_field};
@@ -196,7 +197,7 @@ fn parse_attach(body: &Value) -> Result<NetworkRequest> {
         address.finish()?;
         fixed_ip = Some(text);
     }
-    let tag = fields.text("tag", 1, 60)?;
+    let tag = device_tag(&mut fields)?;
     fields.finish()?;
     for (key, id) in [("net_id", &network), ("port_id", &port)] {
         if let Some(id) = id.as_ref().filter(|id| !base::is_uuid(id)) {

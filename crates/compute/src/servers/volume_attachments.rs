@@ -3,7 +3,8 @@
 //! The attachments are the volume service's, behind [`contract::Volumes`]; that a guest shall have another set of
 //! volumes is a new generation of its server, in the same commit.
 
-use super::block_devices::{slot, tag};
+use super::attributes::device_tag;
+use super::block_devices::slot;
 use super::{Full, find, history, ops};
 use crate::input::{self, Fields, drop_field};
 use crate::{Ask, Compute, ask};
@@ -136,13 +137,9 @@ fn parse_attach(body: &Value) -> Result<WantedVolume> {
     let mut outer = Fields::body(body)?;
     let mut fields = outer.object("volumeAttachment")?;
     outer.finish()?;
-    let value = fields.need("volumeId")?;
-    let id = input::text("volumeId", value, 1, 255)?;
-    if !base::is_uuid(&id) {
-        return Err(input::refuse("volumeId", value, format!("{} is not a 'uuid'", input::repr(value))));
-    }
+    let id = input::uuid("volumeId", fields.need("volumeId")?)?;
     let device = parse_device(&mut fields)?;
-    let tag = tag(&mut fields)?;
+    let tag = device_tag(&mut fields)?;
     let delete_on_termination = fields.boolean("delete_on_termination")?.unwrap_or(false);
     fields.finish()?;
     Ok(WantedVolume {

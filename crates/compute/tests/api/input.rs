@@ -116,6 +116,7 @@ async fn a_wrong_server_is_refused_with_what_is_wrong() {
         (data(json!({"source_type": "volume", "uuid": NET, "volume_type": "fast"})), 400, "volume_type"),
         (data(json!({"tag": "a,b"})), 400, "does not match"),
         (data(json!({"tag": "a/b"})), 400, "does not match"),
+        (set("networks", json!([{"uuid": NET, "tag": "a,b"}])), 400, "does not match"),
         (
             set("block_device_mapping_v2", json!([root_of(IMAGE), root_of(IMAGE)])),
             400,

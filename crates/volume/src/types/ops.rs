@@ -115,7 +115,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let description = fields.text_or_null("description", 0, 255)?;
     let public = fields.boolean("os-volume-type-access:is_public")?.unwrap_or(true);
     let extra_specs = match fields.opt("extra_specs").filter(|specs| !specs.is_null()) {
-        Some(specs) => super::specs::parse("extra_specs", specs, super::specs::LEGAL_WITH_A_TYPE)?,
+        Some(specs) => input::keyed("extra_specs", specs, super::specs::LEGAL_WITH_A_TYPE, 255)?,
         None => Default::default(),
     };
     fields.finish()?;

@@ -5,7 +5,7 @@ use crate::document::Volume;
 use crate::{Ask, Volumes, table};
 use base::{Fault, Result};
 use rest::{Call, Reply, Route, input};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Query, Reader};
@@ -28,21 +28,6 @@ pub fn routes(state: &Arc<Volumes>) -> Vec<Route> {
 /// What a key may have beside letters and digits; with a new type also what comes behind it.
 const LEGAL: &str = "-_:.";
 pub const LEGAL_WITH_A_TYPE: &str = "-_:. /";
-
-pub fn parse(name: &str, value: &Value, legal: &str) -> Result<BTreeMap<String, String>> {
-    let map = value.as_object().ok_or_else(|| input::refuse(name, value, "it is not of type 'object'"))?;
-    let mut specs = BTreeMap::new();
-    for (key, value) in map {
-        let fits = |c: char| c.is_ascii_alphanumeric() || legal.contains(c);
-        if key.is_empty() || key.len() > 255 || !key.chars().all(fits) {
-            return Err(Fault::invalid(format!(
-                "Key names can only contain alphanumeric characters and '{legal}', not '{key:.100}'."
-            )));
-        }
-        specs.insert(key.clone(), input::text(key, value, 0, 255)?);
-    }
-    Ok(specs)
-}
 
 /// What volumes have been made by stays as it is.
 fn refuse_in_use(reader: &mut Reader, kind: &VolumeType) -> Result<()> {
@@ -75,7 +60,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
     ask.enforce_own()?;
     let mut fields = input::Fields::body(&body)?;
-    let specs = parse("extra_specs", fields.need("extra_specs")?, LEGAL)?;
+    let specs = input::keyed("extra_specs", fields.need("extra_specs")?, LEGAL, 255)?;
     fields.finish()?;
     let made = specs.clone();
     state
@@ -107,7 +92,7 @@ async fn show(state: Arc<Volumes>, call: Call) -> Result<Reply> {
 async fn update(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let (ask, body) = Ask::read(&mut call).await?;
     ask.enforce_own()?;
-    let specs = parse("extra_specs", &body, LEGAL)?;
+    let specs = input::keyed("extra_specs", &body, LEGAL, 255)?;
     if specs.len() != 1 || !specs.contains_key(ask.param("key")) {
         return Err(Fault::invalid("Request body and URI mismatch: name exactly the key of the URI."));
     }

@@ -96,16 +96,7 @@ impl Wanted {
 
 /// What a schema takes for a UUID or for nothing.
 fn id_or_null(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>> {
-    fields.opt(key).filter(|value| !value.is_null()).map(|value| read_id(key, value)).transpose()
-}
-
-/// A UUID, as it stands there.
-pub fn read_id(key: &str, value: &Value) -> Result<String> {
-    let id = input::text(key, value, 0, 255)?;
-    match base::is_uuid(&id) {
-        true => Ok(id),
-        false => Err(input::refuse(key, value, format!("{} is not a 'uuid'", input::repr(value)))),
-    }
+    fields.opt(key).filter(|value| !value.is_null()).map(|value| input::uuid(key, value)).transpose()
 }
 
 /// A size in GiB of at least 1.

@@ -7,7 +7,7 @@ mod ops;
 pub mod upload;
 pub mod wire;
 
-pub use create::{Wanted, make, read_id};
+pub use create::{Wanted, make};
 pub use ops::read_names;
 
 use crate::document::Volume;
