@@ -12,6 +12,7 @@ use base::{HostName, ImageId, ServerId, VolumeId};
 use simhost::{Machine, Options, SimHost, Trouble};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -28,6 +29,8 @@ pub struct Slot {
     pub name: HostName,
     options: Options,
     inside: Mutex<Inside>,
+    /// No agent starts on it for now.
+    away: AtomicBool,
 }
 
 enum Inside {
@@ -45,7 +48,7 @@ enum Inside {
 impl Slot {
     pub fn new(world: &World, options: Options) -> Slot {
         let inside = Inside::Down { machine: Machine::new(&world.host_env), cut: false };
-        Slot { name: options.name.clone(), options, inside: Mutex::new(inside) }
+        Slot { name: options.name.clone(), options, inside: Mutex::new(inside), away: false.into() }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -87,6 +90,11 @@ impl Slot {
             let machine = agent.machine();
             *inside = Inside::Down { machine, cut: kind == Kind::CrashHost };
         }
+    }
+
+    /// Whoever is killed from now on does not come back before this is taken back.
+    pub fn keep_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
     }
 
     fn start(&self, world: &World) -> (Arc<SimHost>, Life) {
@@ -131,6 +139,9 @@ pub async fn keep(world: Arc<World>, slot: Arc<Slot>) {
         let ms = world.down_ms();
         world.say(format!("{} is down for {ms} ms", slot.name));
         tokio::time::sleep(Duration::from_millis(ms)).await;
+        while slot.away.load(Ordering::SeqCst) {
+            tokio::time::sleep(TICK).await;
+        }
         world.troubled();
     }
 }

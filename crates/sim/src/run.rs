@@ -2,6 +2,7 @@
 
 mod keyed;
 pub(crate) mod late;
+mod outlast;
 mod past;
 mod undone;
 
@@ -53,7 +54,8 @@ const RETENTIONS_S: [i64; 6] = [0, 0, 20, 90, 1_800, 14_400];
 const DELETED: &str = "sim deleted and undone";
 const KEYED: &str = "sim sent twice with a key";
 const PAST: &str = "sim read as of then";
-pub(crate) const OWN: [&str; 3] = [DELETED, KEYED, PAST];
+const OUTLASTED: &str = "sim jobs of a host that stayed away";
+pub(crate) const OWN: [&str; 4] = [DELETED, KEYED, PAST, OUTLASTED];
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -202,6 +204,7 @@ impl<'a> History<'a> {
         self.world.say("no fault from here on");
         self.world.calm_down();
         self.drain().await?;
+        self.outlast(plan.seed).await?;
         self.settle().await?;
         while !self.seen.is_empty() {
             self.compare_past(0).await?;
