@@ -62,6 +62,15 @@ class Round:
                            "networks": [{"uuid": self.bench.network}]}}
         return api.post("compute", "/servers", body)["server"]["id"]
 
+    def kill(self, name):
+        """Kills a part of the cloud; says which process it was."""
+        return self.bench.cloud.kill(name)
+
+    def recover(self, old):
+        """Waits until what was killed is there again."""
+        for name, pid in old.items():
+            self.bench.cloud.wait_back(name, pid)
+
     def act(self):
         """The call that is interrupted. A cut connection is no failure: the object decides."""
         try:
@@ -177,14 +186,13 @@ def one_round(cloud, round_, victims, moment):
         settled = round_.is_done()
         round_.look = max(round_.look, time.monotonic() - looked)
     time.sleep(max(0, moment - (time.monotonic() - round_.caller.sent)))
-    old = {name: cloud.kill(name) for name in victims}
+    old = {name: round_.kill(name) for name in victims}
     killed = time.monotonic() - round_.caller.sent
     if "control" not in victims:
         # Control can still be asked: what it says now counts, in doubt against us.
         settled = settled or round_.is_done()
     thread.join(60)
-    for name, pid in old.items():
-        cloud.wait_back(name, pid)
+    round_.recover(old)
     restarted = time.monotonic()
     what = f"{round_.what}, {victims} killed after {killed:.3f} s, {'settled' if settled else 'under way'}"
     try:
@@ -197,7 +205,7 @@ def one_round(cloud, round_, victims, moment):
     return not settled
 
 
-def rounds(cloud, kind, bench, operations, count, bystander, seed):
+def rounds(cloud, kind, bench, operations, count, bystander, seed, deaths=VICTIMS):
     """So many rounds, the operations in turn; says how many kills came before the object had settled."""
     dice = random.Random(seed)
     durations = {what: min(measure(kind(bench, what, f"measure-{what}-{n}")) for n in range(2)) for what in operations}
@@ -207,7 +215,7 @@ def rounds(cloud, kind, bench, operations, count, bystander, seed):
     for number in range(count):
         what, stratum = operations[number % len(operations)], number // len(operations)
         # Each operation meets each kind of death; its moments lie one in each equal part of its time.
-        victims = VICTIMS[(number + stratum) % len(VICTIMS)]
+        victims = deaths[(number + stratum) % len(deaths)]
         moment = durations[what] * (stratum + dice.random()) / strata
         early += one_round(cloud, kind(bench, what, number), victims, moment)
         assert cloud.guests()[bystander] == process, f"seed {seed}, round {number}: the bystander was touched"

@@ -5,13 +5,19 @@ NUBO_ROUNDS scales the number of rounds, NUBO_SEED repeats a run.
 
 import os
 import random
+import signal
 
 import http_in_netns
 import lib
+import real
+from test_crash import wait_status
 from test_kill import Bench, Round, guest_life, measure, rounds, same
-from test_volumes import GIB_SECTORS, at, attach, detach, gone, made, sectors
+from test_volumes import GIB_SECTORS, at, attach, booted, detach, gone, made, sectors
 
 ROUNDS = int(os.environ.get("NUBO_ROUNDS", "12"))
+# A guest that was killed takes long to come back.
+GUEST_ROUNDS = int(os.environ.get("NUBO_ROUNDS", "6"))
+GUEST_DEATHS = [["guest"], ["guest", "agent"], ["guest", "control"]]
 OPERATIONS = ["attach", "detach", "snapshot", "extend", "delete", "boot"]
 RESTING = ("available", "in-use")
 
@@ -19,10 +25,9 @@ RESTING = ("available", "in-use")
 class VolumeBench(Bench):
     """A guest that can be asked what it sees, and a volume whose first bytes are known."""
 
-    def __init__(self, cloud):
+    def __init__(self, cloud, server, run):
         super().__init__(cloud)
-        self.server = self.api.get("compute", "/servers?name=^demo$")["servers"][0]["id"]
-        self.run = at(cloud, cloud.demo_address())
+        self.server, self.run = server, run
         self.volume = made(self.api, size=1)
         device = attach(self.api, self.server, self.volume)
         lib.wait_for("the guest sees the disk", lambda: sectors(self.run, device.removeprefix("/dev/")), 30)
@@ -133,19 +138,77 @@ class VolumeRound(Round):
         lib.wait_for("nothing of the round is left", alone, 60, 0.05)
 
 
+class GuestRound(VolumeRound):
+    """The guest itself dies: the one that boots where that is the operation, else the one that has the volume."""
+
+    killed = None
+
+    def kill(self, name):
+        if name != "guest":
+            return super().kill(name)
+        guests = self.bench.cloud.guests()
+        booting = self.what == "boot" and next((it for it in guests if it not in self.before), None)
+        self.killed = booting or self.bench.server
+        pid, _ = guests[self.killed]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def prepare(self):
+        super().prepare()
+        self.before = self.bench.cloud.guests()
+
+    def recover(self, old):
+        guest = old.pop("guest")
+        super().recover(old)
+        lib.wait_for("the guest is dead", lambda: real.start_time(guest) is None)
+
+    def check(self):
+        """As with other deaths, once the guest that died has been started again."""
+        if self.killed:
+            wait_status(self.api, self.killed, "SHUTOFF")
+            self.api.post("compute", f"/servers/{self.killed}/action", {"os-start": None})
+            wait_status(self.api, self.killed, "ACTIVE")
+            if self.killed == self.bench.server:
+                answers = lambda: self.bench.run("cat /run/instance-id", check=False) == self.killed
+                lib.wait_for("the guest answers again", answers, 240)
+        super().check()
+
+
+def test_kill_9_of_the_guest_while_its_volume_changes(cloud):
+    seed = int(os.environ.get("NUBO_SEED", random.randrange(1 << 32)))
+    print(f"NUBO_SEED={seed}")
+    api = http_in_netns.Api(cloud)
+    demo = api.get("compute", "/servers?name=^demo$")["servers"][0]["id"]
+    baseline = cloud.kernel_view()
+    image = api.get("image", "/v2/images?name=tiny")["images"][0]["id"]
+    server, run, away = booted(cloud, api, imageRef=image)
+    bench = VolumeBench(cloud, server, run)
+    for what in OPERATIONS:
+        measure(VolumeRound(bench, what, f"first-{what}"))
+    early = rounds(cloud, GuestRound, bench, OPERATIONS, GUEST_ROUNDS, demo, seed, GUEST_DEATHS)
+    assert early >= GUEST_ROUNDS // 2, f"seed {seed}: only {early} of {GUEST_ROUNDS} kills came before the volume had settled"
+    if bench.volumes()[bench.volume]["attachments"]:
+        detach(api, server, bench.volume)
+    gone(api, bench.volume)
+    away()
+    lib.wait_for(f"nothing is left over, seed {seed}", lambda: cloud.fsck() == [], 30)
+    same(cloud, baseline)
+
+
 def test_kill_9_while_a_volume_changes(cloud):
     seed = int(os.environ.get("NUBO_SEED", random.randrange(1 << 32)))
     print(f"NUBO_SEED={seed}")
     address = cloud.demo_address()
     lib.wait_for("the demo answers", lambda: cloud.ssh(address, "true", check=False).returncode == 0, 240)
     api = http_in_netns.Api(cloud)
+    demo = api.get("compute", "/servers?name=^demo$")["servers"][0]["id"]
     gone(api, made(api, size=1))
     baseline = cloud.kernel_view()
-    bench = VolumeBench(cloud)
+    bench = VolumeBench(cloud, demo, at(cloud, address))
     for what in OPERATIONS:
         measure(VolumeRound(bench, what, f"first-{what}"))
     boot, _ = guest_life(cloud, address)
-    early = rounds(cloud, VolumeRound, bench, OPERATIONS, ROUNDS, bench.server, seed)
+    early = rounds(cloud, VolumeRound, bench, OPERATIONS, ROUNDS, demo, seed)
     assert early >= ROUNDS // 2, f"seed {seed}: only {early} of {ROUNDS} kills came before the volume had settled"
     if bench.volumes()[bench.volume]["attachments"]:
         detach(bench.api, bench.server, bench.volume)

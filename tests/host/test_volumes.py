@@ -48,8 +48,8 @@ def detach(api, server, volume):
 
 
 def at(cloud, address):
-    def run(command):
-        return cloud.ssh(address, command).stdout.strip()
+    def run(command, check=True):
+        return cloud.ssh(address, command, check=check).stdout.strip()
 
     return run
 
