@@ -10,7 +10,7 @@ import signal
 import http_in_netns
 import lib
 import real
-from test_crash import wait_status
+from test_crash import show, wait_status
 from test_kill import Bench, Round, guest_life, measure, rounds, same
 from test_volumes import GIB_SECTORS, at, attach, booted, detach, gone, made, sectors
 
@@ -149,9 +149,9 @@ class GuestRound(VolumeRound):
         guests = self.bench.cloud.guests()
         booting = self.what == "boot" and next((it for it in guests if it not in self.before), None)
         self.killed = booting or self.bench.server
-        pid, _ = guests[self.killed]
-        os.kill(pid, signal.SIGKILL)
-        return pid
+        self.pid, _ = guests[self.killed]
+        os.kill(self.pid, signal.SIGKILL)
+        return self.pid
 
     def prepare(self):
         super().prepare()
@@ -162,11 +162,18 @@ class GuestRound(VolumeRound):
         super().recover(old)
         lib.wait_for("the guest is dead", lambda: real.start_time(guest) is None)
 
+    def is_revived(self):
+        """Whoever had begun to boot and was not seen to run is started again by its host; else it is off."""
+        if show(self.api, self.killed)["status"] == "SHUTOFF":
+            self.api.post("compute", f"/servers/{self.killed}/action", {"os-start": None})
+            return True
+        there = self.bench.cloud.guests().get(self.killed)
+        return self.killed != self.bench.server and there is not None and there[0] != self.pid
+
     def check(self):
         """As with other deaths, once the guest that died has been started again."""
         if self.killed:
-            wait_status(self.api, self.killed, "SHUTOFF")
-            self.api.post("compute", f"/servers/{self.killed}/action", {"os-start": None})
+            lib.wait_for(f"{self.killed} is off, or begins again", self.is_revived)
             wait_status(self.api, self.killed, "ACTIVE")
             if self.killed == self.bench.server:
                 answers = lambda: self.bench.run("cat /run/instance-id", check=False) == self.killed

@@ -11,6 +11,10 @@ pub struct GuestSpec {
     pub id: ServerId,
     pub generation: u64,
     pub power: DesiredPower,
+    /// The generation in which something was last asked of its power. A guest that stopped by itself since then stays
+    /// so, whatever else of it changes.
+    #[serde(default)]
+    pub power_generation: u64,
     /// Where it shall be stopped: without asking it first. Its owner is done with it.
     #[serde(default)]
     pub at_once: bool,

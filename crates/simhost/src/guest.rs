@@ -18,7 +18,8 @@ pub struct Guest {
     pub reached: u64,
     pub soft_reboots: u64,
     pub hard_reboots: u64,
-    pub stopped_by_itself: Option<String>,
+    /// In which generation, and why.
+    pub stopped_by_itself: Option<(u64, String)>,
     pub fault: Option<AgentFault>,
     /// Fruitless attempts in a row.
     pub failures: u32,
@@ -56,7 +57,7 @@ impl Guest {
             power: self.power,
             soft_reboots: self.soft_reboots,
             hard_reboots: self.hard_reboots,
-            stopped_by_itself: self.stopped_by_itself.clone(),
+            stopped_by_itself: self.stopped_by_itself.as_ref().map(|(_, reason)| reason.clone()),
             fault: self.fault.clone(),
             attempts: self.failures.checked_ilog2().map_or(0, |n| 1 << n),
             volumes: self.volumes(),
@@ -101,13 +102,20 @@ impl Guest {
     pub fn needs_start(&self) -> bool {
         let wanted = matches!(self.spec.power, DesiredPower::Running | DesiredPower::Paused);
         let process = matches!(self.power, ObservedPower::Running | ObservedPower::Paused);
-        wanted && (!process || self.spec.hard_reboots > self.hard_reboots)
+        wanted && !self.stays_stopped() && (!process || self.spec.hard_reboots > self.hard_reboots)
+    }
+
+    /// It stopped by itself, and nothing has been asked of its power since.
+    fn stays_stopped(&self) -> bool {
+        self.stopped_by_itself.as_ref().is_some_and(|(generation, _)| self.spec.power_generation <= *generation)
     }
 
     /// Reaches the spec.
     pub fn reach(&mut self, now: Timestamp) {
         let started = self.needs_start() || self.reboots_wanted();
+        let stays_stopped = self.stays_stopped();
         self.power = match self.spec.power {
+            DesiredPower::Running | DesiredPower::Paused if stays_stopped => ObservedPower::Stopped,
             DesiredPower::Running => ObservedPower::Running,
             DesiredPower::Stopped => ObservedPower::Stopped,
             DesiredPower::Paused => ObservedPower::Paused,
@@ -121,7 +129,7 @@ impl Guest {
         self.hard_reboots = self.hard_reboots.max(self.spec.hard_reboots);
         self.reached = self.spec.generation;
         self.plugged = self.spec.volumes.clone();
-        self.stopped_by_itself = None;
+        self.stopped_by_itself.take_if(|_| !stays_stopped);
         self.fault = None;
         self.interrupted = false;
         self.failures = 0;
@@ -145,7 +153,7 @@ impl Guest {
             return;
         }
         self.power = ObservedPower::Stopped;
-        self.stopped_by_itself = Some(reason.to_owned());
+        self.stopped_by_itself = Some((self.spec.generation, reason.to_owned()));
         self.started_at = None;
     }
 

@@ -9,6 +9,7 @@ fn spec(id: &str, generation: u64, power: DesiredPower) -> GuestSpec {
         id: id.into(),
         generation,
         power,
+        power_generation: generation,
         at_once: false,
         soft_reboots: 0,
         hard_reboots: 0,
@@ -126,7 +127,12 @@ fn a_crash_follows_the_spec() {
     let guests = host.guests();
     assert_eq!(guests[0].stopped_by_itself.as_deref(), Some("killed: signal 9"));
     assert_eq!((guests[0].power, guests[1].power), (ObservedPower::Stopped, ObservedPower::Running));
-    host.apply_now(put(spec("a", 2, DesiredPower::Stopped)));
+    // Something else of it changes: it stays as it stopped, until its power is asked for.
+    host.apply_now(put(GuestSpec { power_generation: 1, ..spec("a", 2, DesiredPower::Running) }));
+    let seen = host.guests().remove(0);
+    assert_eq!((seen.power, seen.generation), (ObservedPower::Stopped, 2));
+    assert_eq!(seen.stopped_by_itself.as_deref(), Some("killed: signal 9"));
+    host.apply_now(put(spec("a", 3, DesiredPower::Stopped)));
     assert_eq!(host.guests()[0].stopped_by_itself, None);
 }
 

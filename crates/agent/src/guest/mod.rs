@@ -363,7 +363,7 @@ fn publish(
 ) {
     let shown = || host.board.get(id).map(|it| it.power);
     let done = &ledger.done;
-    let stopped = done.stopped_by_itself.as_ref().filter(|it| ledger.spec.generation <= it.generation);
+    let stopped = done.stopped_by_itself.as_ref().filter(|it| ledger.spec.power_generation <= it.generation);
     host.board.publish(GuestObserved {
         id: id.clone(),
         generation: done.generation,
@@ -388,6 +388,7 @@ pub(crate) mod tests {
             id: id.into(),
             generation: 1,
             power: DesiredPower::Running,
+            power_generation: 1,
             at_once: false,
             soft_reboots: 0,
             hard_reboots: 0,

@@ -104,7 +104,7 @@ fn suspend(world: &World<'_>, run: RunState) -> Step {
 
 fn without_process(world: &World<'_>) -> Step {
     let World { spec, done, .. } = world;
-    if done.stopped_by_itself.as_ref().is_some_and(|it| spec.generation <= it.generation) {
+    if done.stopped_by_itself.as_ref().is_some_and(|it| spec.power_generation <= it.generation) {
         return Step::Rest(ObservedPower::Stopped);
     }
     match &done.alive {
@@ -164,7 +164,7 @@ mod tests {
 
     fn case(power: DesiredPower) -> Case {
         let mut spec = spec("5f2b0a6e-0001-4000-8000-000000000001");
-        (spec.power, spec.generation) = (power, 5);
+        (spec.power, spec.generation, spec.power_generation) = (power, 5, 4);
         let alive = Some(Alive { pid: 1, start_ticks: 1, boot_id: "this boot".into() });
         Case { spec, done: Done { alive, ..Done::default() }, wired: true, now: Timestamp(1_000_000_000) }
     }
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_stopped_by_itself_waits_for_a_higher_generation() {
+    fn a_guest_that_stopped_by_itself_waits_until_its_power_is_asked_for() {
         let stopped = |generation| {
             case(DesiredPower::Running).with(|it| {
                 it.done.alive = None;
@@ -300,7 +300,7 @@ mod tests {
             })
         };
         check(
-            stopped(5),
+            stopped(4),
             expect![[r#"
             none       Rest(Stopped)
             Running    Continue
@@ -313,7 +313,7 @@ mod tests {
         "#]],
         );
         check(
-            stopped(4),
+            stopped(3),
             expect![[r#"
             none       Start
             Running    Continue

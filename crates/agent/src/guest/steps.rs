@@ -237,7 +237,7 @@ impl Actor {
         }
     }
 
-    /// It ended by itself and stays so until the generation rises.
+    /// It ended by itself and stays so until something is asked of its power.
     async fn ended(&mut self, ledger: &Ledger, why: Why) -> Result<(), AgentFault> {
         let exit = self.held.as_ref().and_then(|held| held.process.exit_reason());
         let other_boot = ledger.done.alive.as_ref().is_some_and(|alive| alive.boot_id != self.host.options.boot_id);

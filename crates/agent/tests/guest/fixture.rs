@@ -336,6 +336,7 @@ pub fn spec(number: u32) -> GuestSpec {
         id: id.clone(),
         generation: 2,
         power: DesiredPower::Running,
+        power_generation: 1,
         at_once: false,
         soft_reboots: 0,
         hard_reboots: 0,

@@ -198,7 +198,7 @@ impl Scene {
         while let Some(why) = self.unsettled() {
             let stopped = self.lone.guest(&self.server.id).and_then(|it| it.stopped_by_itself).is_some();
             if stopped && self.server.power == DesiredPower::Running {
-                self.change_server(|_| {});
+                self.change_server(|it| it.power_generation = it.generation);
             }
             if begun.elapsed() > fixture::PATIENCE {
                 let seen = self.lone.guest(&self.server.id);

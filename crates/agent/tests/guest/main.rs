@@ -137,10 +137,12 @@ async fn a_killed_guest_follows_what_its_flavor_says() {
     let seen = fixture.until(&agent, &returns, ObservedPower::Running).await;
     assert_eq!(seen.stopped_by_itself, None);
 
-    // Only a higher generation starts it again.
-    fixture.put(&agent, &stays).await;
-    assert!(fixture.process(&stays).is_none());
+    // Another change does not start it again; what is asked of its power does.
     fixture.change(&agent, &mut stays, |_| {}).await;
+    let seen = fixture.until(&agent, &stays, ObservedPower::Stopped).await;
+    assert_eq!(seen.stopped_by_itself.as_deref(), Some("killed: signal 9"));
+    assert!(fixture.process(&stays).is_none());
+    fixture.change(&agent, &mut stays, |it| it.power_generation = it.generation).await;
     let seen = fixture.until(&agent, &stays, ObservedPower::Running).await;
     assert_eq!(seen.stopped_by_itself, None);
     for spec in [&mut stays, &mut returns] {

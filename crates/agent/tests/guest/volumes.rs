@@ -197,7 +197,7 @@ async fn what_a_guest_wrote_to_a_volume_survives_everyone() {
     assert_eq!(sum_of_copy(&agent, &data).await, sum);
     fixture.kill(&server);
     fixture.until(&agent, &server, ObservedPower::Stopped).await;
-    fixture.change(&agent, &mut server, |_| {}).await;
+    fixture.change(&agent, &mut server, |it| it.power_generation = it.generation).await;
     fixture.until(&agent, &server, ObservedPower::Running).await;
     let log = fixture.until_console(&agent, &server, |log| said(log, "read", &data).is_some()).await;
     assert_eq!(said(&log, "read", &data).unwrap(), sum);

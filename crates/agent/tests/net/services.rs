@@ -20,6 +20,7 @@ fn server_of(port: &PortSpec, name: &str) -> ViewObject {
         id,
         generation: 1,
         power: DesiredPower::Running,
+        power_generation: 1,
         at_once: false,
         soft_reboots: 0,
         hard_reboots: 0,
