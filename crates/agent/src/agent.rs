@@ -250,7 +250,7 @@ impl Agent {
         let known = self.guests().get(&id).cloned();
         if let Some(guest) = known {
             let new = spec.clone();
-            match guest.ledger.update(move |ledger| rise(ledger, new)).await {
+            match guest.ledger.note(move |ledger| rise(ledger, new)).await {
                 Ok(true) => return Ok(guest.wake()),
                 Ok(false) => return Ok(()),
                 Err(_) if guest.ledger.is_gone() => {}

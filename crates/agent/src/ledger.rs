@@ -8,6 +8,7 @@ use agent_api::{GuestSpec, GuestVolume};
 use base::{PortId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -64,7 +65,7 @@ pub struct Alive {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoppedByItself {
-    /// It is not started again until the spec's generation is above this.
+    /// It is not started again until something has been asked of its power in a generation above this.
     pub generation: u64,
     pub reason: String,
 }
@@ -153,6 +154,23 @@ impl LedgerFile {
         &self,
         change: impl FnOnce(&mut Ledger) -> T + Send + 'static,
     ) -> io::Result<T> {
+        self.change(change, files::replace_json).await
+    }
+
+    /// The same where a host that loses its power may forget the change, and all before it since the last update: what
+    /// control says again, and what concerns a process that is gone then.
+    pub async fn note<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Ledger) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.change(change, files::put_json).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Ledger) -> T + Send + 'static,
+        write: fn(&Path, &Ledger) -> io::Result<()>,
+    ) -> io::Result<T> {
         let own = self.clone();
         blocking(move || {
             let mut ledger = own.ledger.lock().unwrap_or_else(|broken| broken.into_inner());
@@ -162,7 +180,7 @@ impl LedgerFile {
             let mut new = ledger.clone();
             let answer = change(&mut new);
             if new != *ledger {
-                files::replace_json(&own.files.ledger(), &new)?;
+                write(&own.files.ledger(), &new)?;
                 *ledger = new;
             }
             Ok(answer)

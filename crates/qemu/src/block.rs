@@ -65,12 +65,12 @@ impl Monitor {
         Ok(full.filter_map(name).collect())
     }
 
-    /// Plugs a disk in. `prefix` begins the names of its nodes: what an earlier attempt left of them goes first.
-    pub async fn plug(&self, disk: Disk, prefix: &str) -> Result<()> {
-        if self.disks().await?.contains(&disk.name) {
-            return Ok(());
+    /// Plugs in a disk that is not there. `prefix` begins the names of its nodes: where this is another attempt, what
+    /// an earlier one left of them goes first.
+    pub async fn plug(&self, disk: Disk, prefix: &str, again: bool) -> Result<()> {
+        if again {
+            self.remove_nodes(prefix).await?;
         }
-        self.remove_nodes(prefix).await?;
         let device = disk.device();
         let node = self.add_node(prefix, |put| disk.describe(put)).await;
         let plugged = match node {

@@ -139,7 +139,7 @@ impl Actor {
                     self.host.volumes.live(&new.volume, &self.id, &monitor);
                     Ok(())
                 }
-                _ => self.put_in(&monitor, new).await,
+                known => self.put_in(&monitor, new, known.is_some()).await,
             };
             match done {
                 Ok(()) => drop(self.plugs.faults.remove(&new.volume)),
@@ -150,23 +150,27 @@ impl Actor {
         Ok(())
     }
 
-    async fn put_in(&mut self, monitor: &Arc<Monitor>, volume: &GuestVolume) -> Result<(), AgentFault> {
+    /// `again`: an earlier attempt may have left something of it in QEMU.
+    async fn put_in(
+        &mut self,
+        monitor: &Arc<Monitor>,
+        volume: &GuestVolume,
+        again: bool,
+    ) -> Result<(), AgentFault> {
         let id = &volume.volume;
         self.host.volumes.claim(id, &self.id)?;
         let noted = volume.clone();
-        let written = self.ledger.update(move |ledger| {
+        let written = self.ledger.note(move |ledger| {
             ledger.done.plugged.retain(|it| it.volume != noted.volume);
             ledger.done.plugged.push(noted);
         });
-        let plugged = match written.await {
-            Err(error) => Err(fault::disk("server's ledger", &error)),
-            Ok(()) => match self.open_volume(volume).await {
-                Err(fault) => Err(fault),
-                Ok(disk) => {
-                    let plugged = monitor.plug(disk, &nodes(id)).await;
-                    plugged.map_err(|error| fault::qemu("plug the volume in", &error))
-                }
-            },
+        let plugged = match tokio::join!(written, self.open_volume(volume)) {
+            (Err(error), _) => Err(fault::disk("server's ledger", &error)),
+            (_, Err(fault)) => Err(fault),
+            (Ok(()), Ok(disk)) => {
+                let plugged = monitor.plug(disk, &nodes(id), again).await;
+                plugged.map_err(|error| fault::qemu("plug the volume in", &error))
+            }
         };
         match plugged {
             Ok(()) => {
