@@ -10,10 +10,14 @@ use crate::sql::{Cells, Sql, Value};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use tokio::sync::Semaphore;
 use tokio_postgres::{Client, Config, NoTls, Statement};
+
+/// How often question and connection may go on for each other before the runtime is asked: it has other tasks, too.
+const TURNS: usize = 4;
 
 /// Connections for single statements, opened when first needed and lent out one question at a time.
 pub(crate) struct Asking {
@@ -126,21 +130,116 @@ impl Line {
 
 /// The answer of a question, for which the connection is kept going.
 async fn driven<T>(connection: &mut Option<Driver>, question: impl Future<Output = T>) -> T {
-    let mut question = pin!(question);
+    let (mut question, mut quiet) = (pin!(question), None::<Arc<Quiet>>);
     poll_fn(|context| {
-        // It has something to say first, and may have its answer afterwards.
-        if let Poll::Ready(answer) = question.as_mut().poll(context) {
-            return Poll::Ready(answer);
-        }
-        if let Some(driver) = connection
-            && let Poll::Ready(ended) = driver.as_mut().poll(context)
-        {
-            *connection = None;
-            if let Err(error) = ended {
-                tracing::warn!(%error, "a PostgreSQL connection ended");
+        let quiet = match &quiet {
+            Some(known) if known.task.will_wake(context.waker()) => known.clone(),
+            _ => quiet.insert(Arc::new(Quiet::new(context.waker()))).clone(),
+        };
+        quiet.works();
+        let waker = Waker::from(quiet.clone());
+        let mut context = Context::from_waker(&waker);
+        for _ in 0..TURNS {
+            if let Poll::Ready(answer) = question.as_mut().poll(&mut context) {
+                return Poll::Ready(answer);
+            }
+            // What it had to say is said now.
+            quiet.works();
+            if let Some(driver) = connection
+                && let Poll::Ready(ended) = driver.as_mut().poll(&mut context)
+            {
+                *connection = None;
+                if let Err(error) = ended {
+                    tracing::warn!(%error, "a PostgreSQL connection ended");
+                }
+            }
+            if !quiet.is_woken() {
+                break;
             }
         }
-        question.as_mut().poll(context)
+        quiet.waits();
+        Poll::Pending
     })
     .await
+}
+
+/// A waker that is still while its task is at work. Question and connection wake each other, and are one task: the
+/// runtime would look at it once more, and wake another thread for that.
+struct Quiet {
+    state: AtomicU8,
+    task: Waker,
+}
+
+const WORKS: u8 = 0;
+const WOKEN: u8 = 1;
+const WAITS: u8 = 2;
+
+impl Quiet {
+    fn new(task: &Waker) -> Quiet {
+        Quiet { state: AtomicU8::new(WORKS), task: task.clone() }
+    }
+
+    /// Whatever woke it before is seen to now.
+    fn works(&self) {
+        self.state.store(WORKS, Ordering::SeqCst);
+    }
+
+    fn is_woken(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == WOKEN
+    }
+
+    /// From now on the task is woken; at once, where it was meanwhile.
+    fn waits(&self) {
+        if self.state.swap(WAITS, Ordering::SeqCst) == WOKEN {
+            self.task.wake_by_ref();
+        }
+    }
+}
+
+impl Wake for Quiet {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let noted = self.state.compare_exchange(WORKS, WOKEN, Ordering::SeqCst, Ordering::SeqCst);
+        if noted == Err(WAITS) {
+            self.task.wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_at_work_is_woken_once_when_it_waits_and_each_time_from_then_on() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let quiet = Arc::new(Quiet::new(&Waker::from(count.clone())));
+        let woken = |n: usize| assert_eq!(count.0.load(Ordering::SeqCst), n);
+        let waker = Waker::from(quiet.clone());
+        waker.wake_by_ref();
+        quiet.works();
+        quiet.waits();
+        woken(0);
+        waker.wake_by_ref();
+        woken(1);
+        quiet.works();
+        waker.wake_by_ref();
+        waker.wake_by_ref();
+        assert!(quiet.is_woken());
+        woken(1);
+        quiet.waits();
+        woken(2);
+    }
 }
