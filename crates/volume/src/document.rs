@@ -158,7 +158,6 @@ impl Document for Volume {
         match replaced {
             // Its host has seen one generation more: that of the volume in the trash.
             None => {
-                (self.hold, self.held_since) = (Hold::None, None);
                 // The job that made an image of it ended with it.
                 self.uploading = None;
                 self.generation += 1;
@@ -440,7 +439,8 @@ impl Document for Attachment {
     fn undone(tx: &mut store::Tx, before: Option<&Self>, after: Option<&Self>) -> base::Result<()> {
         let (None, Some(back)) = (before, after) else { return Ok(()) };
         let Some(volume) = tx.get::<Volume>(&back.volume)? else { return Ok(()) };
-        let free = volume.transfer.is_none() && volume.hold == Hold::None;
+        // What is being detached is so from this very server.
+        let free = volume.transfer.is_none() && matches!(volume.hold, Hold::None | Hold::Detaching);
         match volume.project_id == back.project_id && free {
             true => Ok(()),
             false => Err(Fault::conflict(format!("Volume {} is somebody else's by now.", volume.id))),

@@ -15,7 +15,7 @@ use crate::{Ask, Volumes, messages, place, sight, trash};
 use agent_api::{AttachmentState, DiskBus, GuestVolumeObserved};
 use base::{AttachmentId, Fault, HostName, Result, ServerId, VolumeId};
 use contract::{Caller, ForServer, ServerVolume, VolumeFrom, VolumeKept, WantedVolume};
-use model::volume::Stage;
+use model::volume::{Hold, Stage};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::{Change, Document, Query, Reader, Stored, Tx};
@@ -66,7 +66,14 @@ fn settle(tx: &mut Tx, attachment: &Attachment, stage: Stage) -> Result<()> {
 /// The guest has none of it any more.
 fn end(tx: &mut Tx, attachment: &Attachment) -> Result<()> {
     tx.delete::<Attachment>(&attachment.id)?;
-    Ok(())
+    match tx.get::<Volume>(&attachment.volume)? {
+        // What a client had announced is done.
+        Some(volume) if volume.hold == Hold::Detaching => {
+            tx.update(&Volume { hold: Hold::None, held_since: None, ..volume.doc })?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn seen(tx: &mut Tx, attachment: &Attachment, generation: u64, said: Option<&GuestVolumeObserved>) -> Result<()> {

@@ -165,6 +165,30 @@ async fn a_server_boots_from_a_volume_that_goes_and_comes_back_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_detaching_that_was_announced_ends_with_the_attachment_and_comes_back_with_it() {
+    let world = World::new(1).await;
+    let actions = |volume: &str| format!("{}/{volume}/action", world.volumes);
+    for goes in [false, true] {
+        let (server, volume) = (world.server(json!({})).await, world.volume(json!({})).await);
+        let wanted = json!({"volumeAttachment": {"volumeId": volume, "delete_on_termination": goes}});
+        world.done("POST", &format!("{server}/os-volume_attachments"), wanted).await;
+        world.is(&volume, "in-use").await;
+        world.done("POST", &actions(&volume), json!({"os-begin_detaching": null})).await;
+        world.is(&volume, "detaching").await;
+        let deleted = world.done("DELETE", &server, NULL).await.request_id();
+        if !goes {
+            world.is(&volume, "available").await;
+        }
+        world.cloud.settle().await;
+        world.done("POST", &format!("/nubo/v1/undo/{deleted}"), NULL).await;
+        world.until(&server, "/server/status", "ACTIVE").await;
+        world.is(&volume, "detaching").await;
+        world.done("POST", &actions(&volume), json!({"os-roll_detaching": null})).await;
+        world.is(&volume, "in-use").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_goes_to_the_host_of_its_volume_and_leaves_it_behind_free() {
     let world = World::new(2).await;
     let volume = world.volume(json!({})).await;
