@@ -51,6 +51,11 @@ pub trait Images: Send + Sync {
     fn locate(&self, reader: &mut Reader, caller: &Caller, id: &ImageId) -> Result<ImageInfo>;
     /// The same without asking who asks: for rebuilding a view from what a server already holds.
     fn describe(&self, reader: &mut Reader, id: &ImageId) -> Result<Option<ImageInfo>>;
+    /// True while an image waits for the bytes that a job was to bring. One that was deleted and brought back waits for
+    /// whoever uploads them.
+    fn is_awaited(&self, reader: &mut Reader, id: &ImageId) -> Result<bool> {
+        Ok(self.describe(reader, id)?.is_some())
+    }
     /// Refuses a property that the caller may not give to a new image.
     fn may_create(&self, _caller: &Caller, _property: &str) -> Result<()> {
         Ok(())

@@ -21,6 +21,10 @@ impl Images for Service {
         Ok(reader.get::<Image>(id)?.map(|image| info(image.doc)))
     }
 
+    fn is_awaited(&self, reader: &mut Reader, id: &ImageId) -> Result<bool> {
+        Ok(reader.get::<Image>(id)?.is_some_and(|image| image.awaits.is_some()))
+    }
+
     fn may_create(&self, caller: &Caller, property: &str) -> Result<()> {
         self.options.protections.need(caller, Action::Create, property)
     }

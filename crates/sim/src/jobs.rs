@@ -5,7 +5,7 @@ use crate::mirror::Mirror;
 use crate::run::late::LATE;
 use crate::world::World;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -14,7 +14,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 /// What holds always: whoever writes to a job holds its lease, and nothing waits for a job that is not there.
 pub fn every_step(mirror: &Mirror) -> Held {
-    let mut images = BTreeMap::new();
+    let (mut bringers, mut makers) = (BTreeMap::new(), BTreeSet::new());
     for (id, job) in mirror.all("job") {
         if job["written_by"] != job["lease"]["epoch"] {
             return Err(Broken::new("only the holder of a lease writes", format!("job {id}: {job}")));
@@ -24,26 +24,31 @@ pub fn every_step(mirror: &Mirror) -> Held {
         }
         let (image, input) = (text(&job["input"], "image"), &job["input"]);
         let of = [text(input, "server"), text(input, "volume")].concat();
-        if let Some((other, _)) = images.insert(image, (id, of)) {
+        makers.insert((image, of.clone()));
+        // An image that was deleted and brought back waits for it no more, and others may bring its bytes; it ends soon.
+        if !of.is_empty() && mirror.get("image", image).is_some_and(|image| !image["awaits"].is_string()) {
+            continue;
+        }
+        if let Some(other) = bringers.insert(image, id) {
             return Err(Broken::new("one job brings an image", format!("{id} and {other} bring image {image}")));
         }
     }
     for (id, image) in mirror.all("image") {
-        if image["awaits"].is_string() && !images.contains_key(id.as_str()) {
+        if image["awaits"].is_string() && !bringers.contains_key(id.as_str()) {
             let what = format!("image {id} is {} and waits for a job that is not there", image["status"]);
             return Err(Broken::new("what waits for a job has one", what));
         }
     }
     for (id, server) in mirror.all("server") {
         let image = text(&server["imaging"], "image");
-        if server["imaging"].is_object() && images.get(image).is_none_or(|(_, of)| of != id) {
+        if server["imaging"].is_object() && !makers.contains(&(image, id.clone())) {
             let what = format!("server {id} shows the making of image {image}, and no job makes it");
             return Err(Broken::new("what waits for a job has one", what));
         }
     }
     for (id, volume) in mirror.all("volume") {
         let image = text(volume, "uploading");
-        if volume["uploading"].is_string() && images.get(image).is_none_or(|(_, of)| of != id) {
+        if volume["uploading"].is_string() && !makers.contains(&(image, id.clone())) {
             let what = format!("volume {id} shows the making of image {image}, and no job makes it");
             return Err(Broken::new("what waits for a job has one", what));
         }

@@ -182,7 +182,7 @@ impl Work for ImageWork {
 
     fn wanted(&self, reader: &mut Reader, job: &Job) -> Result<bool> {
         let input = input_of(job)?;
-        Ok(wanting(reader, &input)?.is_some() && self.volumes.images.describe(reader, &input.image)?.is_some())
+        Ok(wanting(reader, &input)?.is_some() && self.volumes.images.is_awaited(reader, &input.image)?)
     }
 
     async fn step(&self, _: &str, held: &Held) -> Result<Progress> {
