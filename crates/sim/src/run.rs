@@ -331,6 +331,18 @@ impl<'a> History<'a> {
         Ok(())
     }
 
+    /// A call whose answer is waited for.
+    async fn go(&mut self, ask: Ask) -> Result<Option<Answer>, Broken> {
+        let (step, began) = (self.step, Instant::now());
+        self.world.say(format!("#{step} {} {} {}", self.template.actors[ask.actor].name, ask.method, ask.path));
+        let doubt = self.promises.asked(&ask);
+        self.world.up().await;
+        self.tally.calls += 1;
+        let answer = send(&self.world, &self.tokens, &self.template.actors, &ask).await;
+        self.take(Ok(Done { ask, answer: answer.clone(), again: None, doubt, step, began }))?;
+        Ok(answer)
+    }
+
     /// What a call brought.
     fn take(&mut self, done: Result<Done, tokio::task::JoinError>) -> Held {
         let done = done.map_err(|error| Broken::new("the simulator itself works", error.to_string()))?;

@@ -1,10 +1,10 @@
 //! A host stays away for longer than anything that waits for it may take: that ends all the same, and says why.
 
 use super::late::{LATE, deadlines};
-use super::{Done, History, OUTLASTED};
+use super::{History, OUTLASTED};
 use crate::calls::ADMIN;
 use crate::check::Held;
-use crate::client::{Ask, send};
+use crate::client::Ask;
 use crate::faults::Kind;
 use control::Operation;
 use http::Method;
@@ -38,7 +38,7 @@ impl History<'_> {
         self.world.strike(Kind::CrashAgent, &slot.name);
         slot.kill(Kind::CrashAgent);
         for id in servers.remove(slot.name.as_str()).unwrap_or_default().into_iter().take(SERVERS) {
-            self.create_image(&id).await?;
+            self.go(create_image(&id)).await?;
         }
         self.look()?;
         let waiting = self.mirror.all("job").count() as u64;
@@ -55,18 +55,11 @@ impl History<'_> {
         slot.keep_away(false);
         Ok(())
     }
+}
 
-    async fn create_image(&mut self, server: &str) -> Held {
-        let body = json!({"createImage": {"name": "outlasted"}}).to_string().into_bytes();
-        let look = Ask::look(ADMIN, format!("/compute/v2.1/servers/{server}/action"));
-        let headers = [look.headers.clone(), vec![("content-type", "application/json".to_owned())]].concat();
-        let ask = Ask { method: Method::POST, operation: "sim:create_image", headers, body, ..look };
-        let (step, began) = (self.step, Instant::now());
-        self.world.say(format!("#{step} {} {}", ask.method, ask.path));
-        let doubt = self.promises.asked(&ask);
-        self.world.up().await;
-        self.tally.calls += 1;
-        let answer = send(&self.world, &self.tokens, &self.template.actors, &ask).await;
-        self.take(Ok(Done { ask, answer, again: None, doubt, step, began }))
-    }
+fn create_image(server: &str) -> Ask {
+    let look = Ask::look(ADMIN, format!("/compute/v2.1/servers/{server}/action"));
+    let headers = [look.headers.clone(), vec![("content-type", "application/json".to_owned())]].concat();
+    let body = json!({"createImage": {"name": "outlasted"}}).to_string().into_bytes();
+    Ask { method: Method::POST, operation: "sim:create_image", headers, body, ..look }
 }

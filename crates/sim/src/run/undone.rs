@@ -1,7 +1,7 @@
 //! Something is deleted, rests unseen, and comes back as it was.
 
 use super::past::{difference, without};
-use super::{DELETED, Done, History, brief};
+use super::{DELETED, History, brief};
 use crate::calls::ADMIN;
 use crate::check::{Broken, Held};
 use crate::client::{Answer, Ask, send};
@@ -86,25 +86,6 @@ fn leaving(shown: &Value, documents: &Documents, server: &str) -> Vec<String> {
 }
 
 impl History<'_> {
-    /// A call whose answer is waited for.
-    async fn go(
-        &mut self,
-        method: Method,
-        operation: &'static str,
-        path: String,
-        actor: usize,
-    ) -> Result<Option<Answer>, Broken> {
-        let ask = Ask { method, operation, ..Ask::look(actor, path) };
-        let (step, began) = (self.step, Instant::now());
-        self.world.say(format!("#{step} {} {} {}", self.template.actors[actor].name, ask.method, ask.path));
-        let doubt = self.promises.asked(&ask);
-        self.world.up().await;
-        self.tally.calls += 1;
-        let answer = send(&self.world, &self.tokens, &self.template.actors, &ask).await;
-        self.take(Ok(Done { ask, answer: answer.clone(), again: None, doubt, step, began }))?;
-        Ok(answer)
-    }
-
     /// What a look says; none where nobody answers.
     async fn peek(&mut self, path: &str, actor: usize) -> Option<Answer> {
         self.world.up().await;
@@ -128,7 +109,8 @@ impl History<'_> {
         self.refresh()?;
         let documents = self.mirror.everything();
         let began = Instant::now();
-        let deleted = self.go(Method::DELETE, "sim:delete", path.clone(), actor).await?;
+        let delete = Ask { method: Method::DELETE, operation: "sim:delete", ..Ask::look(actor, path.clone()) };
+        let deleted = self.go(delete).await?;
         let Some(deleted) = deleted.filter(Answer::is_ok) else { return Ok(()) };
         self.look()?;
         if self.world.retention_s == 0 {
@@ -138,7 +120,8 @@ impl History<'_> {
         let wait = dice.of([0, 0, 200, 4_000]);
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let undo = format!("/nubo/v1/undo/{}", deleted.request_id);
-        let Some(undone) = self.go(Method::POST, "nubo:undo", undo, actor).await? else { return Ok(()) };
+        let undo = Ask { method: Method::POST, operation: "nubo:undo", ..Ask::look(actor, undo) };
+        let Some(undone) = self.go(undo).await? else { return Ok(()) };
         self.look()?;
         if !undone.is_ok() {
             let text = String::from_utf8_lossy(&undone.body).into_owned();
