@@ -115,6 +115,15 @@ impl<'a> Fields<'a> {
         self.opt(key).filter(|value| !value.is_null()).map(|value| text(key, value, min, max)).transpose()
     }
 
+    pub fn uuid(&mut self, key: &'a str) -> Result<Option<String>> {
+        self.opt(key).map(|value| uuid(key, value)).transpose()
+    }
+
+    /// The same where `null` means that nothing was said.
+    pub fn uuid_or_null(&mut self, key: &'a str) -> Result<Option<String>> {
+        self.opt(key).filter(|value| !value.is_null()).map(|value| uuid(key, value)).transpose()
+    }
+
     /// A name: printable, 1 to 255 characters, not only white space; white space around it is cut off, as Nova does for
     /// versions 2.1 without refusing it.
     pub fn name(&mut self, key: &'a str) -> Result<Option<String>> {

@@ -149,12 +149,7 @@ async fn create(state: Arc<Volumes>, mut call: Call) -> Result<Reply> {
     let mut outer = Fields::body(&body)?;
     let mut fields = outer.object("attachment")?;
     outer.finish()?;
-    let server = fields.text_or_null("instance_uuid", 1, 255)?;
-    if let Some(id) = server.as_ref().filter(|id| !base::is_uuid(id)) {
-        return Err(Fault::invalid(format!(
-            "Invalid input for field/attribute instance_uuid. Value: {id}. '{id}' is not a 'uuid'"
-        )));
-    }
+    let server = fields.uuid_or_null("instance_uuid")?;
     let volume = input::uuid("volume_uuid", fields.need("volume_uuid")?)?;
     let connector = fields.opt("connector").map(connector).transpose()?.flatten();
     let told =

@@ -179,8 +179,7 @@ fn parse_attach(body: &Value) -> Result<NetworkRequest> {
     let mut outer = Fields::body(body)?;
     let mut fields = outer.object("interfaceAttachment")?;
     outer.finish()?;
-    let network = fields.text("net_id", 1, 255)?;
-    let port = fields.text("port_id", 1, 255)?;
+    let (network, port) = (fields.uuid("net_id")?, fields.uuid("port_id")?);
     let mut fixed_ip = None;
     if let Some(list) = fields.array("fixed_ips")? {
         let [one] = list.as_slice() else {
@@ -199,11 +198,6 @@ fn parse_attach(body: &Value) -> Result<NetworkRequest> {
     }
     let tag = device_tag(&mut fields)?;
     fields.finish()?;
-    for (key, id) in [("net_id", &network), ("port_id", &port)] {
-        if let Some(id) = id.as_ref().filter(|id| !base::is_uuid(id)) {
-            return Err(input::refuse(key, &json!(id), format!("'{id}' is not a 'uuid'")));
-        }
-    }
     match (network, port) {
         (Some(_), Some(_)) => Err(Fault::invalid("Must not input both network_id and port_id")),
         (None, _) if fixed_ip.is_some() => Err(Fault::invalid("Must input network_id when request IP address")),

@@ -45,7 +45,7 @@ impl Wanted {
             None => None,
             Some(size) => Some(read_size("size", size)?),
         };
-        let (snapshot, source) = (id_or_null(&mut fields, "snapshot_id")?, id_or_null(&mut fields, "source_volid")?);
+        let (snapshot, source) = (fields.uuid_or_null("snapshot_id")?, fields.uuid_or_null("source_volid")?);
         let mut text = |key, least| fields.text_or_null(key, least, 255);
         let image = text("imageRef", 0)?.or(text("image_id", 0)?);
         // Image services name images by URL, too.
@@ -92,11 +92,6 @@ impl Wanted {
             goes_with: None,
         })
     }
-}
-
-/// What a schema takes for a UUID or for nothing.
-fn id_or_null(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>> {
-    fields.opt(key).filter(|value| !value.is_null()).map(|value| input::uuid(key, value)).transpose()
 }
 
 /// A size in GiB of at least 1.
