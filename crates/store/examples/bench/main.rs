@@ -9,8 +9,10 @@
 //! has a thread of its own, which every answer would have to wake.
 
 mod bare;
+mod place;
 
 use bare::Bare;
+use place::{Place, Server};
 
 use base::Env;
 use serde::{Deserialize, Serialize};
@@ -109,7 +111,7 @@ fn timed<R>(times: &mut Vec<Duration>, work: impl FnOnce() -> R) -> R {
     result
 }
 
-async fn measure(engine: &'static str, store: Store, mut bare: Box<dyn Bare + Send>) {
+async fn measure(engine: &'static str, store: Store, mut bare: Box<dyn Bare + Send>, server: Server) {
     let info = store.info().await.expect("info");
     eprintln!("{} {}", info.engine, info.version);
     let text = serde_json::to_string(&part("x", "project-0", 3, false)).expect("JSON");
@@ -136,7 +138,12 @@ async fn measure(engine: &'static str, store: Store, mut bare: Box<dyn Bare + Se
     let rate = clients(&store).await;
     let least = if engine == "SQLite" { 3.0 } else { 1.3 };
     line(engine, "create, 16 clients", rate, own_rate, "/s", "one client", Bound::Least(least));
-    gets(engine, &store, &mut *bare, &ids, &bare_ids).await;
+    // The first question opens the connection that a place is then given to.
+    store.get::<Part>(&ids[0]).await.expect("a get");
+    for &place in Place::all(&server) {
+        let _held = place.hold(&server);
+        gets(engine, place, &store, &mut *bare, &ids, &bare_ids).await;
+    }
     lists(engine, &store).await;
     watched(engine, &store, &mut *bare, &text).await;
     // A runtime of its own may be in there.
@@ -160,7 +167,14 @@ async fn clients(store: &Store) -> f64 {
     6_400.0 / at.elapsed().as_secs_f64()
 }
 
-async fn gets(engine: &str, store: &Store, bare: &mut (dyn Bare + Send), ids: &[String], bare_ids: &[String]) {
+async fn gets(
+    engine: &str,
+    place: Place,
+    store: &Store,
+    bare: &mut (dyn Bare + Send),
+    ids: &[String],
+    bare_ids: &[String],
+) {
     let (mut own, mut reference) = (Vec::new(), Vec::new());
     for _ in 0..4 {
         for id in ids {
@@ -173,7 +187,7 @@ async fn gets(engine: &str, store: &Store, bare: &mut (dyn Bare + Send), ids: &[
         });
     }
     let (own, reference) = (quantile(&mut own, 0.5), quantile(&mut reference, 0.5));
-    line(engine, "get, parsed, p50", own, reference, "µs", "a bare SELECT", Bound::Most(3.0));
+    line(engine, &format!("get, parsed, p50{place}"), own, reference, "µs", "a bare SELECT", Bound::Most(3.0));
 }
 
 /// A project of 1,000 documents that have changed nine times since they were made, among others.
@@ -292,7 +306,7 @@ async fn main() {
         let path = dir.path().join("store.db");
         let store = Store::open(Options::new(format!("sqlite:{}", path.display())), Env::system()).await;
         let bare = Box::new(bare::Sqlite::open(&path));
-        tokio::spawn(measure("SQLite", store.expect("the store opens"), bare)).await.expect("the figures");
+        tokio::spawn(measure("SQLite", store.expect("the store opens"), bare, None)).await.expect("the figures");
     }
     if wanted("postgres")
         && let Some(server) = testkit::Postgres::start_with(&["shared_buffers=256MB"])
@@ -300,6 +314,7 @@ async fn main() {
         let store = Store::open(Options::new(server.url()), Env::system()).await.expect("the store opens");
         let url = server.url().to_string();
         let bare = tokio::task::spawn_blocking(move || bare::Postgres::open(&url)).await.expect("a connection");
-        tokio::spawn(measure("PostgreSQL", store, Box::new(bare))).await.expect("the figures");
+        let server = Some(Arc::new(server));
+        tokio::spawn(measure("PostgreSQL", store, Box::new(bare), server)).await.expect("the figures");
     }
 }

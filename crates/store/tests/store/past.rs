@@ -257,9 +257,8 @@ async fn asked(store: &Store, at: AsOf, model: Model, page: usize) {
 }
 
 pub async fn a_random_history_equals_its_replay(place: Place) {
-    let operations = if place.options.url.starts_with("sqlite:") { 20_000 } else { 3_000 };
     let mut random = Dice(2026);
-    let (store, commits) = live(&place, operations, &mut random).await;
+    let (store, commits) = live(&place, 20_000, &mut random).await;
     let last = commits.last().map(|commit| commit.rev).unwrap();
     for n in 0..24 {
         let commit = &commits[if n == 0 { 0 } else { random.below(commits.len()) }];
