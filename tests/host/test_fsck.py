@@ -534,6 +534,13 @@ def an_image_with_another_content(lab):
     return f"image file {path}", "not the one that it is named after"
 
 
+@damage("files")
+def a_name_by_content_of_other_bytes(lab):
+    path = lab.images() / ".content" / ("0" * 128)
+    os.link(lab.image_file(), path)
+    return f"image file {path}", "not the one that it is named after"
+
+
 @damage("volumes")
 def a_stray_volume_directory(lab):
     folder = lab.state / "hosts" / "volumes" / lab.stray
@@ -793,8 +800,8 @@ def test_damage_is_found_by_name_and_repaired(lab, group):
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{lab.cloud.logs()}"
         assert "did not keep its process" not in done.stderr, done.stderr
         REPAIRED.update(planted)
-    done = lab.fsck()
-    assert done.returncode == 0, done.stdout
+    again = lab.fsck()
+    assert again.returncode == 0, f"{again.stdout}after\n{done.stdout}{done.stderr}"
     unharmed(lab)
     if lab.status("victim-b") == "SHUTOFF":
         lab.api.post("compute", f"/servers/{lab.servers['victim-b']}/action", {"os-start": None})

@@ -8,6 +8,7 @@ use agent_api::{GuestObserved, ObservedPower};
 use base::HostName;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 
 /// Kinds whose ids are drawn and never used again: one of them is either there or rests.
 const DRAWN: &[&str] =
@@ -86,6 +87,11 @@ pub fn nothing_left(world: &World, mirror: &Mirror) -> Held {
         let id = name.trim_start_matches(".upload-").get(..UUID).unwrap_or_default();
         if file.path().is_file() && mirror.get("image", id).is_none() {
             return Err(Broken::new(RULE, format!("the file {name} has no image")));
+        }
+    }
+    for content in ["images/.content", "images-2/.content"].into_iter().flat_map(read).flatten().flatten() {
+        if content.metadata().is_ok_and(|about| about.nlink() == 1) {
+            return Err(Broken::new(RULE, format!("no image has the bytes {:?}", content.file_name())));
         }
     }
     Ok(())

@@ -66,7 +66,10 @@ impl Template {
         std::fs::create_dir_all(&images)?;
         for entry in std::fs::read_dir(self.folder.path().join("images"))? {
             let entry = entry?;
-            std::fs::copy(entry.path(), images.join(entry.file_name()))?;
+            // Names by content are names of the same files, which are copied here: they would be of other ones.
+            if entry.file_type()?.is_file() {
+                std::fs::copy(entry.path(), images.join(entry.file_name()))?;
+            }
         }
         Ok(())
     }

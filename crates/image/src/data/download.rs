@@ -1,7 +1,7 @@
 //! Giving the bytes out.
 
 use crate::Service;
-use crate::document::Status;
+use crate::document::{Contents, Status};
 use crate::images::find;
 use crate::images::ops::is_admin;
 use base::{Fault, FaultKind, Result};
@@ -16,6 +16,7 @@ const CHUNK: usize = 256 * 1024;
 
 pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     let asked = call.header("range").map(str::to_owned);
+    let verify = call.query.boolean("verify")?.unwrap_or(false);
     let image = service.store.read(move |reader| {
         let image = find(reader, &call, call.param("image_id"), call.rule)?;
         if image.status == Status::Deactivated && !is_admin(&call.caller) {
@@ -29,7 +30,7 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     let size = contents.size_bytes;
     let range = asked.map(|text| parse(&text, size)).transpose()?.flatten();
     let (first, length) = range.unwrap_or((0, size));
-    let mut file = service.stores.read(contents)?;
+    let mut file = if verify { whole_copy(&service, contents).await? } else { service.stores.read(contents)? };
     if first > 0 {
         file.seek(SeekFrom::Start(first)).map_err(|error| Fault::bug("seek in an image file").because(error))?;
     }
@@ -43,6 +44,17 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
         reply = reply.header(header::CONTENT_RANGE, format!("bytes {first}-{}/{size}", first + length - 1));
     }
     Ok(reply.body(bytes))
+}
+
+/// A copy that was read and found to be what was accepted.
+async fn whole_copy(service: &Arc<Service>, contents: &Contents) -> Result<File> {
+    let (stores, contents) = (service.stores.clone(), contents.clone());
+    if service.store.is_inline() {
+        return stores.read_verified(&contents);
+    }
+    let _permit = service.uploads.acquire().await;
+    let read = tokio::task::spawn_blocking(move || stores.read_verified(&contents)).await;
+    read.map_err(|error| Fault::bug("the reading of an image ended badly").because(error))?
 }
 
 fn stream(file: File, length: u64) -> Body {

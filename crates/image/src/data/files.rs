@@ -3,12 +3,23 @@
 //! `.upload-IMAGE-NONCE` is a transfer on its way, `IMAGE.NONCE` a whole file. Its process holds a lock on the file
 //! from before the commit that announces the transfer until after the one that ends it; the lock goes with the
 //! process. A file that is neither locked nor named by a document belongs to nobody.
+//!
+//! Images of the same bytes are one file with a name each, and one more in [`CONTENT`]: its SHA-512. Whoever brings
+//! bytes that are there becomes a name of them, and the last name takes them along. The file system counts the names,
+//! so that nothing can go while an image has it, whatever dies when. A name by content can be lost or linger without
+//! harm: then bytes are kept twice, or until the next sweep.
 
 use base::{Fault, ImageId, Result, is_uuid};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{DirEntry, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// The folder of the names by content.
+pub const CONTENT: &str = ".content";
+
+/// Bytes that are compared at a time.
+const PIECE: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -59,14 +70,23 @@ impl Files {
         Err(Fault::bug("a new upload file vanished sixteen times"))
     }
 
-    /// Gives a finished transfer its whole name, durably. The file's bytes are on disk already.
-    pub fn finish(&self, image: &ImageId, nonce: &str) -> Result<String> {
-        let whole = Files::whole(image, nonce);
-        let renamed = std::fs::rename(self.path(&Files::partial(image, nonce)), self.path(&whole));
-        renamed.map_err(|error| unavailable("rename the upload", error))?;
+    /// Gives a finished transfer its whole name, durably. Its bytes are on disk already, and have this SHA-512.
+    ///
+    /// Where the same bytes are there, the name becomes one of theirs, and the transfer's file stays with its lock:
+    /// whoever ends the transfer removes it.
+    pub fn finish(&self, image: &ImageId, nonce: &str, sha512: &str) -> Result<()> {
+        let (partial, whole) = (self.path(&Files::partial(image, nonce)), self.path(&Files::whole(image, nonce)));
+        let content = self.content().join(sha512);
+        if !joined(&partial, &content, &whole) {
+            let renamed = std::fs::rename(&partial, &whole);
+            renamed.map_err(|error| unavailable("rename the upload", error))?;
+            // Not every file system has a second name for a file; then all bytes are kept as they come.
+            if let Err(error) = std::fs::create_dir_all(self.content()).and_then(|()| std::fs::hard_link(&whole, &content)) {
+                tracing::debug!(%image, %error, "the bytes have no name by content");
+            }
+        }
         let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| unavailable("write the image folder", error))?;
-        Ok(whole)
+        synced.map_err(|error| unavailable("write the image folder", error))
     }
 
     /// Opens a whole file for reading.
@@ -77,12 +97,44 @@ impl Files {
         File::open(self.path(name)).map_err(|error| Fault::bug(format!("image file {name}")).because(error))
     }
 
-    /// Removes a file; one that is gone already is no error.
+    /// Removes a file; one that is gone already is no error. Its bytes go with the last image that has them.
     pub fn remove(&self, name: &str) -> Result<()> {
-        match std::fs::remove_file(self.path(name)) {
+        let path = self.path(name);
+        let about = path.symlink_metadata();
+        match std::fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(unavailable("remove an image file", error)),
-            _ => Ok(()),
+            _ => match about {
+                Ok(about) if about.nlink() > 1 => self.forget(|entry| entry.ino() == about.ino()),
+                _ => Ok(()),
+            },
         }
+    }
+
+    /// Removes names by content that nothing else has.
+    pub fn sweep_contents(&self) -> Result<()> {
+        self.forget(|_| true)
+    }
+
+    fn forget(&self, asked: impl Fn(&DirEntry) -> bool) -> Result<()> {
+        let failed = |error| unavailable("sweep the contents of images", error);
+        let entries = match std::fs::read_dir(self.content()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries.filter_map(|entry| entry.ok().filter(&asked)) {
+            // Should an image join in between, it has the file, and only the name by content is lost.
+            if entry.metadata().is_ok_and(|about| about.nlink() == 1) {
+                match std::fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&self) -> PathBuf {
+        self.folder.join(CONTENT)
     }
 
     /// Removes a file unless some process holds its lock. False if one does.
@@ -115,6 +167,39 @@ impl Files {
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
+}
+
+/// Makes `whole` a name of the file that `content` names, if that holds the bytes of `partial`. A name by content of
+/// other bytes is damaged, and goes.
+fn joined(partial: &Path, content: &Path, whole: &Path) -> bool {
+    match same_bytes(partial, content) {
+        Ok(true) => std::fs::hard_link(content, whole).is_ok(),
+        Ok(false) => {
+            tracing::error!(content = %content.display(), "the bytes of images are no longer those that were accepted");
+            let _ = std::fs::remove_file(content);
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+fn same_bytes(one: &Path, other: &Path) -> std::io::Result<bool> {
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let mut left = one.metadata()?.len();
+    if other.metadata()?.len() != left {
+        return Ok(false);
+    }
+    let (mut here, mut there) = (vec![0; PIECE], vec![0; PIECE]);
+    while left > 0 {
+        let piece = left.min(PIECE as u64) as usize;
+        one.read_exact(&mut here[..piece])?;
+        other.read_exact(&mut there[..piece])?;
+        if here[..piece] != there[..piece] {
+            return Ok(false);
+        }
+        left -= piece as u64;
+    }
+    Ok(true)
 }
 
 /// The image that a file's name says it belongs to.

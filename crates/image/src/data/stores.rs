@@ -3,8 +3,10 @@
 use super::files::{Files, Found};
 use crate::document::{Contents, LOCAL};
 use base::{Fault, ImageId, Result};
+use sha2::{Digest, Sha512};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 
 /// A folder with the id by which clients know it.
@@ -64,9 +66,33 @@ impl Stores {
         Err(missing)
     }
 
+    /// The first copy whose bytes are those that were accepted. Reads all of it.
+    ///
+    /// # Errors
+    /// Unavailable where no copy is whole.
+    pub fn read_verified(&self, contents: &Contents) -> Result<File> {
+        let mut why = Vec::new();
+        for store in contents.stores.iter().filter_map(|id| self.get(id)) {
+            match store.files.read(&contents.file).and_then(|file| verified(file, contents)) {
+                Ok(Some(file)) => return Ok(file),
+                Ok(None) => why.push(format!("the copy in '{}' has other bytes than were accepted", store.id)),
+                Err(fault) => {
+                    tracing::error!(file = contents.file, store = store.id, "{}", fault.chain());
+                    why.push(format!("the copy in '{}' cannot be read", store.id));
+                }
+            }
+        }
+        Err(Fault::unavailable(format!("The image is damaged: {}. Upload it again.", why.join(", "))))
+    }
+
     /// True while a process holds the transfer, wherever it goes.
     pub fn is_held(&self, image: &ImageId, nonce: &str) -> bool {
         self.0.iter().any(|store| store.files.is_held(image, nonce))
+    }
+
+    /// Removes the names by content that no image has.
+    pub fn sweep_contents(&self) -> Result<()> {
+        self.0.iter().try_for_each(|store| store.files.sweep_contents())
     }
 
     /// Every file of every store that follows the naming.
@@ -77,4 +103,13 @@ impl Stores {
         }
         Ok(all)
     }
+}
+
+/// The file at its beginning again, if its SHA-512 is that of the contents.
+fn verified(mut file: File, contents: &Contents) -> Result<Option<File>> {
+    let failed = |error| Fault::unavailable("The image service cannot read an image.").because(error);
+    let mut digest = Sha512::new();
+    std::io::copy(&mut file, &mut digest).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    Ok(Some(file).filter(|_| super::transfer::hex(&digest.finalize()) == contents.sha512))
 }

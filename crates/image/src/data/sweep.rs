@@ -1,5 +1,7 @@
 //! Ending transfers whose process died, and removing bytes that belong to nobody.
 
+use super::files::Found;
+use super::stores::Stores;
 use super::transfer::{late, requeue};
 use crate::document::Image;
 use crate::{Service, quota};
@@ -43,14 +45,14 @@ impl Service {
     async fn untidy(&self) -> Result<Vec<String>> {
         let transfers = self.store.read(|reader| Ok(reader.list::<Image>(Query::index("transfer", "yes"))?)).await?;
         let mut ids: BTreeSet<String> = transfers.into_iter().map(|image| image.doc.id.to_string()).collect();
-        ids.extend(self.list_files().await?.into_iter().map(|(_, found)| found.image.to_string()));
+        ids.extend(self.list_files(|stores| stores.sweep_contents().and_then(|()| stores.list())).await?.into_iter().map(|(_, found)| found.image.to_string()));
         Ok(ids.into_iter().collect())
     }
 
     /// Brings one image's document and files in accord. False while a transfer of it runs.
     pub async fn tidy(&self, id: &ImageId) -> Result<bool> {
         // The folder is read before the document: a file that a commit names in between is seen as named.
-        let files = self.list_files().await?;
+        let files = self.list_files(Stores::list).await?;
         let mut image = self.store.get::<Image>(id).await?;
         if let Some(nonce) = image.as_ref().and_then(|image| image.transfer.clone()) {
             let since = image.as_ref().and_then(|image| image.transfer_since);
@@ -134,12 +136,12 @@ impl Service {
         }
     }
 
-    async fn list_files(&self) -> Result<Vec<(String, super::files::Found)>> {
-        let files = self.stores.clone();
+    async fn list_files(&self, list: fn(&Stores) -> Result<Vec<(String, Found)>>) -> Result<Vec<(String, Found)>> {
+        let stores = self.stores.clone();
         if self.store.is_inline() {
-            return files.list();
+            return list(&stores);
         }
-        let listed = tokio::task::spawn_blocking(move || files.list()).await;
+        let listed = tokio::task::spawn_blocking(move || list(&stores)).await;
         listed.map_err(|error| base::Fault::bug("listing the image folder ended badly").because(error))?
     }
 }

@@ -219,7 +219,7 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
         let judged = judge(&transfer.as_announced, &received.findings, &service.options)?;
         (contents.virtual_size_bytes, contents.quarantined) = judged;
     }
-    transfer.store.files.finish(&transfer.image, &transfer.nonce)?;
+    finish(service, transfer, &contents.sha512).await?;
     let quota = service.options.quota.clone();
     let findings = received.findings;
     let done = transfer.done.clone();
@@ -245,7 +245,23 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
         tx.update(&image)?;
         Ok(())
     });
-    committing.await.map(|_| ())
+    committing.await?;
+    transfer.store.files.remove(&Files::partial(&transfer.image, &transfer.nonce)).or_else(|fault| {
+        tracing::warn!(image = %transfer.image, "an upload's file is left to the sweeper: {}", fault.chain());
+        Ok(())
+    })
+}
+
+/// Gives the file its whole name. Bytes that are there already are compared, which takes as long as reading them.
+async fn finish(service: &Service, transfer: &Transfer, sha512: &str) -> Result<()> {
+    let (files, image) = (transfer.store.files.clone(), transfer.image.clone());
+    let (nonce, sha512) = (transfer.nonce.clone(), sha512.to_owned());
+    let work = move || files.finish(&image, &nonce, &sha512);
+    if service.store.is_inline() {
+        return work();
+    }
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(|error| Fault::bug("the end of an upload ended badly").because(error))?
 }
 
 /// Bytes that have not come by the deadline are waited for no longer.

@@ -125,6 +125,7 @@ impl Work for CopyWork {
             let _permit = service.uploads.acquire().await;
             // The lock goes with the file, after the commit.
             let _file = self.copied(&input.image, &contents, &next).await?;
+            let (store, partial) = (next.clone(), Files::partial(&input.image, nonce_of(&contents)));
             let (asked, quota) = (input.clone(), service.options.quota.clone());
             let whole = held.commit("images:copy", move |tx, job| {
                 let (before, was, mut copying) = wanting(tx, &asked)?.ok_or_else(|| gone(&asked))?;
@@ -148,7 +149,9 @@ impl Work for CopyWork {
                 }
                 Ok(whole)
             });
-            if whole.await? {
+            let whole = whole.await?;
+            service.stores.get(&store).map(|store| store.files.remove(&partial)).transpose()?;
+            if whole {
                 break;
             }
         }
@@ -172,6 +175,11 @@ impl Work for CopyWork {
     }
 }
 
+/// Of IMAGE.NONCE, as [`Files::whole`] writes it: the copy has the same name.
+fn nonce_of(contents: &Contents) -> &str {
+    contents.file.rsplit('.').next().unwrap_or_default()
+}
+
 fn gone(input: &Input) -> Fault {
     Fault::gone(format!("Image {} no longer wants copies.", input.image))
 }
@@ -183,15 +191,14 @@ impl CopyWork {
         let store = service.stores.get(store).cloned();
         let store = store.ok_or_else(|| Fault::gone("A store that was asked for is there no longer.".to_owned()))?;
         let from = service.stores.read(contents)?;
-        // IMAGE.NONCE, as Files::whole writes it: the copy has the same name.
-        let nonce = contents.file.rsplit('.').next().unwrap_or_default().to_owned();
+        let nonce = nonce_of(contents).to_owned();
         if !store.files.remove_unheld(&Files::partial(image, &nonce))? {
             return Err(Fault::conflict(format!("Image {image} is being copied already.")));
         }
         let (image, contents) = (image.clone(), contents.clone());
         let work = move || {
             let mut to = store.files.begin(&image, &nonce)?;
-            let written = pour(from, &mut to, &contents).and_then(|()| store.files.finish(&image, &nonce));
+            let written = pour(from, &mut to, &contents).and_then(|()| store.files.finish(&image, &nonce, &contents.sha512));
             if written.is_err() {
                 store.files.remove(&Files::partial(&image, &nonce))?;
             }

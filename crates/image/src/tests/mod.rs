@@ -172,7 +172,8 @@ impl World {
     /// Names of all files in the folder.
     pub fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.folder).unwrap();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let files = entries.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file());
+        let mut names: Vec<String> = files.map(|entry| entry.file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }

@@ -22,7 +22,7 @@ async fn three() -> (World, engine::Handle) {
 fn files(world: &World) -> [usize; 3] {
     ["images", "second", "third"].map(|name| {
         let folder = world.folder.parent().unwrap().join(name);
-        std::fs::read_dir(folder).unwrap().count()
+        std::fs::read_dir(folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_file()).count()
     })
 }
 
@@ -128,4 +128,76 @@ async fn bytes_that_went_bad_are_not_copied() {
     assert_eq!((&view["stores"], &view["os_glance_failed_import"]), (&json!("local"), &json!("second")));
     world.sweep().await;
     assert_eq!(files(&world), [1, 0, 0]);
+}
+
+/// The names that the bytes of a finished file have, the one by content among them.
+fn names(folder: &std::path::Path, file: &str) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(folder.join(file)).unwrap().nlink()
+}
+
+/// The names by content.
+fn contents(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(folder.join(".content")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_kept_once_and_go_with_the_last_image_that_has_them() {
+    let world = World::new().await;
+    let [first, second] = [world.raw_image(OWNER).await, world.raw_image(OWNER).await];
+    for id in [&first, &second] {
+        world.upload(OWNER, id, "the same bytes").await.expect(204);
+    }
+    let files = world.files();
+    assert_eq!((files.len(), names(&world.folder, &files[0]), names(&world.folder, &files[1])), (2, 3, 3), "{files:?}");
+    let content = contents(&world.folder);
+    assert_eq!(content.len(), 1);
+    assert_eq!(content[0].file_name().unwrap().to_str(), world.show(&first).await["os_hash_value"].as_str());
+    let usage = world.get(OWNER, "/v2/info/usage").await.expect(200).json();
+    assert_eq!(usage["usage"]["image_count_total"]["usage"], 2, "a project pays for what it has");
+    world.delete(OWNER, &format!("/v2/images/{first}")).await.expect(204);
+    world.sweep().await;
+    assert_eq!(world.get(OWNER, &format!("/v2/images/{second}/file")).await.expect(200).text(), "the same bytes");
+    assert_eq!((world.files().len(), contents(&world.folder).len()), (1, 1));
+    world.delete(OWNER, &format!("/v2/images/{second}")).await.expect(204);
+    assert_eq!((world.files().len(), contents(&world.folder).len()), (0, 0), "without a sweep");
+}
+
+#[tokio::test]
+async fn bytes_that_went_bad_are_found_on_demand_and_nobody_joins_them() {
+    let (world, _jobs) = three().await;
+    let [first, second] = [world.raw_image(OWNER).await, world.raw_image(OWNER).await];
+    world.upload(OWNER, &first, "the bytes").await.expect(204);
+    let bad = world.files().pop().unwrap();
+    std::fs::write(world.folder.join(&bad), "THE BYTES").unwrap();
+    let path = |id: &str, query: &str| format!("/v2/images/{id}/file{query}");
+    assert_eq!(world.get(OWNER, &path(&first, "")).await.expect(200).text(), "THE BYTES", "nobody has asked");
+    world.get(OWNER, &path(&first, "?verify=true")).await.refuses(503, "The image is damaged: the copy in 'local' has");
+    world.get(OWNER, &path(&first, "?verify=perhaps")).await.refuses(400, "perhaps");
+    world.upload(OWNER, &second, "the bytes").await.expect(204);
+    assert_eq!(world.get(OWNER, &path(&second, "?verify=true")).await.expect(200).text(), "the bytes");
+    let mut good = world.files();
+    good.retain(|name| *name != bad);
+    assert_eq!((names(&world.folder, &bad), names(&world.folder, &good[0])), (1, 2));
+
+    let copy = json!({"method": {"name": "copy-image"}, "all_stores": true});
+    world.send(ADMIN, "POST", &format!("/v2/images/{second}/import"), copy).await.expect(202);
+    stored(&world, &second, "local,second,third").await;
+    std::fs::write(world.folder.join(&good[0]), "THE BYTES").unwrap();
+    assert_eq!(world.get(OWNER, &path(&second, "?verify=true")).await.expect(200).text(), "the bytes");
+}
+
+/// What a crash leaves between two steps: a name by content that nothing else has, and a transfer that joined one.
+#[tokio::test]
+async fn a_sweep_takes_names_by_content_that_no_image_has() {
+    let world = World::new().await;
+    let id = world.raw_image(OWNER).await;
+    world.upload(OWNER, &id, "the bytes").await.expect(204);
+    let content = world.folder.join(".content");
+    std::fs::write(content.join("0".repeat(128)), "nobody's").unwrap();
+    std::fs::hard_link(&contents(&world.folder)[0], world.folder.join("6a0d1f9e-8b1e-4c4f-9a55-0d6c0c1b7d01.dead")).unwrap();
+    std::fs::write(world.folder.join(".upload-6a0d1f9e-8b1e-4c4f-9a55-0d6c0c1b7d01-dead"), "the bytes").unwrap();
+    world.sweep().await;
+    assert_eq!((world.files().len(), contents(&world.folder).len()), (1, 1));
+    assert_eq!(world.get(OWNER, &format!("/v2/images/{id}/file?verify=true")).await.expect(200).text(), "the bytes");
 }

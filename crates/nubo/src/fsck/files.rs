@@ -131,6 +131,8 @@ pub struct Files {
     pub volumes: Vec<Volume>,
     /// Control's own files of images.
     pub images: Vec<Stored>,
+    /// The same by their contents.
+    pub contents: Vec<Stored>,
     /// The host's images, named by content.
     pub cache: Vec<Stored>,
 }
@@ -146,12 +148,16 @@ pub fn look(settings: &Settings, digests: &mut Digests) -> Result<Files> {
     };
     let guests = entries(&settings.state.join("hosts/guests"));
     let locked = locked();
-    let stored = |path: &PathBuf, digests: &mut Digests| stored(path, &locked, digests).ok();
+    let mut stored = |folder: &str| -> Vec<Stored> {
+        let files = entries(&settings.state.join(folder)).into_iter().filter(|path| !path.is_dir());
+        files.filter_map(|path| stored(&path, &locked, digests).ok()).collect()
+    };
     Ok(Files {
         folders: guests.iter().map(|path| folder(path, &locked)).collect(),
         volumes: entries(&settings.state.join("hosts/volumes")).iter().map(|path| volume(path)).collect(),
-        images: entries(&settings.state.join("control/images")).iter().filter_map(|p| stored(p, digests)).collect(),
-        cache: entries(&settings.state.join("hosts/images")).iter().filter_map(|p| stored(p, digests)).collect(),
+        images: stored("control/images"),
+        contents: stored("control/images/.content"),
+        cache: stored("hosts/images"),
     })
 }
 

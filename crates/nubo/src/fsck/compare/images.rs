@@ -14,7 +14,8 @@ pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
         for file in &image.files {
             let stands = sides.files.images.iter().find(|stored| stored.name == file.file);
             let Some(what) = wrong(file, stands) else { continue };
-            let repair = match sides.files.cache.iter().find(|cached| is(cached, file)) {
+            let mut others = sides.files.contents.iter().chain(&sides.files.cache);
+            let repair = match others.find(|other| is(other, file)) {
                 Some(good) => Repair::Copy { from: good.path.clone(), to: folder.join(&file.file) },
                 None => Repair::hand("no copy of its bytes is on this machine: upload it again"),
             };
@@ -24,8 +25,16 @@ pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
     for stored in &sides.files.images {
         found.extend(stray(sides, stored));
     }
+    found.extend(sides.files.contents.iter().filter(|stored| !stored.locked && stored.sha512 != stored.name).map(misnamed));
     found.extend(cache(sides));
     found
+}
+
+/// A name by content of other bytes. Images that have them are named for themselves.
+fn misnamed(stored: &Stored) -> Finding {
+    let object = format!("image file {}", stored.path.display());
+    let repair = Repair::Quarantine { path: stored.path.clone() };
+    Finding::new(object, "", "its content is not the one that it is named after", repair)
 }
 
 fn is(stored: &Stored, file: &File) -> bool {
