@@ -24,6 +24,7 @@ mod tls;
 mod trash;
 mod units;
 mod up;
+mod workshop_command;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -140,6 +141,8 @@ enum ImageCommand {
     },
     /// What a disk image really is, and whether it would be accepted
     Inspect(inspect::Options),
+    #[command(flatten)]
+    Work(workshop_command::Work),
 }
 
 fn main() -> ExitCode {
@@ -186,6 +189,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
         }
         Command::Image { command: ImageCommand::Inspect(options) } => return inspect::main(&options),
+        Command::Image { command: ImageCommand::Work(work) } => return Ok(workshop_command::main(work)),
         Command::Control => {
             log();
             control_command::main(&settings)?;
