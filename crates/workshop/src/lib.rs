@@ -10,8 +10,10 @@ mod child;
 mod convert;
 mod error;
 mod image;
+mod lock;
 mod overlay;
 mod place;
+mod sparsify;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ pub use child::Show;
 pub use convert::{Conversion, Converted, convert};
 pub use error::{Error, Result};
 pub use image::{Image, VIRTUAL_BYTES};
+pub use sparsify::{FileSystem, Sparsified, Sparsify, sparsify, sparsify_in_place};
 
 /// Reads a size as people write it: `10G`, `512M`, `1T`, bytes without a letter. Letters are powers of 1024.
 ///

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A result that is being made beside its target. Dropped, or killed with the process, it leaves nothing; only where
-/// the file system knows no files without a name, a kill leaves `.NAME.PID.partial`.
+/// the file system knows no files without a name, a kill leaves `.NAME.PID-N.partial`.
 #[derive(Debug)]
 pub struct Place {
     target: PathBuf,
@@ -111,8 +111,10 @@ fn folder(target: &Path) -> &Path {
 /// A name beside the target that nobody has.
 fn beside(target: &Path) -> Result<PathBuf> {
     let name = target.file_name().ok_or_else(|| Error::Refused(format!("{} names no file", target.display())))?;
-    let name = format!(".{}.{}.partial", name.to_string_lossy(), std::process::id());
-    Ok(target.with_file_name(name))
+    let (name, process) = (name.to_string_lossy(), std::process::id());
+    let names = (0..16).map(|n| target.with_file_name(format!(".{name}.{process}-{n}.partial")));
+    let mut unused = names.filter(|path| fs::symlink_metadata(path).is_err());
+    unused.next().ok_or_else(|| Error::Refused(format!("there are too many partial files of {}", target.display())))
 }
 
 /// The path by which a child opens a descriptor that it has inherited.

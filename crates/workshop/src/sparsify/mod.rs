@@ -1,0 +1,220 @@
+//! Giving back the room of an image that nothing needs: zeros, and blocks that a file system in it has as free.
+//!
+//! The readers here are of Rust without `unsafe`, bound what they read, and believe a bitmap or a tree only where all
+//! of it agrees; what was not unmounted, what is not known and what is damaged is left alone, with a reason. Nothing is
+//! mounted. LVM, LUKS and RAID are left alone.
+
+mod btrfs;
+mod ext4;
+mod holes;
+mod partition;
+mod volume;
+mod xfs;
+
+#[cfg(test)]
+mod tests;
+
+use crate::child::{Show, limited, watched};
+use crate::convert::{file_name, inspected, largest};
+use crate::error::{Error, Result};
+use crate::image::{Access, Image};
+use crate::lock;
+use crate::place::Place;
+use format::{Format, OnDisk, Source};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use volume::{Left, Read, Volume};
+
+/// How to go about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sparsify {
+    /// Zeros alone; file systems are not read.
+    pub zeros_only: bool,
+    /// Pack the clusters of a qcow2.
+    pub compress: bool,
+    pub force: bool,
+    pub show: Show,
+}
+
+/// A file system, or what stands in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileSystem {
+    pub start_bytes: u64,
+    /// None where nothing is recognised.
+    pub kind: Option<&'static str>,
+    pub free_bytes: u64,
+    /// Why its free blocks are left alone: a clause that goes on "it …".
+    pub left_alone: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sparsified {
+    /// What the file takes of its disk, before and after.
+    pub before_bytes: u64,
+    pub after_bytes: u64,
+    pub file_systems: Vec<FileSystem>,
+}
+
+/// Writes a copy of an image without what nothing needs, in the same format.
+///
+/// # Errors
+/// Refused where the image is not accepted or in use; Exists.
+pub fn sparsify(source: &Path, target: &Path, how: &Sparsify) -> Result<Sparsified> {
+    let image = Image::open(source, None)?;
+    let place = Place::new(target, how.force)?;
+    if image.format() == Format::Raw {
+        lock::unused(image.file(), source)?;
+        let (free, file_systems) = look(image.file(), how)?;
+        holes::copy(image.file(), place.file(), &free)?;
+        return finish(&image, place, file_systems);
+    }
+    let file_systems = rewrite(&image, image.node(None), target, &place, how)?;
+    finish(&image, place, file_systems)
+}
+
+/// The same in the file itself: holes in a raw file; other formats are written anew beside it and take its place.
+///
+/// # Errors
+/// As [`sparsify`]; Refused for a qcow2 with internal snapshots, which a copy would lose.
+pub fn sparsify_in_place(path: &Path, how: &Sparsify) -> Result<Sparsified> {
+    let image = Image::open_for(path, None, Access::Write)?;
+    if image.format() == Format::Raw {
+        let before_bytes = allocated(image.file())?;
+        let _mine = lock::alone(image.file(), path)?;
+        let (free, file_systems) = look(image.file(), how)?;
+        holes::punch(image.file(), &free)?;
+        return Ok(Sparsified { before_bytes, after_bytes: allocated(image.file())?, file_systems });
+    }
+    if snapshots(&image)? > 0 {
+        let path = path.display();
+        return Err(Error::Refused(format!("{path} has internal snapshots, which a new file would not have")));
+    }
+    // Our lock, which goes with the file that is replaced, keeps others out, and would stand in the way of QEMU's.
+    let _mine = lock::alone(image.file(), path)?;
+    let mut node = image.node(None);
+    node["file"]["locking"] = json!("off");
+    let place = Place::new(path, true)?;
+    let file_systems = rewrite(&image, node, path, &place, how)?;
+    finish(&image, place, file_systems)
+}
+
+fn finish(image: &Image, place: Place, file_systems: Vec<FileSystem>) -> Result<Sparsified> {
+    place.file().sync_all().map_err(Error::doing("writing the result"))?;
+    let (before_bytes, after_bytes) = (allocated(image.file())?, allocated(place.file())?);
+    place.finish()?;
+    Ok(Sparsified { before_bytes, after_bytes, file_systems })
+}
+
+/// Through a raw file without a name beside the target, and back into the same format.
+fn rewrite(image: &Image, node: Value, target: &Path, place: &Place, how: &Sparsify) -> Result<Vec<FileSystem>> {
+    if how.compress && image.format() != Format::Qcow2 {
+        return Err(Error::Refused("only qcow2 has compressed clusters".to_owned()));
+    }
+    let raw = Place::new(target, true)?;
+    let most = largest(image.findings().virtual_size);
+    let mut unfold = limited("qemu-img", most);
+    unfold.args(["convert", "-O", "raw"]).args(how.show.on_terminal().then_some("-p"));
+    watched(unfold.arg(file_name(&node)).arg(raw.name()), how.show)?;
+    let (free, file_systems) = look(raw.file(), how)?;
+    holes::punch(raw.file(), &free)?;
+    let mut fold = limited("qemu-img", most);
+    fold.args(["convert", "-f", "raw", "-O", image.driver()]).args(how.compress.then_some("-c"));
+    fold.args(how.show.on_terminal().then_some("-p"));
+    watched(fold.arg(raw.name()).arg(place.name()), how.show)?;
+    inspected(place, image.format())?;
+    Ok(file_systems)
+}
+
+fn allocated(file: &File) -> Result<u64> {
+    Ok(file.metadata().map_err(Error::doing("asking for the size"))?.blocks() * 512)
+}
+
+fn snapshots(image: &Image) -> Result<u32> {
+    let mut number = [0; 4];
+    if image.format() == Format::Qcow2 {
+        std::os::unix::fs::FileExt::read_exact_at(image.file(), &mut number, 60).map_err(Error::at(image.path()))?;
+    }
+    Ok(u32::from_be_bytes(number))
+}
+
+fn look(file: &File, how: &Sparsify) -> Result<(Vec<Range<u64>>, Vec<FileSystem>)> {
+    if how.zeros_only {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let source = file.try_clone().and_then(OnDisk::new).map_err(Error::doing("reading the disk"))?;
+    free_ranges(&source)
+}
+
+/// What the file systems of a disk have as free, in ascending order, and what was found where.
+fn free_ranges(disk: &dyn Source) -> Result<(Vec<Range<u64>>, Vec<FileSystem>)> {
+    let whole = Volume::new(disk, 0, disk.size_bytes());
+    let (mut free, mut found) = (Vec::new(), Vec::new());
+    let parts = match partition::partitions(&whole) {
+        Ok(parts) => parts,
+        Err(Left::Io(error)) => return Err(Error::doing("reading the disk")(error)),
+        Err(Left::Alone(why)) => {
+            found.push(FileSystem { start_bytes: 0, kind: None, free_bytes: 0, left_alone: Some(why) });
+            return Ok((free, found));
+        }
+    };
+    for part in parts {
+        let volume = Volume::new(disk, part.start, part.end - part.start);
+        let (kind, ranges) = match read(&volume) {
+            Ok((kind, Ok(ranges))) => (kind, Ok(ranges)),
+            Ok((kind, Err(Left::Alone(why)))) => (kind, Err(why)),
+            Ok((_, Err(Left::Io(error)))) | Err(Left::Io(error)) => {
+                return Err(Error::doing("reading the disk")(error));
+            }
+            Err(Left::Alone(why)) => (None, Err(why)),
+        };
+        let (ranges, left_alone) = match ranges {
+            Ok(ranges) => (ranges, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        let free_bytes = ranges.iter().map(|range| range.end - range.start).sum();
+        found.push(FileSystem { start_bytes: part.start, kind, free_bytes, left_alone });
+        free.extend(ranges.into_iter().map(|range| range.start + part.start..range.end + part.start));
+    }
+    Ok((free, found))
+}
+
+/// Marks that are looked for lie in the first bytes, those of btrfs last.
+const HEAD_BYTES: usize = (64 << 10) + 4096;
+
+type Free = Read<Vec<Range<u64>>>;
+
+/// Recognises what stands in a partition, and reads what is free in it.
+fn read(volume: &Volume<'_>) -> Read<(Option<&'static str>, Free)> {
+    let head = volume.head(HEAD_BYTES)?;
+    let marks = [ext4::is(&head), xfs::is(&head), btrfs::is(&head)];
+    let other = if head.slice(0, 6) == b"LUKS\xba\xbe" {
+        Some("LUKS")
+    } else if (0..4).any(|sector| head.slice(512 * sector, 8) == b"LABELONE") {
+        Some("LVM")
+    } else if head.slice(4096, 4) == 0xa92b_4efc_u32.to_le_bytes() || head.slice(0, 4) == 0xa92b_4efc_u32.to_le_bytes()
+    {
+        Some("RAID")
+    } else if head.slice(4086, 10) == b"SWAPSPACE2" {
+        Some("swap")
+    } else {
+        None
+    };
+    Ok(match (marks, other) {
+        ([false, false, false], None) => (None, Ok(Vec::new())),
+        ([true, false, false], None) => (Some("ext4"), ext4::free(volume)),
+        ([false, true, false], None) => (Some("xfs"), xfs::free(volume)),
+        ([false, false, true], None) => (Some("btrfs"), btrfs::free(volume)),
+        ([false, false, false], Some(kind)) => (Some(kind), volume::alone("is not looked into")),
+        _ => (None, volume::alone("bears the marks of several kinds at once")),
+    })
+}
+
+/// True where a volume bears a mark, so that it is no table of partitions.
+fn knows(volume: &Volume<'_>) -> Read<bool> {
+    let head = volume.head(HEAD_BYTES)?;
+    Ok(ext4::is(&head) || xfs::is(&head) || btrfs::is(&head))
+}
