@@ -1,4 +1,4 @@
-//! `nubo image convert`, `resize`, `rebase`, `commit`, `check` and `diff`. They need no cloud and no root.
+//! `nubo image convert`, `sparsify`, `resize`, `rebase`, `commit`, `check` and `diff`. They need no cloud and no root.
 //!
 //! Exit 0: done, or the answer is yes (sound, identical); 1: the answer is no; 2: refused, or it could not be done.
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use workshop::{Conversion, Error, Show};
+use workshop::{Conversion, Error, Show, Sparsify};
 
 #[derive(clap::Subcommand)]
 pub enum Work {
@@ -24,6 +24,26 @@ pub enum Work {
         /// The file below, and with further ones the files below that; what a header names is not followed
         #[arg(long, value_name = "FILE")]
         backing: Vec<PathBuf>,
+        #[arg(long)]
+        compress: bool,
+        /// Replace the output
+        #[arg(long)]
+        force: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give back the room of zeros, and of blocks that ext4, xfs and btrfs have as free
+    Sparsify {
+        file: PathBuf,
+        #[arg(required_unless_present = "in_place", conflicts_with = "in_place")]
+        output: Option<PathBuf>,
+        /// In the file itself
+        #[arg(long)]
+        in_place: bool,
+        /// Do not read file systems
+        #[arg(long)]
+        zeros_only: bool,
+        /// Pack the clusters of a qcow2
         #[arg(long)]
         compress: bool,
         /// Replace the output
@@ -99,6 +119,14 @@ fn run(work: Work) -> Result<bool> {
             let line = format!("{}: {}, {} bytes", output.display(), made.format, made.size_bytes);
             tell(json, &made, &line)
         }
+        Work::Sparsify { file, output, in_place: _, zeros_only, compress, force, json } => {
+            let how = Sparsify { zeros_only, compress, force, show: Show::Progress };
+            let done = match &output {
+                Some(output) => workshop::sparsify(&file, output, &how)?,
+                None => workshop::sparsify_in_place(&file, &how)?,
+            };
+            tell(json, &done, &sparsified(&done))
+        }
         Work::Resize { file, size, shrink, json } => {
             let size_bytes = size_bytes(&file, &size)?;
             workshop::resize(&file, size_bytes, shrink)?;
@@ -134,6 +162,19 @@ fn run(work: Work) -> Result<bool> {
             Ok(found.identical)
         }
     }
+}
+
+fn sparsified(done: &workshop::Sparsified) -> String {
+    let mut lines = Vec::new();
+    for found in &done.file_systems {
+        let kind = found.kind.unwrap_or("nothing that is known");
+        lines.push(match &found.left_alone {
+            None => format!("at {}: {kind}, {} bytes free", found.start_bytes, found.free_bytes),
+            Some(why) => format!("at {}: {kind}, left alone: it {why}", found.start_bytes),
+        });
+    }
+    lines.push(format!("{} bytes on disk before, {} after", done.before_bytes, done.after_bytes));
+    lines.join("\n")
 }
 
 fn tell(json: bool, result: &impl Serialize, line: &str) -> Result<bool> {
