@@ -76,6 +76,16 @@ pub enum DiskFormat {
     Qcow2,
 }
 
+impl DiskFormat {
+    /// Glance's `disk_format`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow2 => "qcow2",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Nic {
     pub port: PortId,

@@ -5,7 +5,7 @@
 use crate::fault;
 use crate::files;
 use crate::ledger::blocking;
-use agent_api::{AgentFault, ControlLink, DiskFormat, ImageSource};
+use agent_api::{AgentFault, ControlLink, ImageSource};
 use base::HostName;
 use sha2::{Digest, Sha512};
 use std::collections::{BTreeSet, HashMap};
@@ -29,11 +29,7 @@ pub struct Images {
 }
 
 pub fn file_name(of: &ImageSource) -> String {
-    let format = match of.format {
-        DiskFormat::Raw => "raw",
-        DiskFormat::Qcow2 => "qcow2",
-    };
-    format!("{}.{format}", of.sha512)
+    format!("{}.{}", of.sha512, of.format.as_str())
 }
 
 impl Images {

@@ -81,6 +81,8 @@ pub struct ImageImport {
     pub rules: image::web::Rules,
     /// Instead of the network: the simulator's.
     pub web: Option<Arc<dyn image::web::Web>>,
+    /// What imports make of disks; none: they stay what they are.
+    pub convert_to: Option<agent_api::DiskFormat>,
 }
 
 /// How long the past is kept unless somebody says otherwise: thirty days.
@@ -174,6 +176,7 @@ impl Cloud {
             image_options.protections = Arc::new(protections);
         }
         image_options.web_rules = options.image_import.rules.clone();
+        image_options.convert_to = options.image_import.convert_to;
         let web = options.image_import.web.clone();
         image_options.web = web.unwrap_or_else(|| Arc::new(image::web::Client::default()));
         let image = image::Service::new(store.clone(), env.clone(), image_options)?;

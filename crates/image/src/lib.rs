@@ -30,6 +30,7 @@ pub use import::{CopyWork, ImportWork};
 pub use metadefs::bootstrap;
 pub use policy_rules::RULES;
 
+use agent_api::DiskFormat;
 use base::{Env, ImageId, Result, Timestamp};
 use data::Stores;
 use model::deadline::{Deadlines, Operation, Passing};
@@ -64,6 +65,8 @@ pub struct Options {
     pub web_rules: web::Rules,
     /// How it is fetched.
     pub web: Arc<dyn web::Web>,
+    /// What imports make of disks; none: they stay what they are.
+    pub convert_to: Option<DiskFormat>,
 }
 
 impl Options {
@@ -80,6 +83,7 @@ impl Options {
             protections: Arc::default(),
             web_rules: web::Rules::default(),
             web: Arc::new(web::Unreachable),
+            convert_to: None,
         }
     }
 }

@@ -58,7 +58,11 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         auth_methods: settings.auth_methods,
         login_limit: settings.login_limit.clone(),
         image_format_enforcement: settings.image_format_enforcement,
-        image_import: control::ImageImport { rules: settings.image_import.clone(), web: None },
+        image_import: control::ImageImport {
+            rules: settings.image_import.clone(),
+            web: None,
+            convert_to: settings.image_conversion,
+        },
         image_protections: settings.image_property_protections.as_ref().map(|it| it.read()).transpose()?,
         bootstrap,
         masquerade: settings.uplink.clone(),

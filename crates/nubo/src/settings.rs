@@ -56,6 +56,8 @@ struct File {
     reclaim_instance_interval: Option<u32>,
     image_format_enforcement: Option<bool>,
     image_import: Option<control::web::Rules>,
+    #[serde(default)]
+    image_conversion: ImageConversion,
     image_property_protections: Option<PropertyProtections>,
     /// Folders beside `control/images` that hold images, by the ids that clients know them by.
     #[serde(default)]
@@ -99,6 +101,13 @@ impl LoginLimit {
             trusted_proxies: self.trusted_proxies,
         }
     }
+}
+
+/// What imports make of disks, in Glance's words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ImageConversion {
+    output_format: Option<agent_api::DiskFormat>,
 }
 
 /// How tokens are made, in Keystone's words.
@@ -224,6 +233,8 @@ pub struct Settings {
     pub image_stores: BTreeMap<String, PathBuf>,
     /// What may be fetched by users' URLs.
     pub image_import: control::web::Rules,
+    /// What imports make of disks, if anything.
+    pub image_conversion: Option<agent_api::DiskFormat>,
     pub image_property_protections: Option<PropertyProtections>,
     pub deadlines: Deadlines,
     pub compliance: control::Compliance,
@@ -268,6 +279,7 @@ impl Settings {
             reclaim_instance_interval_s: number("NUBO_RECLAIM_INSTANCE_INTERVAL", file.reclaim_instance_interval, 0)?,
             image_format_enforcement: file.image_format_enforcement.unwrap_or(true),
             image_import: file.image_import.unwrap_or_default(),
+            image_conversion: file.image_conversion.output_format,
             image_property_protections: file.image_property_protections,
             image_stores: file.image_stores,
             deadlines: deadlines(&flags.deadlines, &file.deadlines)?,

@@ -51,6 +51,11 @@ impl Files {
         format!(".upload-{image}-{nonce}")
     }
 
+    /// A transfer that is being converted; it takes the place of the other when it is whole.
+    pub fn converted(image: &ImageId, nonce: &str) -> String {
+        format!(".upload-{image}-{nonce}.converted")
+    }
+
     pub fn whole(image: &ImageId, nonce: &str) -> String {
         format!("{image}.{nonce}")
     }

@@ -45,16 +45,18 @@ async fn begin(service: &Arc<Service>, id: &ImageId, size_bytes: u64, begun: InT
     begin_for_job(service, id, Some(size_bytes), None, "images:snapshot", prepare, begun, done, After::default()).await
 }
 
-/// Where bytes go first, and where copies go then, with the task that tells of them.
+/// Where bytes go first, and where copies go then, with the task that tells of them; what becomes of them before.
 #[derive(Clone)]
 pub struct After {
     pub first: String,
     pub then: Option<Copying>,
+    /// They become what the operator wants all imports to be.
+    pub converts: bool,
 }
 
 impl Default for After {
     fn default() -> After {
-        After { first: LOCAL.to_owned(), then: None }
+        After { first: LOCAL.to_owned(), then: None, converts: false }
     }
 }
 
@@ -107,7 +109,7 @@ pub async fn begin_for_job(
     };
     let mut expected = expected(service, &as_announced, Status::Saving, size_bytes);
     expected.promised = promised;
-    Ok(Transfer::of_job(as_announced, nonce, file, cause, expected, done, store, stores.then))
+    Ok(Transfer::of_job(as_announced, nonce, file, cause, expected, done, store, stores))
 }
 
 /// Takes them in; an image whose bytes did not come is as it was before.

@@ -4,6 +4,7 @@
 //! active. Whatever breaks before leaves the image `queued` and no bytes: the handler removes them, or, where the
 //! process died, the sweeper. Nothing here opens an image with anything but [`format`].
 
+mod convert;
 mod download;
 mod files;
 mod intake;

@@ -7,7 +7,9 @@
 //!
 //! The work runs in a task of its own: a client that goes away does not stop the third step.
 
+use super::convert;
 use super::files::Files;
+use super::intake::After;
 use super::receive::{self, Expected, Received};
 use super::stores::Store;
 use crate::document::{Contents, Copying, Image, Staged, Status};
@@ -43,6 +45,8 @@ pub struct Transfer {
     as_announced: Image,
     /// What a job does in the last commit.
     done: Option<contract::InTx>,
+    /// Whether the operator's format is wanted.
+    converts: bool,
 }
 
 impl Transfer {
@@ -56,12 +60,13 @@ impl Transfer {
         expected: Expected,
         done: contract::InTx,
         store: Store,
-        copies: Option<Copying>,
+        stores: After,
     ) -> Transfer {
         // Whatever the image shows meanwhile: its bytes become its own at the end.
         let (id, status, digests) = (image.id.clone(), Status::Saving, Digests::default());
         let (as_announced, done) = (image, Some(done));
-        Transfer { image: id, nonce, file, store, copies, status, cause, expected, digests, as_announced, done }
+        let (copies, converts) = (stores.then, stores.converts);
+        Transfer { image: id, nonce, file, store, copies, status, cause, expected, digests, as_announced, done, converts }
     }
 }
 
@@ -158,7 +163,7 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
     };
     let expected = expected(service, &as_announced, status, size_bytes);
     let (copies, done) = (None, None);
-    Ok(Transfer { image: id, nonce, file, store, copies, status, cause, expected, digests, as_announced, done })
+    Ok(Transfer { image: id, nonce, file, store, copies, status, cause, expected, digests, as_announced, done, converts: false })
 }
 
 /// The store that the client names, for an upload; what is staged waits in the first.
@@ -219,6 +224,14 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
         let judged = judge(&transfer.as_announced, &received.findings, &service.options)?;
         (contents.virtual_size_bytes, contents.quarantined) = judged;
     }
+    let wanted = Some(&contents).filter(|_| transfer.converts);
+    let to = wanted.and_then(|contents| convert::wanted(service, &transfer.as_announced, contents));
+    let mut _converted = None;
+    if let Some(to) = to {
+        let (named, from) = ((&transfer.image, &*transfer.nonce), transfer.as_announced.disk_format.clone());
+        let (converted, lock) = convert::convert(service, &transfer.store.files, named, from, to, contents).await?;
+        (contents, _converted) = (converted, Some(lock));
+    }
     finish(service, transfer, &contents.sha512).await?;
     let quota = service.options.quota.clone();
     let findings = received.findings;
@@ -235,6 +248,10 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
         if status == Status::Saving {
             image.contents = Some(contents.clone());
             image.status = Status::Active;
+            image.staged = None;
+            if let Some(to) = to {
+                image.disk_format = Some(to.as_str().to_owned());
+            }
             if let Some(copies) = &copies {
                 crate::import::copy(tx, &mut image, copies.clone(), &deadlines)?;
             }
@@ -297,7 +314,7 @@ pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer, why: &F
         return;
     }
     let (image, nonce) = (&transfer.image, &transfer.nonce);
-    for name in [Files::partial(image, nonce), Files::whole(image, nonce)] {
+    for name in [Files::converted(image, nonce), Files::partial(image, nonce), Files::whole(image, nonce)] {
         if let Err(fault) = transfer.store.files.remove(&name) {
             tracing::warn!(%image, "a broken upload's file is left to the sweeper: {}", fault.chain());
         }

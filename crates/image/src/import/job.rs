@@ -5,7 +5,7 @@
 //! three times; after that, or past the deadline, the image is `queued` again and the task says why.
 
 use crate::data::{After, begin_for_job, carry_for_job};
-use crate::document::{Copying, Image, LOCAL, Location, Promised, Status};
+use crate::document::{Contents, Copying, Image, LOCAL, Location, Promised, Status};
 use crate::tasks::{self, Task};
 use crate::web::Fetched;
 use crate::{Service, quota};
@@ -43,6 +43,8 @@ pub enum Source {
         /// Whoever asked may have it.
         there: bool,
     },
+    /// What its client has staged.
+    Staged,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -110,7 +112,7 @@ impl Work for ImportWork {
         let Some(job) = held.job().await? else { return Ok(Progress::Done) };
         let (service, input) = (&self.0, input_of(&job)?);
         let _permit = service.uploads.acquire().await;
-        let (fetched, origin) = self.fetch(&input.source).await?;
+        let (fetched, origin) = self.fetch(&input).await?;
         let (task, held_begun) = (input.task.clone(), held.clone());
         let begun: contract::InTx = Arc::new(move |tx: &mut Tx| {
             held_begun.within(tx, |tx, _| Task::set(tx, &task, tasks::Status::Processing, ""))
@@ -126,7 +128,9 @@ impl Work for ImportWork {
         });
         let copies = Copying { task: input.task.clone(), to: then, failed: Vec::new() };
         let first = input.stores.first().cloned().unwrap_or_else(|| LOCAL.to_owned());
-        let stores = After { first, then: Some(copies).filter(|_| !last) };
+        // What a location says lies there is what it says.
+        let converts = !matches!(input.source, Source::Web { location: true, .. });
+        let stores = After { first, then: Some(copies).filter(|_| !last), converts };
         let expected = input.clone();
         let prepare = move |image: &mut Image| {
             if image.importing.as_ref() != Some(&expected.task) {
@@ -144,7 +148,7 @@ impl Work for ImportWork {
         };
         let check = match &input.source {
             Source::Web { check, .. } => check.clone(),
-            Source::Image { .. } => None,
+            Source::Image { .. } | Source::Staged => None,
         };
         let (image, size) = (&input.image, fetched.size_bytes);
         let announced = begin_for_job(service, image, size, check, "images:import", prepare, begun, done, stores);
@@ -158,7 +162,7 @@ impl Work for ImportWork {
         let reason = why.reason(job);
         if let Some(before) = wanting(tx, &input)? {
             let mut image = before.clone();
-            image.importing = None;
+            (image.importing, image.staged) = (None, None);
             image.locations.clear();
             image.fail_transfer(&reason);
             quota::settle(tx, &self.0.options.quota, Some(&before), Some(&image))?;
@@ -175,24 +179,38 @@ impl Work for ImportWork {
 
 impl ImportWork {
     /// The stream, and the image that it is a copy of.
-    async fn fetch(&self, source: &Source) -> Result<(Fetched, Option<Image>)> {
+    async fn fetch(&self, input: &Input) -> Result<(Fetched, Option<Image>)> {
         let service = &self.0;
-        match source {
+        match &input.source {
             Source::Web { uri, .. } => Ok((service.options.web.get(uri, &service.options.web_rules).await?, None)),
             Source::Image { image, there } => {
                 let missing = || Fault::not_found(format!("No image with bytes was found with ID {image}."));
                 let found = service.store.get::<Image>(image).await?.filter(|_| *there).ok_or_else(missing)?.doc;
                 let usable = found.status == Status::Active;
                 let contents = found.contents.as_ref().filter(|_| usable).ok_or_else(missing)?;
-                let (size, file) = (contents.size_bytes, service.stores.read(contents)?);
-                let body = if service.store.is_inline() {
-                    crate::data::whole(file, size)?
-                } else {
-                    Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file), 256 * 1024))
-                };
-                Ok((Fetched { size_bytes: Some(size), body }, Some(found)))
+                Ok((self.kept(contents)?, Some(found)))
+            }
+            Source::Staged => {
+                let asked = input.clone();
+                let found = service.store.read_few(move |reader| wanting(reader, &asked)).await?;
+                let staged = found.and_then(|image| image.staged);
+                let gone = || Fault::gone(format!("Image {} has no staged bytes any more.", input.image));
+                Ok((self.kept(&staged.ok_or_else(gone)?.contents)?, None))
             }
         }
+    }
+}
+
+impl ImportWork {
+    /// Bytes that a store has.
+    fn kept(&self, contents: &Contents) -> Result<Fetched> {
+        let (size, file) = (contents.size_bytes, self.0.stores.read(contents)?);
+        let body = if self.0.store.is_inline() {
+            crate::data::whole(file, size)?
+        } else {
+            Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file), 256 * 1024))
+        };
+        Ok(Fetched { size_bytes: Some(size), body })
     }
 }
 

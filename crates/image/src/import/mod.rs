@@ -1,6 +1,7 @@
 //! Importing: the bytes of an image that its client does not send itself, or has staged before.
 //!
-//! - `glance-direct` makes staged bytes the image's own: inside the call, since all was read while they were staged.
+//! - `glance-direct` makes staged bytes the image's own: inside the call, since all was read while they were staged;
+//!   by a job where they are to be converted.
 //! - `web-download` and a location fetch what lies behind a URL, `glance-download` another image of this cloud: a
 //!   durable job each, which the commit that answers the call makes. See [`job`].
 //! - `copy-image`, and whatever shall lie in several stores, makes copies by a job of its own. See [`copies`].
@@ -33,6 +34,9 @@ pub async fn import(service: Arc<Service>, mut call: Call) -> Result<Reply> {
     let stores = request.stores.clone();
     let input = json!({"image_id": call.param("image_id"), "import_req": body, "backend": request.stores});
     match request.method {
+        Method::Direct if service.options.convert_to.is_some() => {
+            by_job(service, call, input, stores, |_, _| Ok(Source::Staged)).await
+        }
         Method::Direct => direct(service, call, input, stores).await,
         Method::Copy => copies::request(service, call, input, stores, request.all).await,
         Method::Web { uri } => {
@@ -83,8 +87,11 @@ async fn by_job(
     let written = service.store.write(cause, move |tx| {
         let before = find(tx, &call, call.param("image_id"), call.rule)?.doc;
         let method = input["import_req"]["method"]["name"].as_str().unwrap_or_default();
-        may_begin(&before, method)?;
         let source = source(tx, &call)?;
+        match source {
+            Source::Staged => may_import(&before).map(drop)?,
+            _ => may_begin(&before, method)?,
+        }
         let mut image = before.clone();
         let task = Task::begin(tx, &call, tasks::Kind::ApiImageImport, &image.id, input.clone())?;
         start(tx, &mut image, &task, source, &stores, &deadlines)?;

@@ -153,6 +153,11 @@ impl Finding {
         Finding { object: object.into(), id: id.into(), what: what.into(), repair }
     }
 
+    /// The same damage, whatever would mend it.
+    pub fn says_the_same(&self, other: &Finding) -> bool {
+        (&self.object, &self.id, &self.what) == (&other.object, &other.id, &other.what)
+    }
+
     /// As a line of the listing.
     pub fn line(&self) -> String {
         let id = if self.id.is_empty() || self.object.contains(&self.id) {

@@ -31,7 +31,6 @@ use finding::Finding;
 use machine::Machine;
 use serde_json::{Value, json};
 use shall::Shall;
-use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -258,8 +257,9 @@ impl<'a> Looker<'a> {
                 break;
             }
             std::thread::sleep(PAUSE);
-            let again: BTreeSet<Finding> = self.look()?.0.into_iter().collect();
-            found.retain(|finding| again.contains(finding));
+            let before = std::mem::replace(&mut found, self.look()?.0);
+            // What would mend it may change: a copy that it would be mended with may go.
+            found.retain(|finding| before.iter().any(|it| it.says_the_same(finding)));
         }
         Ok(found)
     }

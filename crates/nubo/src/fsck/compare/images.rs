@@ -4,7 +4,6 @@ use super::Sides;
 use crate::fsck::files::Stored;
 use crate::fsck::finding::{Finding, Repair};
 use crate::fsck::shall::File;
-use agent_api::DiskFormat;
 use std::collections::BTreeMap;
 
 pub fn compare(sides: &Sides<'_>) -> Vec<Finding> {
@@ -121,9 +120,5 @@ fn cache(sides: &Sides<'_>) -> Vec<Finding> {
 
 /// The name under which a host keeps the image of a guest.
 pub fn file_name(root: &agent_api::RootDisk) -> String {
-    let format = match root.format {
-        DiskFormat::Raw => "raw",
-        DiskFormat::Qcow2 => "qcow2",
-    };
-    format!("{}.{format}", root.sha512)
+    format!("{}.{}", root.sha512, root.format.as_str())
 }

@@ -1,0 +1,85 @@
+//! Turning an imported disk into the format that the operator wants, before it becomes the image's own.
+//!
+//! The bytes have been inspected and accepted; a limited `qemu-img` reads them through a descriptor. The result is
+//! hashed anew and takes the place of the transfer's file, with a lock of its own.
+
+use super::Files;
+use super::transfer::hex;
+use crate::Service;
+use crate::document::{Contents, Image};
+use agent_api::DiskFormat;
+use base::{Fault, ImageId, Result};
+use md5::{Digest, Md5};
+use sha2::Sha512;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use workshop::Conversion;
+
+/// Formats of disks that are converted.
+const DISKS: [&str; 6] = ["raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx"];
+
+/// Bytes that are read at a time.
+const PIECE: usize = 1 << 20;
+
+/// What an import makes of an image; none where it stays what it is. Archives and what was not accepted are no disks.
+pub fn wanted(service: &Service, image: &Image, contents: &Contents) -> Option<DiskFormat> {
+    let bare = image.container_format.as_deref() == Some("bare") && contents.quarantined.is_none();
+    let disk = image.disk_format.as_deref().filter(|format| bare && DISKS.contains(format));
+    service.options.convert_to.filter(|to| disk.is_some_and(|format| format != to.as_str()))
+}
+
+/// Converts the transfer's file. What it is afterwards, and its lock.
+pub async fn convert(
+    service: &Arc<Service>,
+    files: &Files,
+    (image, nonce): (&ImageId, &str),
+    from: Option<String>,
+    to: DiskFormat,
+    contents: Contents,
+) -> Result<(Contents, File)> {
+    let virtual_size = contents.virtual_size_bytes.unwrap_or(contents.size_bytes);
+    let most = service.options.size_limit_bytes;
+    if to == DiskFormat::Raw && virtual_size > most {
+        return Err(Fault::too_large(format!(
+            "The disk has {virtual_size} bytes, and imports make raw files of disks, of at most {most} bytes."
+        )));
+    }
+    let partial = files.path(&Files::partial(image, nonce));
+    let target = files.path(&Files::converted(image, nonce));
+    let work = move || {
+        let conversion = Conversion { from, to: to.as_str().to_owned(), ..Conversion::default() };
+        let converted = workshop::convert(&partial, &target, &conversion).map_err(refused)?;
+        let file = File::open(&target).and_then(|file| file.lock().map(|()| file)).map_err(failed)?;
+        let (md5, sha512) = digests(&file).map_err(failed)?;
+        std::fs::rename(&target, &partial).map_err(failed)?;
+        let size_bytes = converted.size_bytes;
+        let contents =
+            Contents { size_bytes, virtual_size_bytes: Some(converted.virtual_size), md5, sha512, ..contents };
+        Ok((contents, file))
+    };
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(|error| Fault::bug("the conversion of an image ended badly").because(error))?
+}
+
+fn failed(error: std::io::Error) -> Fault {
+    Fault::unavailable("The image service cannot convert an image.").because(error)
+}
+
+/// Whatever a conversion ends with, another attempt with the same bytes ends with it, too.
+fn refused(error: workshop::Error) -> Fault {
+    Fault::unsupported_media(format!("The image cannot be converted: {error}."))
+}
+
+/// MD5 and SHA-512 in hex.
+fn digests(mut file: &File) -> std::io::Result<(String, String)> {
+    let (mut md5, mut sha512, mut piece) = (Md5::new(), Sha512::new(), vec![0; PIECE]);
+    loop {
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            return Ok((hex(&md5.finalize()), hex(&sha512.finalize())));
+        }
+        md5.update(&piece[..read]);
+        sha512.update(&piece[..read]);
+    }
+}
