@@ -26,7 +26,7 @@ pub(crate) fn routes(identity: &Arc<Identity>, mut routes: Vec<Route>) -> Vec<Ro
 
 /// What makes a token; everything else changes something.
 fn is_login(operation: &str) -> bool {
-    matches!(operation, "auth:issue_token" | "ec2tokens:create" | "s3tokens:create")
+    matches!(operation, "auth:issue_token" | "ec2tokens:create" | "s3tokens:create" | "oauth2:token")
         || operation.starts_with("federation:auth")
         || operation.starts_with("federation:websso")
 }

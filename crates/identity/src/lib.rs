@@ -35,6 +35,7 @@ mod listing;
 pub mod login_limit;
 pub mod model;
 pub mod oauth1;
+mod oauth2;
 pub mod password;
 pub mod policy_text;
 pub mod project;
@@ -133,6 +134,7 @@ impl Default for Options {
 
 const NO_TOKEN_TWICE: DryRun = DryRun::Not("a token is the answer itself, and nothing is kept of it");
 const NO_TOKEN_BACK: Undo = Undo::Not("a token is revoked, and nothing is kept of it");
+const NOTHING_DONE: Undo = Undo::Not("it answers 405 and changes nothing");
 
 /// Which operations have no dry run or cannot be undone.
 const EXCEPT: &[(&str, DryRun, Undo)] = &[
@@ -152,6 +154,10 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ("domain_config:delete_option", DryRun::Yes, Undo::Not("a deleted secret option is not kept")),
     ("ec2tokens:create", NO_TOKEN_TWICE, NO_TOKEN_BACK),
     ("s3tokens:create", NO_TOKEN_TWICE, NO_TOKEN_BACK),
+    ("oauth2:token", NO_TOKEN_TWICE, NO_TOKEN_BACK),
+    ("oauth2:token_put", DryRun::Yes, NOTHING_DONE),
+    ("oauth2:token_patch", DryRun::Yes, NOTHING_DONE),
+    ("oauth2:token_delete", DryRun::Yes, NOTHING_DONE),
     ("request_tokens:create", DryRun::Yes, Undo::Not("a request token ends by itself")),
     ("request_tokens:authorize", DryRun::Yes, Undo::Not("a verifier that was given away cannot be called back")),
     ("access_tokens:create", DryRun::Yes, Undo::Not("a request token that was used up is not kept")),
@@ -401,6 +407,7 @@ impl Identity {
             policy_text::routes(self),
             endpoint_filter::routes(self),
             oauth1::routes(self),
+            oauth2::routes(self),
             federation::routes(self),
             trust::routes(self),
             credential::routes(self),

@@ -11,6 +11,7 @@ mod failed_logins;
 mod limits;
 mod method_order;
 mod oauth1;
+mod oauth2;
 mod rights;
 mod sealed;
 mod signed;

@@ -74,6 +74,7 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
             "params": {"SignatureVersion": "2"}}}),
         "s3tokens:create" => json!({"credentials": {"access": g.id("OS-EC2"), "signature": g.word(), "token": "R0VU"}}),
         "request_tokens:create" | "access_tokens:create" => Value::Null,
+        "oauth2:token" | "oauth2:token_put" | "oauth2:token_patch" | "oauth2:token_delete" => Value::Null,
         "request_tokens:authorize" => json!({"roles": [{"name": g.dice.of(["member", "reader", "none"])}]}),
         "ec2:create" => json!({"tenant_id": g.me().project_id}),
         "credentials:create" => json!({"credential": {
