@@ -1,16 +1,21 @@
-//! The keys of identity providers, fetched for the identity service by the client that fetches images.
+//! The keys of identity providers, fetched for the identity service by the client that fetches images; and the key with
+//! which this cloud vouches for its users elsewhere.
 //!
 //! Which providers there are is the operator's word and no tenant's, so the addresses of a private network are allowed.
 
 use base::{Fault, Result};
 use http_body_util::{BodyExt, Limited};
+use identity::federation::saml::{Idp, Settings};
 use identity::federation::{DOCUMENT_BYTES, Fetch, Issuer, Options};
 use image::web::{Client, Rules, Web};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The most bytes of a key, a certificate or a secret in a file.
+const FILE_BYTES: u64 = 64 << 10;
 /// Until a document is there.
 const DOCUMENT: Duration = Duration::from_secs(10);
 
@@ -25,8 +30,8 @@ pub struct Federation {
 }
 
 impl Federation {
-    /// For the identity service, over the network.
-    pub fn options(self) -> Options {
+    /// For the identity service, over the network. Reads the files that the settings name: only control needs to.
+    pub fn options(self, saml: Option<Settings>) -> Result<Options> {
         let rules = Rules {
             allowed_ports: Vec::new(),
             allowed_networks: ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect(),
@@ -34,8 +39,23 @@ impl Federation {
             ..Rules::default()
         };
         let web = Arc::new(Documents { client: Client::default(), rules });
-        Options { issuers: self.issuers, trusted_dashboards: self.trusted_dashboards, web: Some(web) }
+        let saml = saml.map(|saml| {
+            let (certificate, key) = (read(&saml.certfile)?, read(&saml.keyfile)?);
+            Idp::new(saml, &certificate, &key).map(Arc::new)
+        });
+        let saml = saml.transpose()?;
+        Ok(Options { issuers: self.issuers, trusted_dashboards: self.trusted_dashboards, web: Some(web), saml })
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_string(&mut text));
+    read.map_err(|error| Fault::invalid(format!("{} cannot be read: {error}.", path.display())))?;
+    if text.len() as u64 > FILE_BYTES {
+        return Err(Fault::invalid(format!("{} is larger than {FILE_BYTES} bytes.", path.display())));
+    }
+    Ok(text)
 }
 
 struct Documents {

@@ -33,6 +33,7 @@ pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, ImageImport
 pub use image::{protection, web};
 pub use model::deadline::{Deadlines, Operation};
 pub use federation::Federation;
+pub use identity::federation::saml::Settings as Saml;
 pub use hosts::serve as serve_hosts;
 pub use identity::compliance::Compliance;
 pub use identity::Provider as TokenProvider;

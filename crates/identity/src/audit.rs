@@ -29,6 +29,7 @@ fn is_login(operation: &str) -> bool {
     matches!(operation, "auth:issue_token" | "ec2tokens:create" | "s3tokens:create" | "oauth2:token")
         || operation.starts_with("federation:auth")
         || operation.starts_with("federation:websso")
+        || matches!(operation, "federation:saml2" | "federation:saml2_ecp")
 }
 
 fn wanted(operation: &str) -> bool {

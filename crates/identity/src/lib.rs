@@ -134,6 +134,8 @@ impl Default for Options {
 
 const NO_TOKEN_TWICE: DryRun = DryRun::Not("a token is the answer itself, and nothing is kept of it");
 const NO_TOKEN_BACK: Undo = Undo::Not("a token is revoked, and nothing is kept of it");
+const NO_ASSERTION_TWICE: DryRun = DryRun::Not("an assertion is the answer itself, and nothing is kept of it");
+const NO_ASSERTION_BACK: Undo = Undo::Not("an assertion that was given away ends by itself");
 const NOTHING_DONE: Undo = Undo::Not("it answers 405 and changes nothing");
 
 /// Which operations have no dry run or cannot be undone.
@@ -167,6 +169,8 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ("federation:auth_post", NO_TOKEN_TWICE, NO_TOKEN_BACK),
     ("federation:websso_post", NO_TOKEN_TWICE, NO_TOKEN_BACK),
     ("federation:websso_provider_post", NO_TOKEN_TWICE, NO_TOKEN_BACK),
+    ("federation:saml2", NO_ASSERTION_TWICE, NO_ASSERTION_BACK),
+    ("federation:saml2_ecp", NO_ASSERTION_TWICE, NO_ASSERTION_BACK),
     ("application_credentials:delete", DryRun::Yes, Undo::Not("a deleted secret is not kept")),
 ];
 

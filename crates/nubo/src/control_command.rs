@@ -44,6 +44,8 @@ async fn serve(settings: &Settings) -> Result<()> {
 
 pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) -> Result<CloudOptions> {
     let policy = std::fs::read_to_string(settings.state.join("policy.yaml")).ok();
+    let federation = settings.federation.clone().options(settings.saml.clone());
+    let federation = federation.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
     let options = CloudOptions {
         store_url: settings.store_url(),
         public_url,
@@ -53,7 +55,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         bcrypt_rounds: settings.bcrypt_rounds,
         compliance: settings.compliance.clone(),
         limit_model: settings.limit_model,
-        federation: settings.federation.clone().options(),
+        federation,
         token_provider: settings.token_provider,
         auth_methods: settings.auth_methods,
         login_limit: settings.login_limit.clone(),

@@ -69,6 +69,7 @@ struct File {
     unified_limit: UnifiedLimit,
     #[serde(default)]
     federation: control::Federation,
+    saml: Option<control::Saml>,
     #[serde(default)]
     token: Token,
     #[serde(default)]
@@ -240,6 +241,7 @@ pub struct Settings {
     pub compliance: control::Compliance,
     pub limit_model: control::LimitModel,
     pub federation: control::Federation,
+    pub saml: Option<control::Saml>,
     pub token_provider: control::TokenProvider,
     pub auth_methods: control::MethodOrder,
     pub login_limit: control::LoginLimit,
@@ -286,6 +288,7 @@ impl Settings {
             compliance: file.security_compliance.unwrap_or_default().read(),
             limit_model: file.unified_limit.read()?,
             federation: file.federation,
+            saml: file.saml,
             token_provider: file.token.read()?,
             auth_methods: file.auth.read()?,
             login_limit: file.login_limit.read(),

@@ -372,6 +372,8 @@ impl<'a> History<'a> {
         }
         let what = || format!("{name} {} {}: {} {}", ask.method, ask.path, answer.status, brief(&answer.body));
         match answer.status {
+            // These clouds have no key for SAML, and Keystone says the same without one.
+            500 if ask.operation.starts_with("federation:saml2") => Ok(()),
             500 => Err(Broken::new("no call is answered with 500", what())),
             502..=504 if !self.world.was_troubled(began - Duration::from_secs(15)) => {
                 Err(Broken::new("no call is refused for want of a service without a fault", what()))

@@ -11,6 +11,7 @@ pub mod oidc;
 mod protocol;
 mod provider;
 pub mod rules;
+pub mod saml;
 mod service_provider;
 mod shadow;
 mod text;
@@ -34,6 +35,7 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
         mapping::routes(identity),
         service_provider::routes(identity),
         login::routes(identity),
+        saml::routes(identity),
     ];
     parts.into_iter().flatten().collect()
 }

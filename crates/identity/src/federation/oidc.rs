@@ -58,6 +58,8 @@ pub struct Options {
     /// Where a browser may be sent with a token.
     pub trusted_dashboards: Vec<String>,
     pub web: Option<Arc<dyn Fetch>>,
+    /// Set where this cloud vouches for its users elsewhere.
+    pub saml: Option<Arc<super::saml::Idp>>,
 }
 
 impl Options {

@@ -71,6 +71,11 @@ fn prefix(fields: &mut Fields) -> Result<Option<String>> {
     Ok(prefix)
 }
 
+fn usual_prefix(identity: &Identity) -> String {
+    let ours = identity.options.federation.saml.as_ref().map(|saml| saml.settings.relay_state_prefix.clone());
+    ours.unwrap_or_else(|| "ss:mem:".into())
+}
+
 async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     forbid(&call, &Target::new())?;
     let id = chosen(&call, "id")?.to_owned();
@@ -81,7 +86,7 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         description: fields.description()?.unwrap_or(Value::Null),
         auth_url: url(&mut fields, "auth_url")?.ok_or_else(|| fields.missing("auth_url"))?,
         sp_url: url(&mut fields, "sp_url")?.ok_or_else(|| fields.missing("sp_url"))?,
-        relay_state_prefix: prefix(&mut fields)?.unwrap_or_else(|| "ss:mem:".into()),
+        relay_state_prefix: prefix(&mut fields)?.unwrap_or_else(|| usual_prefix(&identity)),
     };
     finish(fields)?;
     let shown = shown(&call, &provider);

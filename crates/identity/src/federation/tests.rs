@@ -161,6 +161,7 @@ impl Federated {
             issuers: vec![issuer(ISSUER), issuer("https://other.example")],
             trusted_dashboards: vec!["https://dashboard/auth/websso/".into()],
             web: Some(idp.clone()),
+            saml: None,
         };
         let store = store::Options { kinds: crate::kinds(), ..store::Options::memory() };
         let cloud = Cloud::on(store, crate::Options { federation, ..crate::Options::default() }).await;

@@ -48,7 +48,8 @@ impl Ring {
     }
 }
 
-fn der(pem: &str, what: &str) -> Option<Vec<u8>> {
+/// The bytes of the first part of this kind in a text of PEM.
+pub(crate) fn der(pem: &str, what: &str) -> Option<Vec<u8>> {
     let (begin, end) = (format!("-----BEGIN {what}-----"), format!("-----END {what}-----"));
     let inner = pem.split_once(&begin)?.1.split_once(&end)?.0;
     BASE64_STANDARD.decode(inner.split_ascii_whitespace().collect::<String>()).ok()

@@ -57,6 +57,9 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         "service_providers:update" => json!({"service_provider": {"enabled": g.chance(50), "description": g.word()}}),
         // Nobody here can sign for an issuer.
         "federation:auth_post" | "federation:websso_post" | "federation:websso_provider_post" => Value::Null,
+        "federation:saml2" | "federation:saml2_ecp" => json!({"auth": {
+            "identity": {"methods": ["token"], "token": {"id": g.word()}},
+            "scope": {"service_provider": {"id": g.id("service_providers")}}}}),
         "policies:create" => json!({"policy": {"type": g.word(), "blob": g.word()}}),
         "policies:update" => json!({"policy": {"blob": g.name("blob")}}),
         "endpoint_groups:create" => json!({"endpoint_group": {
