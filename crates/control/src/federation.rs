@@ -6,7 +6,7 @@
 use base::{Fault, Result};
 use http_body_util::{BodyExt, Limited};
 use identity::federation::saml::{Idp, Settings};
-use identity::federation::{DOCUMENT_BYTES, Fetch, Issuer, Options};
+use identity::federation::{ClientSecret, DOCUMENT_BYTES, Fetch, Issuer, Options};
 use image::web::{Client, Rules, Web};
 use serde::Deserialize;
 use std::io::Read;
@@ -39,12 +39,21 @@ impl Federation {
             ..Rules::default()
         };
         let web = Arc::new(Documents { client: Client::default(), rules });
+        let mut issuers = self.issuers;
+        for issuer in &mut issuers {
+            let Some(file) = &issuer.client_secret_file else { continue };
+            if issuer.client_secret.is_some() {
+                let both = format!("federation: {} has a client_secret and a client_secret_file.", issuer.issuer);
+                return Err(Fault::invalid(both));
+            }
+            issuer.client_secret = Some(ClientSecret::new(read(file)?.trim_end_matches(['\r', '\n'])));
+        }
         let saml = saml.map(|saml| {
             let (certificate, key) = (read(&saml.certfile)?, read(&saml.keyfile)?);
             Idp::new(saml, &certificate, &key).map(Arc::new)
         });
         let saml = saml.transpose()?;
-        Ok(Options { issuers: self.issuers, trusted_dashboards: self.trusted_dashboards, web: Some(web), saml })
+        Ok(Options { issuers, trusted_dashboards: self.trusted_dashboards, web: Some(web), saml })
     }
 }
 
@@ -72,13 +81,29 @@ impl std::fmt::Debug for Documents {
 #[async_trait::async_trait]
 impl Fetch for Documents {
     async fn get(&self, url: &str) -> Result<bytes::Bytes> {
-        let whole = async {
+        in_time(url, async {
             let fetched = self.client.get(url, &self.rules).await?;
-            let body = Limited::new(fetched.body, DOCUMENT_BYTES).collect().await;
-            let body = body.map_err(|_| Fault::unavailable(format!("What stands at {url} breaks off or is too long.")))?;
-            Ok::<_, Fault>(body.to_bytes())
-        };
-        let late = || Fault::unavailable(format!("What stands at {url} does not come within {DOCUMENT:?}."));
-        tokio::time::timeout(DOCUMENT, whole).await.unwrap_or_else(|_| Err(late()))
+            whole(url, fetched.body).await
+        })
+        .await
     }
+
+    async fn post(&self, url: &str, authorization: Option<&str>, form: String) -> Result<(u16, bytes::Bytes)> {
+        in_time(url, async {
+            let (status, body) = self.client.post_form(url, &self.rules, authorization, form).await?;
+            Ok((status, whole(url, body).await?))
+        })
+        .await
+    }
+}
+
+async fn whole(url: &str, body: rest::Body) -> Result<bytes::Bytes> {
+    let body = Limited::new(body, DOCUMENT_BYTES).collect().await;
+    let body = body.map_err(|_| Fault::unavailable(format!("What stands at {url} breaks off or is too long.")))?;
+    Ok(body.to_bytes())
+}
+
+async fn in_time<T>(url: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = || Fault::unavailable(format!("What stands at {url} does not come within {DOCUMENT:?}."));
+    tokio::time::timeout(DOCUMENT, work).await.unwrap_or_else(|_| Err(late()))
 }

@@ -186,6 +186,7 @@ pub struct Identity {
     /// When the keys were last looked for because of a token.
     reloaded: Mutex<Option<base::Timestamp>>,
     key_sets: federation::oidc::KeySets,
+    logins: federation::oidc::Logins,
     login_limit: login_limit::Limit,
     /// Names this process among those that share the store.
     process: String,
@@ -257,6 +258,7 @@ impl Identity {
             verified: Default::default(),
             reloaded: Mutex::default(),
             key_sets: Default::default(),
+            logins: Default::default(),
             login_limit: Default::default(),
             process,
         }))

@@ -41,6 +41,7 @@ const NO_PAST: &[(&str, &str)] = &[
     ("oauth2:token_get", "it answers 405 to every moment"),
     ("federation:auth", "a token is made now or never"),
     ("federation:websso", "a token is made now or never"),
+    ("federation:websso_callback", "a token is made now or never"),
     ("federation:websso_provider", "a token is made now or never"),
     ("federation:saml2_metadata", "the settings have no history"),
     ("ec2:list", "what an EC2 credential holds is secret, and history keeps no secrets"),

@@ -6,7 +6,7 @@ use super::shadow::{self, Wanted};
 use crate::Identity;
 use crate::documents::*;
 use crate::listing::missing;
-use crate::token::issue::{Federated, Headers, Outcome, Proof};
+use crate::token::issue::{Federated, Headers, Issued, Outcome, Proof};
 use crate::token::methods::Methods;
 use crate::token::request::{self, Request};
 use crate::token::verify::refused;
@@ -46,9 +46,19 @@ fn request(provider: &str, protocol: &str) -> Request {
     Request { auth: request::Auth { identity, scope: None } }
 }
 
-async fn issue(identity: &Identity, call: &Call, provider: &str) -> Result<Box<crate::token::issue::Issued>> {
+async fn issue(identity: &Identity, call: &Call, provider: &str) -> Result<Box<Issued>> {
     let headers = Headers { bearer: bearer(call), source: identity.source(call), ..Headers::default() };
-    match identity.issue(request(provider, call.param("protocol_id")), headers).await? {
+    issue_by(identity, provider, call.param("protocol_id"), headers).await
+}
+
+/// An unscoped token by what these headers show of somebody.
+pub(super) async fn issue_by(
+    identity: &Identity,
+    provider: &str,
+    protocol: &str,
+    headers: Headers,
+) -> Result<Box<Issued>> {
+    match identity.issue(request(provider, protocol), headers).await? {
         Outcome::Token(issued) => Ok(issued),
         Outcome::Receipt(_) => Err(refused("the user's rules ask for more than this login shows")),
     }
@@ -59,8 +69,8 @@ async fn login(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     Ok(crate::token::reply(&identity, 201, &issued.verified, &issued.text, true))
 }
 
-/// The page that takes a browser back to its dashboard with a token. Only to a dashboard of the settings: the token
-/// must not go anywhere that a link says.
+/// Takes a browser back to its dashboard with a token, or first to the provider that knows who sits there. Only to a
+/// dashboard of the settings: the token must not go anywhere that a link says.
 async fn dashboard(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let origin = call.query.get("origin").filter(|origin| !origin.is_empty());
     let origin = origin.ok_or_else(|| Fault::invalid("Request must have an origin query parameter"))?;
@@ -68,21 +78,32 @@ async fn dashboard(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let trusted = trusted.ok_or_else(|| {
         Fault::unauthenticated(format!("{origin:.200} is not a trusted dashboard host; trusted_dashboards names them."))
     })?;
+    if bearer(&call).is_none()
+        && let Some(sent) = super::browser::send(&identity, &call, trusted).await?
+    {
+        return Ok(sent);
+    }
     let provider = match call.param("id") {
         "" => provider_of(&identity, &call).await?,
         named => named.to_owned(),
     };
     let issued = issue(&identity, &call, &provider).await?;
+    Ok(page(trusted, &issued.text))
+}
+
+/// A form that sends itself to a dashboard, with a token; and not with the address of this page, which may have a code.
+pub(super) fn page(dashboard: &str, token: &str) -> Reply {
     let page = format!(
         "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>Logging in</title></head>\n\
          <body onload=\"document.forms[0].submit()\"><form method=\"post\" action=\"{}\">\n\
          <input type=\"hidden\" name=\"token\" value=\"{}\"><noscript><input type=\"submit\" value=\"Go on\"></noscript>\n\
          </form></body></html>\n",
-        attribute(trusted),
-        attribute(&issued.text)
+        attribute(dashboard),
+        attribute(token)
     );
     let reply = Reply::empty(200).content_type("text/html; charset=utf-8").body(page.into());
-    Ok(reply.header(HeaderName::from_static("cache-control"), "no-store"))
+    let reply = reply.header(HeaderName::from_static("cache-control"), "no-store");
+    reply.header(HeaderName::from_static("referrer-policy"), "strict-origin")
 }
 
 fn attribute(text: &str) -> String {
@@ -101,7 +122,7 @@ async fn provider_of(identity: &Identity, call: &Call) -> Result<String> {
 impl Identity {
     /// The methods `openid` and `mapped`: a bearer's token that an identity provider has signed, or a token of this
     /// cloud that was made from one.
-    pub(crate) async fn by_mapping(&self, wanted: &request::Mapped, bearer: Option<&str>) -> Result<Proof> {
+    pub(crate) async fn by_mapping(&self, wanted: &request::Mapped, headers: &Headers) -> Result<Proof> {
         if let Some(text) = &wanted.id {
             self.find_key(text).await?;
             let proof = self.by_token(text)?;
@@ -110,8 +131,11 @@ impl Identity {
         let need = |what: &str| Fault::invalid(format!("Expecting to find {what} in mapped."));
         let provider = wanted.identity_provider.as_deref().ok_or_else(|| need("identity_provider"))?;
         let protocol = wanted.protocol.as_deref().ok_or_else(|| need("protocol"))?;
-        let bearer = bearer.ok_or_else(|| refused("there is no bearer token"))?;
-        let bearer = self.bearer(bearer).await?;
+        let bearer = match (&headers.known, &headers.bearer) {
+            (Some(known), _) => known.clone(),
+            (None, Some(token)) => self.bearer(token).await?,
+            (None, None) => return Err(refused("there is no bearer token")),
+        };
         let method = if protocol == "openid" { Methods::OPENID } else { Methods::MAPPED };
         let shadow = {
             let model = self.model();

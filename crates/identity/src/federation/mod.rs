@@ -4,6 +4,10 @@
 //! Nothing that a provider says counts before its signature holds ([`oidc`]), and nothing beyond what a mapping makes of
 //! it ([`rules`]). Users are kept as shadows ([`shadow`]), so that roles can be given to them.
 
+mod browser;
+#[cfg(test)]
+mod browser_tests;
+mod client;
 pub(crate) mod jwt;
 mod login;
 mod mapping;
@@ -18,7 +22,9 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use client::ClientSecret;
 pub(crate) use login::bearer;
+pub(crate) use oidc::Bearer;
 pub use oidc::{DOCUMENT_BYTES, Fetch, Issuer, Options};
 pub(crate) use provider::{remove, users_of};
 
@@ -35,6 +41,7 @@ pub(crate) fn routes(identity: &Arc<Identity>) -> Vec<Route> {
         mapping::routes(identity),
         service_provider::routes(identity),
         login::routes(identity),
+        browser::routes(identity),
         saml::routes(identity),
     ];
     parts.into_iter().flatten().collect()

@@ -2,9 +2,11 @@
 //!
 //! Which issuers count is the operator's word, in the settings. Their keys are found by discovery, kept for an hour, and
 //! looked for again when a token names one that is not there, at most every ten seconds: a flood of made-up tokens must
-//! not become a flood at the issuer. A token is never sent anywhere, and nothing of it is logged.
+//! not become a flood at the issuer. A token is never sent anywhere, and nothing of it is logged. How a browser gets to
+//! an issuer is in [`super::browser`].
 
 use super::jwt::{self, Jwt, Key};
+use super::client::{ClientSecret, Login};
 use super::rules::Assertion;
 use crate::Identity;
 use crate::token::verify::refused;
@@ -13,20 +15,24 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Fetches what stands at a URL, at most [`DOCUMENT_BYTES`] of it.
+/// Asks issuers, and takes at most [`DOCUMENT_BYTES`] of what they answer.
 #[async_trait::async_trait]
 pub trait Fetch: std::fmt::Debug + Send + Sync + 'static {
     async fn get(&self, url: &str) -> Result<Bytes>;
+
+    /// Sends a form, with what stands in `Authorization`; the status and the body of whatever is answered.
+    async fn post(&self, url: &str, authorization: Option<&str>, form: String) -> Result<(u16, Bytes)>;
 }
 
 /// The most bytes of a discovery document or of a set of keys.
 pub const DOCUMENT_BYTES: usize = 1 << 18;
-const FRESH_S: i64 = 3600;
+pub(super) const FRESH_S: i64 = 3600;
 /// An issuer that cannot be reached is believed by its last keys for so long.
 const STALE_S: i64 = 86_400;
-const AGAIN_MS: i64 = 10_000;
+pub(super) const AGAIN_MS: i64 = 10_000;
 /// The most that clocks may differ.
 const SKEW_S: i64 = 600;
 /// The most values of an attribute, and bytes of a value.
@@ -45,6 +51,12 @@ pub struct Issuer {
     /// How many seconds the clocks may differ.
     #[serde(default = "usual_skew")]
     pub clock_skew: u32,
+    /// As whom this cloud sends browsers there; without it no browser is sent.
+    pub client_id: Option<String>,
+    pub client_secret: Option<ClientSecret>,
+    /// Read by whoever makes the settings.
+    pub client_secret_file: Option<PathBuf>,
+    pub scopes: Option<Vec<String>>,
 }
 
 fn usual_skew() -> u32 {
@@ -77,6 +89,7 @@ impl Options {
                     issuer.issuer
                 )));
             }
+            issuer.check_client()?;
             if self.issuers.iter().filter(|other| other.issuer == issuer.issuer).count() > 1 {
                 return Err(Fault::invalid(format!("federation: the issuer {} is there twice.", issuer.issuer)));
             }
@@ -86,7 +99,7 @@ impl Options {
 }
 
 /// Keys come by https, or from this very machine.
-fn is_safe(url: &str) -> bool {
+pub(super) fn is_safe(url: &str) -> bool {
     let host = |rest: &str| {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let bare = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
@@ -102,6 +115,10 @@ fn is_safe(url: &str) -> bool {
 #[derive(Default)]
 pub struct KeySets(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<KeySet>>>>>);
 
+/// How browsers get to issuers, as far as it is known.
+#[derive(Default)]
+pub struct Logins(pub(super) Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<Login>>>>>);
+
 #[derive(Clone)]
 struct KeySet {
     keys: Arc<Vec<Key>>,
@@ -110,10 +127,18 @@ struct KeySet {
 }
 
 /// Who a token says its bearer is.
+#[derive(Clone)]
 pub(crate) struct Bearer {
     pub issuer: String,
     pub subject: Option<String>,
     pub assertion: Assertion,
+}
+
+impl Bearer {
+    pub(super) fn of(issuer: &Issuer, claims: &Map<String, Value>) -> Bearer {
+        let subject = claims.get("sub").and_then(Value::as_str).map(str::to_owned);
+        Bearer { issuer: issuer.issuer.clone(), subject, assertion: assertion(claims) }
+    }
 }
 
 impl Identity {
@@ -123,15 +148,24 @@ impl Identity {
         let claimed = jwt.claimed_issuer().unwrap_or_default();
         let issuer = self.options.federation.issuers.iter().find(|issuer| issuer.issuer == claimed);
         let issuer = issuer.ok_or_else(|| refused("no issuer of the settings has made the bearer token"))?;
-        let keys = self.issuer_keys(issuer, &jwt).await?;
-        let claims = jwt.signed_by(&keys).ok_or_else(|| refused("the bearer token's signature does not hold"))?;
-        timely(claims, issuer, self.env.now())?;
+        let claims = self.signed_claims(issuer, &jwt).await?;
         let audience = claims.get("aud").map_or_else(Vec::new, values);
         if !audience.iter().any(|aud| issuer.audience.contains(aud)) {
             return Err(refused("the bearer token is for somebody else"));
         }
-        let subject = claims.get("sub").and_then(Value::as_str).map(str::to_owned);
-        Ok(Bearer { issuer: issuer.issuer.clone(), subject, assertion: assertion(claims) })
+        Ok(Bearer::of(issuer, claims))
+    }
+
+    /// What a token says, if the issuer has signed it and it holds now.
+    pub(super) async fn signed_claims<'a>(
+        &self,
+        issuer: &Issuer,
+        jwt: &'a Jwt<'_>,
+    ) -> Result<&'a Map<String, Value>> {
+        let keys = self.issuer_keys(issuer, jwt).await?;
+        let claims = jwt.signed_by(&keys).ok_or_else(|| refused("the bearer token's signature does not hold"))?;
+        timely(claims, issuer, self.env.now())?;
+        Ok(claims)
     }
 
     /// Keys against which a token can be held. One task at a time asks an issuer.
@@ -190,7 +224,7 @@ impl Identity {
     }
 }
 
-fn unreachable(issuer: &str) -> Fault {
+pub(super) fn unreachable(issuer: &str) -> Fault {
     Fault::unavailable(format!("The keys of the identity provider {issuer} cannot be had at the moment; try again."))
 }
 

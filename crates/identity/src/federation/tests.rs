@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 /// What a real Keystone makes of mappings; `tests/conformance/golden-mappings` writes it.
 const GOLDEN: &str = include_str!("mappings.json");
 const RSA: &str = include_str!("rsa_test_key.b64");
-const ISSUER: &str = "https://idp.example";
+pub(super) const ISSUER: &str = "https://idp.example";
 
 #[test]
 fn mappings_come_to_what_keystone_makes_of_them() {
@@ -79,9 +79,13 @@ fn what_is_no_mapping_is_refused_with_the_place() {
 
 /// An issuer with two keys, which counts how often it is asked.
 #[derive(Debug, Default)]
-struct Idp {
+pub(super) struct Idp {
     asked: AtomicUsize,
-    documents: Mutex<BTreeMap<String, String>>,
+    pub documents: Mutex<BTreeMap<String, String>>,
+    /// What its token endpoint was sent: the header, and the form.
+    pub sent: Mutex<Vec<(Option<String>, String)>>,
+    /// What its token endpoint answers.
+    pub answer: Mutex<Option<(u16, String)>>,
 }
 
 #[async_trait::async_trait]
@@ -91,9 +95,24 @@ impl Fetch for Idp {
         let found = self.documents.lock().unwrap().get(url).cloned();
         found.map(Bytes::from).ok_or_else(|| Fault::unavailable("nobody answers"))
     }
+
+    async fn post(&self, url: &str, authorization: Option<&str>, form: String) -> Result<(u16, Bytes)> {
+        assert_eq!(url, format!("{ISSUER}/token"));
+        self.sent.lock().unwrap().push((authorization.map(str::to_owned), form));
+        let answer = self.answer.lock().unwrap().clone();
+        let answer = answer.ok_or_else(|| Fault::unavailable("nobody answers"))?;
+        Ok((answer.0, answer.1.into()))
+    }
 }
 
-struct Keys {
+impl Idp {
+    /// How often.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+pub(super) struct Keys {
     ec: EcdsaKeyPair,
     rsa: RsaKeyPair,
 }
@@ -116,7 +135,7 @@ impl Keys {
         ]})
     }
 
-    fn token(&self, header: Value, claims: &Value) -> String {
+    pub fn token(&self, header: Value, claims: &Value) -> String {
         let signed = format!("{}.{}", URL.encode(header.to_string()), URL.encode(claims.to_string()));
         let signature = if header["alg"] == "RS256" {
             let mut signature = vec![0; self.rsa.public().modulus_len()];
@@ -129,10 +148,10 @@ impl Keys {
     }
 }
 
-struct Federated {
-    cloud: Cloud,
-    keys: Keys,
-    idp: Arc<Idp>,
+pub(super) struct Federated {
+    pub cloud: Cloud,
+    pub keys: Keys,
+    pub idp: Arc<Idp>,
     group: String,
     project: String,
     member: String,
@@ -142,7 +161,12 @@ const AUTH: &str = "/v3/OS-FEDERATION/identity_providers/corp/protocols/openid/a
 
 impl Federated {
     /// A provider `corp` whose developers may work in a project.
-    async fn new() -> Federated {
+    pub async fn new() -> Federated {
+        Federated::with(|_| {}).await
+    }
+
+    /// With other settings.
+    pub async fn with(change: impl FnOnce(&mut Options)) -> Federated {
         let (idp, keys) = (Arc::new(Idp::default()), Keys::new());
         {
             let mut documents = idp.documents.lock().unwrap();
@@ -156,13 +180,18 @@ impl Federated {
             audience: vec!["nubo".into()],
             jwks_uri: None,
             clock_skew: 60,
+            client_id: None,
+            client_secret: None,
+            client_secret_file: None,
+            scopes: None,
         };
-        let federation = Options {
+        let mut federation = Options {
             issuers: vec![issuer(ISSUER), issuer("https://other.example")],
             trusted_dashboards: vec!["https://dashboard/auth/websso/".into()],
             web: Some(idp.clone()),
             saml: None,
         };
+        change(&mut federation);
         let store = store::Options { kinds: crate::kinds(), ..store::Options::memory() };
         let cloud = Cloud::on(store, crate::Options { federation, ..crate::Options::default() }).await;
         let group = cloud.made("/v3/groups", "group", json!({"name": "developers"})).await;
@@ -190,13 +219,13 @@ impl Federated {
         self.put("mappings/people", json!({"mapping": {"rules": rules}})).await;
     }
 
-    async fn put(&self, path: &str, body: Value) -> Value {
+    pub async fn put(&self, path: &str, body: Value) -> Value {
         let answer = self.cloud.by(&self.cloud.admin, "PUT", &format!("/v3/OS-FEDERATION/{path}"), Some(body)).await;
         assert_eq!(answer.status, 201, "{path}: {}", answer.body);
         answer.body
     }
 
-    fn claims(&self) -> Value {
+    pub fn claims(&self) -> Value {
         let now = self.cloud.identity.env.now().micros() / 1_000_000;
         json!({"iss": ISSUER, "sub": "0042", "aud": ["nubo", "x"], "exp": now + 300, "iat": now, "name": "bob",
             "email": "bob@example.org", "groups": ["developers", "nobody has this"]})
@@ -206,7 +235,7 @@ impl Federated {
         self.cloud.ask("POST", AUTH, &[("authorization", &format!("Bearer {token}"))], None).await
     }
 
-    async fn with(&self, change: impl FnOnce(&mut Value)) -> Answer {
+    async fn says(&self, change: impl FnOnce(&mut Value)) -> Answer {
         let mut claims = self.claims();
         change(&mut claims);
         self.login(&self.keys.token(json!({"alg": "ES256", "kid": "ec"}), &claims)).await
@@ -216,7 +245,7 @@ impl Federated {
 #[tokio::test]
 async fn whom_a_provider_knows_logs_in_and_works_where_its_groups_may() {
     let at = Federated::new().await;
-    let first = at.with(|_| {}).await;
+    let first = at.says(|_| {}).await;
     assert_eq!(first.status, 201, "{}", first.body);
     let token = &first.body["token"];
     assert_eq!(token["methods"], json!(["openid"]));
@@ -248,16 +277,16 @@ async fn whom_a_provider_knows_logs_in_and_works_where_its_groups_may() {
     assert_eq!(at.cloud.get("/v3/users?idp_id=none").await.body["users"], json!([]));
     // Renamed there is renamed here; a local user of the name is another.
     at.cloud.made("/v3/users", "user", json!({"name": "bobby", "password": "x"})).await;
-    let again = at.with(|claims| claims["name"] = "bobby".into()).await;
+    let again = at.says(|claims| claims["name"] = "bobby".into()).await;
     assert_eq!((&again.body["token"]["user"]["id"], &again.body["token"]["user"]["name"]), (&json!(id), &json!("bobby")));
     // No longer in the group: a new token opens nothing there.
-    let out = at.with(|claims| claims["groups"] = json!([])).await;
+    let out = at.says(|claims| claims["groups"] = json!([])).await;
     assert_eq!(at.cloud.by(&out.token, "GET", "/v3/auth/projects", None).await.body["projects"], json!([]));
     // A disabled provider ends what was made, and a deleted one takes its users along.
     let path = "/v3/OS-FEDERATION/identity_providers/corp";
     at.cloud.patch(path, json!({"identity_provider": {"enabled": false}})).await;
     assert_eq!(at.cloud.validate(&scoped.token).await.status, 404);
-    assert_eq!(at.with(|_| {}).await.status, 403);
+    assert_eq!(at.says(|_| {}).await.status, 403);
     at.cloud.patch(path, json!({"identity_provider": {"enabled": true}})).await;
     assert_eq!(at.cloud.validate(&scoped.token).await.status, 200);
     assert_eq!(at.cloud.delete(path).await, 204);
@@ -288,7 +317,7 @@ async fn a_token_that_does_not_hold_opens_nothing() {
         // No rule names the user, and neither does the token.
         ("sub", json!(null), 401),
     ] {
-        let answer = at.with(|claims| claims[name] = value.clone()).await;
+        let answer = at.says(|claims| claims[name] = value.clone()).await;
         assert_eq!(answer.status, status, "{name}: {value}: {}", answer.body);
     }
     let claims = at.claims();
@@ -324,7 +353,7 @@ async fn a_token_that_does_not_hold_opens_nothing() {
 async fn keys_are_asked_for_once_and_a_new_one_is_found() {
     let at = Federated::new().await;
     for _ in 0..3 {
-        assert_eq!(at.with(|_| {}).await.status, 201);
+        assert_eq!(at.says(|_| {}).await.status, 201);
     }
     assert_eq!(at.idp.asked.load(Ordering::SeqCst), 2, "discovery and keys");
     let new = Keys::new();
@@ -359,7 +388,7 @@ async fn mappings_lend_memberships_and_give_projects() {
     let given = json!([{"name": "own-{0}", "roles": [{"name": "member"}]}, {"name": "work", "roles": [{"name": "reader"}]}]);
     let mapping = "/v3/OS-FEDERATION/mappings/people";
     assert_eq!(at.cloud.patch(mapping, rules(given)).await.status, 200);
-    let login = at.with(|_| {}).await;
+    let login = at.says(|_| {}).await;
     assert_eq!(login.status, 201, "{}", login.body);
     let user = login.body["token"]["user"]["id"].as_str().unwrap().to_owned();
     let projects = async || {
@@ -383,16 +412,16 @@ async fn mappings_lend_memberships_and_give_projects() {
     // What the provider no longer says goes.
     let one = rules(json!([{"name": "own-{0}", "roles": [{"name": "reader"}]}]));
     assert_eq!(at.cloud.by(&fresh, "PATCH", mapping, Some(one)).await.status, 200);
-    assert_eq!(at.with(|_| {}).await.status, 201);
+    assert_eq!(at.says(|_| {}).await.status, 201);
     let listed = at.cloud.by(&fresh, "GET", &format!("/v3/role_assignments?user.id={user}"), None).await.body;
     assert_eq!(listed["role_assignments"].as_array().unwrap().len(), 1, "{listed}");
     let wrong = rules(json!([{"name": "x", "roles": [{"name": "no such role"}]}]));
     assert_eq!(at.cloud.by(&fresh, "PATCH", mapping, Some(wrong)).await.status, 200);
-    assert_eq!(at.with(|_| {}).await.status, 404);
+    assert_eq!(at.says(|_| {}).await.status, 404);
     let local = json!({"mapping": {"rules": [{"local": [{"user": {"name": "demo", "type": "local",
         "domain": {"id": "default"}}}], "remote": [{"type": "OIDC-sub"}]}]}});
     assert_eq!(at.cloud.by(&fresh, "PATCH", mapping, Some(local)).await.status, 200);
-    let demo = at.with(|_| {}).await.body;
+    let demo = at.says(|_| {}).await.body;
     assert_eq!((&demo["token"]["user"]["name"], &demo["token"]["methods"]), (&json!("demo"), &json!(["openid"])));
     assert!(demo["token"]["user"].get("OS-FEDERATION").is_none() && !at.member.is_empty());
 }
@@ -440,16 +469,16 @@ async fn providers_protocols_mappings_and_service_providers_are_kept() {
     assert_eq!(put("service_providers/far", sp(json!({"auth_url": "ftp://x", "sp_url": "https://y"}))).await, 400);
     let made = at.put("service_providers/far", sp(urls)).await;
     assert_eq!(made["service_provider"]["relay_state_prefix"], "ss:mem:");
-    let token = at.with(|_| {}).await.body;
+    let token = at.says(|_| {}).await.body;
     let expected = json!([{"id": "far", "auth_url": "https://sp/auth", "sp_url": "https://sp/saml"}]);
     assert_eq!(token["token"]["service_providers"], expected);
     at.cloud.patch("/v3/OS-FEDERATION/service_providers/far", sp(json!({"enabled": false}))).await;
-    assert!(at.with(|_| {}).await.body["token"].get("service_providers").is_none());
+    assert!(at.says(|_| {}).await.body["token"].get("service_providers").is_none());
     assert_eq!(at.cloud.delete("/v3/OS-FEDERATION/service_providers/far").await, 204);
     let user = json!({"name": "linked", "federated": [{"idp_id": "corp", "protocols": [
         {"protocol_id": "openid", "unique_id": "0077"}]}]});
     let linked = at.cloud.made("/v3/users", "user", user.clone()).await;
-    let login = at.with(|claims| claims["sub"] = "0077".into()).await.body;
+    let login = at.says(|claims| claims["sub"] = "0077".into()).await.body;
     assert_eq!(login["token"]["user"]["id"], linked, "the provider's user is this one");
     let mut other = user;
     other["name"] = "other".into();

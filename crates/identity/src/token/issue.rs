@@ -71,6 +71,8 @@ pub(crate) struct Headers {
     pub signed: Option<crate::oauth1::SignedRequest>,
     /// A token that an identity provider has signed.
     pub bearer: Option<String>,
+    /// Whom an identity provider has named already.
+    pub known: Option<crate::federation::Bearer>,
     pub source: Option<std::net::IpAddr>,
 }
 
@@ -214,7 +216,7 @@ impl Identity {
                 "oauth1" => self.by_access_token(headers.signed.as_ref()).await?,
                 "mapped" | "openid" => {
                     let wanted = if method == "mapped" { &identity.mapped } else { &identity.openid };
-                    self.by_mapping(wanted.as_ref().ok_or_else(missing)?, headers.bearer.as_deref()).await?
+                    self.by_mapping(wanted.as_ref().ok_or_else(missing)?, headers).await?
                 }
                 _ => return Err(refused("the method is not supported")),
             };

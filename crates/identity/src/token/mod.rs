@@ -77,7 +77,8 @@ async fn issue(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let receipt = call.header("openstack-auth-receipt").map(str::to_owned);
     let bearer = crate::federation::bearer(&call);
     let signed = if bearer.is_some() { None } else { crate::oauth1::SignedRequest::of(&call)? };
-    match identity.issue(request, issue::Headers { receipt, signed, bearer, source: identity.source(&call) }).await? {
+    let headers = issue::Headers { receipt, signed, bearer, source: identity.source(&call), ..Default::default() };
+    match identity.issue(request, headers).await? {
         issue::Outcome::Token(issued) => {
             let catalog = !call.query.has("nocatalog");
             Ok(reply(&identity, 201, &issued.verified, &issued.text, catalog))

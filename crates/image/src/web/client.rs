@@ -3,8 +3,10 @@
 use super::{Fetched, Rules, Web};
 use async_trait::async_trait;
 use base::{Fault, Result};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, USER_AGENT};
-use http_body_util::Empty;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT,
+};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use rest::Body;
@@ -125,7 +127,7 @@ impl Client {
     }
 
     /// One request to one of the addresses.
-    async fn ask(&self, url: &Url, rules: &Rules) -> Result<http::Response<Flow>> {
+    async fn ask(&self, url: &Url, rules: &Rules, form: Option<&Form>) -> Result<http::Response<Flow>> {
         let addresses = self.addresses(url, rules).await?;
         let unreachable = |error: std::io::Error| {
             Fault::unavailable(format!("The host of {} does not answer.", shown(url))).because(error)
@@ -143,7 +145,7 @@ impl Client {
         let timed_out = || std::io::Error::from(std::io::ErrorKind::TimedOut);
         let stream = connected.await.unwrap_or_else(|_| Err(timed_out())).map_err(unreachable)?;
         if url.scheme() != "https" {
-            return talk(url, stream).await;
+            return talk(url, stream, form).await;
         }
         let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(name)
@@ -152,8 +154,32 @@ impl Client {
         let stream = greeted
             .unwrap_or_else(|_| Err(timed_out()))
             .map_err(|error| Fault::invalid(format!("The host of {} is not trusted: {error}.", shown(url))))?;
-        talk(url, stream).await
+        talk(url, stream, form).await
     }
+
+    /// Sends a form, and follows no redirect: the status and the body of whatever is answered. `authorization` is what
+    /// stands in that header.
+    ///
+    /// # Errors
+    /// As those of [`Web::get`] before there is an answer.
+    pub async fn post_form(
+        &self,
+        text: &str,
+        rules: &Rules,
+        authorization: Option<&str>,
+        form: String,
+    ) -> Result<(u16, Body)> {
+        let url = rules.check("URI", text)?;
+        let form = Form { authorization: authorization.map(str::to_owned), text: form };
+        let answer = self.ask(&url, rules, Some(&form)).await?;
+        Ok((answer.status().as_u16(), fetched(&url, answer)?.body))
+    }
+}
+
+/// What is sent where not only fetched.
+struct Form {
+    authorization: Option<String>,
+    text: String,
 }
 
 #[async_trait]
@@ -161,7 +187,7 @@ impl Web for Client {
     async fn get(&self, text: &str, rules: &Rules) -> Result<Fetched> {
         let mut url = rules.check("URI", text)?;
         for _ in 0..=HOPS {
-            let answer = self.ask(&url, rules).await?;
+            let answer = self.ask(&url, rules, None).await?;
             let status = answer.status();
             match status.as_u16() {
                 200 => return fetched(&url, answer),
@@ -212,7 +238,7 @@ fn fetched(url: &Url, answer: http::Response<Flow>) -> Result<Fetched> {
     Ok(Fetched { size_bytes: length, body: Body::new(answer.into_body()) })
 }
 
-async fn talk<S>(url: &Url, stream: S) -> Result<http::Response<Flow>>
+async fn talk<S>(url: &Url, stream: S, form: Option<&Form>) -> Result<http::Response<Flow>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -235,12 +261,21 @@ where
         target.push('?');
         target.push_str(query);
     }
-    let request = http::Request::get(target)
+    let mut request = match form {
+        None => http::Request::get(target),
+        Some(form) => http::Request::post(target)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(CONTENT_LENGTH, form.text.len()),
+    };
+    if let Some(authorization) = form.and_then(|form| form.authorization.as_deref()) {
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    let request = request
         .header(HOST, host)
         .header(USER_AGENT, "nubo")
         .header(ACCEPT, "*/*")
         .header(ACCEPT_ENCODING, "identity")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(Bytes::from(form.map_or_else(String::new, |form| form.text.clone()))))
         .map_err(|error| Fault::invalid(format!("{} cannot be asked for.", shown(url))).because(error))?;
     let answer = tokio::time::timeout(ANSWER, sender.send_request(request)).await;
     let answer = answer

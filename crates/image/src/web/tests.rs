@@ -202,6 +202,26 @@ async fn no_redirect_and_no_name_leads_inside() {
 }
 
 #[tokio::test]
+async fn a_form_is_sent_once_and_whatever_is_answered_is_the_answer() {
+    for (answer, status, said) in [
+        (ok("fine"), 200, "fine"),
+        ("HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno".to_owned(), 400, "no"),
+        (redirect("/elsewhere"), 302, ""),
+    ] {
+        let (port, served) = server(vec![answer, ok("twice")]).await;
+        let (client, _) = client(vec!["127.0.0.1"]);
+        let url = format!("http://mirror.example:{port}/token");
+        let answer = client.post_form(&url, &loopback(), Some("Basic eDp5"), "a=b".into()).await.unwrap();
+        assert_eq!(answer.0, status);
+        assert_eq!(text(Fetched { size_bytes: None, body: answer.1 }).await, said);
+        assert_eq!(served.load(Ordering::SeqCst), 1);
+    }
+    let (client, _) = client(vec!["10.0.0.1"]);
+    let fault = client.post_form("http://mirror.example/", &loopback(), None, "a=b".into()).await.err().unwrap();
+    assert_eq!(fault.kind, FaultKind::Forbidden, "{}", fault.message);
+}
+
+#[tokio::test]
 async fn what_servers_refuse_is_told_from_what_may_come_right() {
     for (answers, kind, because) in [
         (vec!["HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned()], FaultKind::NotFound, "404"),
