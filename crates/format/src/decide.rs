@@ -78,7 +78,7 @@ fn is_single_disk_container(container_format: &str) -> bool {
 
 /// Formats that name a role and not a layout of bytes.
 fn is_opaque(disk_format: &str) -> bool {
-    matches!(disk_format, "ami" | "ari" | "aki" | "ploop")
+    matches!(disk_format, "ami" | "ari" | "aki")
 }
 
 /// Why a file of `format` is not what `disk_format` says.

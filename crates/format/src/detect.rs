@@ -2,7 +2,8 @@
 
 use crate::bytes::{Bytes, read_up_to};
 use crate::decide::{self, Decision, Limits};
-use crate::{HEAD_BYTES, Source, partition, qcow2, vhdx, virtual_disk, vmdk};
+use crate::facts::Facts;
+use crate::{HEAD_BYTES, Source, iso, luks, parallels, partition, qcow2, vdi, vhd, vhdx, vmdk};
 
 /// A format that a file can be recognised as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -71,6 +72,7 @@ impl Format {
             Format::Vhd => "vhd",
             Format::Vhdx => "vhdx",
             Format::Iso => "iso",
+            Format::Parallels => "ploop",
             _ => return None,
         })
     }
@@ -86,8 +88,11 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
+    /// A GPT behind a protective MBR.
     Gpt,
     Mbr,
+    /// A GPT, and an MBR that has partitions of its own beside the protective one.
+    HybridMbr,
     /// A boot signature without a partition.
     BootSector,
     FileSystem,
@@ -105,11 +110,25 @@ pub struct Findings {
     pub size_bytes: u64,
     /// Bytes of the disk that a guest would see; 0 when that is unknown.
     pub virtual_size: u64,
+    #[serde(default)]
+    pub facts: Facts,
     /// Why a file of this format may not be used: each a clause that goes on "the file …".
     pub problems: Vec<String>,
 }
 
 impl Findings {
+    fn new(formats: Vec<Format>, head: &[u8], size_bytes: u64, report: Report) -> Findings {
+        let layout = partition::layout(head);
+        let mut problems = report.problems;
+        // A fixed VHD is a raw disk with a footer, and an ISO that boots from a stick has a table before its volume.
+        let may_have_table = matches!(formats.as_slice(), [Format::Raw | Format::Iso | Format::Vhd, ..]);
+        if partition::is_table(layout) && (!may_have_table || head.starts_with(b"conectix")) {
+            problems.push("begins with a partition table as well, and would be another disk to other readers".into());
+        }
+        let Report { virtual_size, facts, .. } = report;
+        Findings { formats, layout, size_bytes, virtual_size, facts, problems }
+    }
+
     /// The format, when there is exactly one; a bootable ISO with a partition table is an ISO.
     pub fn format(&self) -> Option<Format> {
         match self.formats.as_slice() {
@@ -123,12 +142,13 @@ impl Findings {
 #[derive(Default)]
 pub(crate) struct Report {
     pub virtual_size: u64,
+    pub facts: Facts,
     pub problems: Vec<String>,
 }
 
 impl Report {
     pub fn problem(text: impl Into<String>) -> Report {
-        Report { virtual_size: 0, problems: vec![text.into()] }
+        Report { problems: vec![text.into()], ..Report::default() }
     }
 }
 
@@ -153,7 +173,7 @@ fn formats(head: &[u8], tail: &[u8]) -> Vec<Format> {
     if !found.contains(&Format::Vmdk) && vmdk::is_descriptor(head) {
         found.push(Format::Vmdk);
     }
-    if virtual_disk::is_iso(head) {
+    if iso::is_iso(head) {
         found.push(Format::Iso);
     }
     if tail.starts_with(b"conectix") && !found.contains(&Format::Vhd) {
@@ -198,22 +218,23 @@ pub fn examine(source: &dyn Source) -> std::io::Result<Findings> {
     if formats.is_empty() {
         formats.push(Format::Raw);
     }
-    let report = match formats.as_slice() {
-        [Format::Raw] => Report { virtual_size: size_bytes, problems: Vec::new() },
-        [Format::Qcow2] => qcow2::report(&head, Some(source))?,
-        [Format::Vmdk] => vmdk::report(&head, source)?,
-        [Format::Vhdx] => vhdx::report(source)?,
-        [Format::Vdi] => virtual_disk::vdi(&head, size_bytes),
-        [Format::Vhd] => virtual_disk::vhd(&head, &tail, size_bytes),
-        [Format::Iso] => virtual_disk::iso(&head, size_bytes),
+    let report = report(&formats, &head, &tail, source)?;
+    Ok(Findings::new(formats, &head, size_bytes, report))
+}
+
+fn report(formats: &[Format], head: &[u8], tail: &[u8], source: &dyn Source) -> std::io::Result<Report> {
+    let [format] = formats else { return Ok(Report::default()) };
+    Ok(match format {
+        Format::Raw => Report { virtual_size: source.size_bytes(), ..Report::default() },
+        Format::Qcow2 => qcow2::report(head, Some(source))?,
+        Format::Vmdk => vmdk::report(head, source)?,
+        Format::Vhdx => vhdx::report(source)?,
+        Format::Vdi => vdi::report(head, source)?,
+        Format::Vhd => vhd::report(head, tail, source)?,
+        Format::Parallels => parallels::report(head, source)?,
+        Format::Luks => luks::report(head, source)?,
+        Format::Iso => iso::report(head, source.size_bytes()),
         _ => Report::default(),
-    };
-    Ok(Findings {
-        formats,
-        layout: partition::layout(&head),
-        size_bytes,
-        virtual_size: report.virtual_size,
-        problems: report.problems,
     })
 }
 
@@ -260,13 +281,7 @@ impl Glimpse {
             [Format::Qcow2] => qcow2::report(&self.head, None).unwrap_or_default(),
             _ => Report::default(),
         };
-        let findings = Findings {
-            formats,
-            layout: partition::layout(&self.head),
-            size_bytes: HEAD_BYTES as u64,
-            virtual_size: report.virtual_size,
-            problems: report.problems,
-        };
+        let findings = Findings::new(formats, &self.head, HEAD_BYTES as u64, report);
         match decide::decide(disk_format, container_format, &findings, limits) {
             Decision::Accept(_) => None,
             Decision::Refuse(reason) => Some(reason),

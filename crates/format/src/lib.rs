@@ -10,17 +10,26 @@
 mod bytes;
 mod decide;
 mod detect;
+mod facts;
+mod iso;
+mod luks;
+mod parallels;
 mod partition;
 mod qcow2;
+mod vdi;
+mod vhd;
 mod vhdx;
-mod virtual_disk;
 mod vmdk;
 
+// What the fuzz targets share with the tests calls this crate by its name.
+#[cfg(test)]
+extern crate self as format;
 #[cfg(test)]
 mod tests;
 
 pub use decide::{Accepted, Decision, Limits, decide};
 pub use detect::{Findings, Format, Glimpse, Layout, examine};
+pub use facts::Facts;
 
 /// The bytes from the start of a file that detection needs: the volume descriptors of ISO 9660 and UDF lie at 32 KiB
 /// and above.

@@ -4,9 +4,10 @@
 //! A file passes when QEMU could open it read-only without reading any other file, and every table and cluster that
 //! the guest could reach lies inside it.
 
-use crate::Source;
-use crate::bytes::{Bytes, human, printable, read_up_to};
+use crate::bytes::{Bytes, find_in_table, human, name, oversized, printable, read_up_to, words64};
 use crate::detect::Report;
+use crate::facts::Facts;
+use crate::{HEAD_BYTES, Source};
 
 /// Most bytes of the active L1 table (QEMU's own bound).
 const L1_BYTES: u64 = 32 << 20;
@@ -17,6 +18,7 @@ const SNAPSHOTS: u32 = 65_536;
 /// Most header extensions; QEMU writes three or four.
 const EXTENSIONS: usize = 64;
 
+const INCOMPATIBLE_DIRTY: u64 = 1;
 const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
 const INCOMPATIBLE_DATA_FILE: u64 = 1 << 2;
 const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
@@ -24,7 +26,14 @@ const INCOMPATIBLE_EXTENDED_L2: u64 = 1 << 4;
 /// dirty, corrupt, external data file, compression type, extended L2 entries
 const INCOMPATIBLE_KNOWN: u64 = 0b1_1111;
 
+/// Most bytes of what a snapshot has beside its fixed fields (QEMU's own bound).
+const SNAPSHOT_EXTRA: u32 = 1024;
+/// Subclusters, 32 in a cluster, have at least 512 bytes.
+const EXTENDED_L2_BITS: u32 = 14;
+
 const EXTENSION_END: u32 = 0;
+const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
+const EXTENSION_ENCRYPTION: u32 = 0x0537_be77;
 const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
 
 struct Header {
@@ -99,11 +108,98 @@ pub(crate) fn report(head: &[u8], source: Option<&dyn Source>) -> std::io::Resul
     if let Some(problem) = unusable(&header) {
         return Ok(Report::problem(problem));
     }
-    let mut report = Report { virtual_size: header.size, problems: foreign(&header, head) };
+    let extensions = Extensions::parse(&header, head);
+    let problems = foreign(&header, &extensions, head);
+    // QEMU leaves out what is no whole sector.
+    let mut report =
+        Report { virtual_size: header.size / 512 * 512, facts: facts(&header, &extensions, head), problems };
     if let (Some(source), true) = (source, report.problems.is_empty()) {
         report.problems.extend(tables(&header, source)?);
     }
     Ok(report)
+}
+
+fn facts(header: &Header, extensions: &Extensions<'_>, head: Bytes<'_>) -> Facts {
+    let text = |text: Option<&[u8]>| text.map(name);
+    let backed = header.backing_offset != 0;
+    Facts {
+        subformat: Some(if header.version == 2 { "0.10" } else { "1.1" }.to_owned()),
+        cluster_size: Some(header.cluster_bytes()),
+        encryption: match header.crypt_method {
+            0 => None,
+            1 => Some("aes".to_owned()),
+            2 => Some("luks".to_owned()),
+            other => Some(format!("method {other}")),
+        },
+        compression: match header.compression {
+            0 => Some("zlib".to_owned()),
+            1 => Some("zstd".to_owned()),
+            _ => None,
+        },
+        backing_file: backed.then(|| text(backing_name(header, head)).unwrap_or_default()),
+        backing_format: text(extensions.backing_format).filter(|_| backed),
+        data_file: text(extensions.data_file),
+        extents: Vec::new(),
+        snapshots: header.snapshots,
+        dirty: header.incompatible & INCOMPATIBLE_DIRTY != 0,
+        corrupt: header.incompatible & INCOMPATIBLE_CORRUPT != 0,
+    }
+}
+
+fn backing_name<'a>(header: &Header, head: Bytes<'a>) -> Option<&'a [u8]> {
+    head.slice(usize::try_from(header.backing_offset).ok()?, header.backing_bytes.min(1023) as usize)
+}
+
+/// The header extensions that name something.
+#[derive(Default)]
+struct Extensions<'a> {
+    backing_format: Option<&'a [u8]>,
+    data_file: Option<&'a [u8]>,
+    encryption: bool,
+    /// They do not end where they must, or are more than any writer makes: a name could hide behind them.
+    broken: bool,
+}
+
+impl<'a> Extensions<'a> {
+    fn parse(header: &Header, head: Bytes<'a>) -> Extensions<'a> {
+        // QEMU looks up to the end of the first cluster, or up to the name of the backing file.
+        let end = match header.backing_offset {
+            0 => header.cluster_bytes(),
+            offset => offset.min(header.cluster_bytes()),
+        };
+        let mut found = Extensions::default();
+        let mut offset = header.header_bytes as usize;
+        for _ in 0..EXTENSIONS {
+            if offset as u64 >= end {
+                return found;
+            }
+            let fields = (head.be32(offset), head.be32(offset.saturating_add(4)));
+            let (Some(kind), Some(length)) = fields else {
+                // A file that ends here has no more of them, and its tables are missed later.
+                found.broken = head.0.len() >= HEAD_BYTES;
+                return found;
+            };
+            let length = length as usize;
+            if kind == EXTENSION_END {
+                return found;
+            }
+            offset += 8;
+            let content = head.slice(offset, length).filter(|_| (offset + length) as u64 <= end);
+            match kind {
+                EXTENSION_BACKING_FORMAT => found.backing_format = content,
+                EXTENSION_ENCRYPTION => found.encryption = true,
+                EXTENSION_DATA_FILE => found.data_file = Some(content.unwrap_or_default()),
+                _ => {}
+            }
+            if content.is_none() {
+                found.broken = true;
+                return found;
+            }
+            offset += length.next_multiple_of(8);
+        }
+        found.broken = true;
+        found
+    }
 }
 
 /// What makes the rest of the header meaningless.
@@ -118,6 +214,12 @@ fn unusable(header: &Header) -> Option<String> {
     if header.version == 3 && !(104..=header.cluster_bytes()).contains(&header_bytes) {
         return Some(format!("has a header length of {header_bytes} bytes, which is not valid"));
     }
+    if header.incompatible & INCOMPATIBLE_EXTENDED_L2 != 0 && header.cluster_bits < EXTENDED_L2_BITS {
+        return Some(format!(
+            "has subclusters in clusters of 2^{} bytes; at least 2^14 are needed",
+            header.cluster_bits
+        ));
+    }
     if header.refcount_order > 6 {
         return Some(format!("has reference counts of 2^{} bits; at most 2^6 are valid", header.refcount_order));
     }
@@ -125,24 +227,25 @@ fn unusable(header: &Header) -> Option<String> {
 }
 
 /// What points outside the file, or needs what nobody here has.
-fn foreign(header: &Header, head: Bytes<'_>) -> Vec<String> {
+fn foreign(header: &Header, extensions: &Extensions<'_>, head: Bytes<'_>) -> Vec<String> {
     let mut problems = Vec::new();
     if header.backing_offset != 0 {
-        let name = usize::try_from(header.backing_offset)
-            .ok()
-            .and_then(|offset| head.slice(offset, header.backing_bytes.min(1023) as usize))
-            .map_or_else(String::new, |name| format!(" ('{}')", printable(name)));
+        let name = backing_name(header, head);
+        let name = name.map_or_else(String::new, |name| format!(" ('{}')", printable(name)));
         problems.push(format!(
             "has a backing file{name}, and an image must be one self-contained file: flatten it with \
              'qemu-img convert -O qcow2'"
         ));
     }
-    if header.incompatible & INCOMPATIBLE_DATA_FILE != 0 || has_data_file_name(header, head) {
+    if header.incompatible & INCOMPATIBLE_DATA_FILE != 0 || extensions.data_file.is_some() {
         problems.push(
             "has an external data file, and an image must be one self-contained file: flatten it with \
              'qemu-img convert -O qcow2'"
                 .to_owned(),
         );
+    }
+    if extensions.broken {
+        problems.push("is corrupt: its header extensions do not end inside its header".to_owned());
     }
     let unknown = header.incompatible & !INCOMPATIBLE_KNOWN;
     if unknown != 0 {
@@ -155,27 +258,11 @@ fn foreign(header: &Header, head: Bytes<'_>) -> Vec<String> {
     if header.compression > 1 || compression_flag != (header.compression != 0) {
         problems.push(format!("has the unknown compression type {}", header.compression));
     }
-    if header.crypt_method != 0 {
+    if header.crypt_method != 0 || extensions.encryption {
         problems.push("is encrypted, and there is no key for it: upload it decrypted".to_owned());
     }
+    problems.extend(oversized(header.size));
     problems
-}
-
-/// Looks for the header extension that names an external data file, also where the feature bit is not set.
-fn has_data_file_name(header: &Header, head: Bytes<'_>) -> bool {
-    let mut offset = header.header_bytes as usize;
-    for _ in 0..EXTENSIONS {
-        let (Some(kind), Some(length)) = (head.be32(offset), head.be32(offset.saturating_add(4))) else { return false };
-        match kind {
-            EXTENSION_END => return false,
-            EXTENSION_DATA_FILE => return true,
-            _ => {}
-        }
-        let Some(next) = offset.checked_add(8 + (length as usize).div_ceil(8) * 8) else { return false };
-        offset = next;
-    }
-    // More extensions than any writer makes: a name could hide behind them.
-    true
 }
 
 /// Bounds of all tables, then what they point to.
@@ -218,6 +305,7 @@ fn tables(header: &Header, source: &dyn Source) -> std::io::Result<Vec<String>> 
         }
     }
     if problems.is_empty() {
+        problems.extend(snapshots(header, source)?);
         problems.extend(clusters(header, source)?);
     }
     Ok(problems)
@@ -227,15 +315,41 @@ fn truncated(what: &str, end: u64) -> String {
     format!("is truncated or corrupt: its {what} lies beyond its end at {end} bytes")
 }
 
+/// Whether each snapshot's entry lies in the file and is as long as it may be. QEMU reads them when it opens the file.
+fn snapshots(header: &Header, source: &dyn Source) -> std::io::Result<Option<String>> {
+    const FIXED: u64 = 40;
+    let end = source.size_bytes();
+    if header.snapshots == 0 {
+        return Ok(None);
+    }
+    let mut at = header.snapshots_offset;
+    for _ in 0..header.snapshots {
+        if at.saturating_add(FIXED) > end {
+            return Ok(Some(truncated("snapshot table", end)));
+        }
+        let entry = read_up_to(source, at, FIXED as usize)?;
+        let entry = Bytes(&entry);
+        let (id, name) = (entry.be16(12).unwrap_or(0), entry.be16(14).unwrap_or(0));
+        let extra = entry.be32(36).unwrap_or(0);
+        if extra > SNAPSHOT_EXTRA {
+            return Ok(Some(format!("has a snapshot with {extra} bytes more; at most {SNAPSHOT_EXTRA} are valid")));
+        }
+        at += (FIXED + u64::from(extra) + u64::from(id) + u64::from(name)).next_multiple_of(8);
+    }
+    Ok((at > end.next_multiple_of(8)).then(|| truncated("snapshot table", end)))
+}
+
 /// Follows the active L1 table to the L2 tables and those to the data: none may lie outside the file. Each L2 table
 /// is read once, so that the work is bounded by the file's own size.
 fn clusters(header: &Header, source: &dyn Source) -> std::io::Result<Option<String>> {
     const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
     let end = source.size_bytes();
     let cluster = header.cluster_bytes();
-    let l1 = read_up_to(source, header.l1_offset, header.l1_entries as usize * 8)?;
-    let mut l2_tables: Vec<u64> = words(&l1).map(|entry| entry & OFFSET).filter(|offset| *offset != 0).collect();
-    drop(l1);
+    let mut l2_tables: Vec<u64> = Vec::new();
+    find_in_table(source, header.l1_offset, u64::from(header.l1_entries) * 8, |piece| {
+        l2_tables.extend(words(piece).map(|entry| entry & OFFSET).filter(|offset| *offset != 0));
+        None::<()>
+    })?;
     l2_tables.sort_unstable();
     l2_tables.dedup();
     for offset in l2_tables {
@@ -272,5 +386,5 @@ fn bad_entry(header: &Header, entry: u64, end: u64) -> Option<String> {
 }
 
 fn words(table: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    table.chunks_exact(8).map(|word| u64::from_be_bytes(word.try_into().unwrap_or_default()))
+    words64(table, u64::from_be_bytes)
 }

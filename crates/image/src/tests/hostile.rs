@@ -30,7 +30,30 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let backing = with(with(with(qcow2(), 8, &512u64.to_be_bytes()), 16, &11u32.to_be_bytes()), 512, b"/etc/shadow");
     let bomb = with(with(qcow2(), 24, &(1u64 << 42).to_be_bytes()), 36, &8192u32.to_be_bytes());
     let iso = with(vec![0; 1 << 20], 32768, b"\x01CD001\x01");
+    let json = br#"json:{"driver":"raw","file":{"driver":"file","filename":"/etc/shadow"}}"#;
+    let backing_json = with(with(qcow2(), 8, &512u64.to_be_bytes()), 16, &(json.len() as u32).to_be_bytes());
+    let data_file = with(qcow2(), 104, &[0x44, 0x41, 0x54, 0x41, 0, 0, 0, 11]);
+    let table =
+        [&[0x80, 0, 2, 0, 0xee, 0, 0, 0, 1, 0, 0, 0, 0xff, 0, 0, 0][..], &[0; 48], b"\x55\xaaEFI PART"].concat();
+    let mut vmdk = with(vec![0; 8192], 0, b"KDMV\x01");
+    vmdk[12..20].copy_from_slice(&8u64.to_le_bytes());
+    vmdk[28] = 1;
+    vmdk[36] = 2;
+    let flat = b"# Disk DescriptorFile\nversion=1\ncreateType=\"monolithicFlat\"\nRW 8 FLAT \"/etc/shadow\" 0\n";
     vec![
+        // CVE-2015-5163, CVE-2022-47951, CVE-2024-32498, CVE-2024-40767 and CVE-2024-4467 in their shapes of files.
+        ("qcow2", with(backing_json, 512, json), "a backing file ('json:{"),
+        ("qcow2", with(data_file.clone(), 112, b"/etc/shadow"), "an external data file"),
+        ("raw", with(data_file, 112, b"/etc/shadow"), "a qcow2 file"),
+        ("vmdk", with(vmdk, 512, flat), "an extent in another place ('/etc/shadow')"),
+        ("vmdk", flat.to_vec(), "a bare descriptor that names other files"),
+        ("raw", flat.to_vec(), "a VMDK file"),
+        ("qcow2", with(qcow2(), 24, &u64::MAX.to_be_bytes()), "no disk has more than 2^63 - 1"),
+        ("qcow2", with(qcow2(), 446, &table), "begins with a partition table as well"),
+        ("qcow2", with(qcow2(), 32768, b"\x01CD001\x01"), "several formats at once"),
+        ("iso", with(qcow2(), 32768, b"\x01CD001\x01"), "several formats at once"),
+        ("raw", b"\x1f\x8b\x08\x00\x1f\x8b\x08\x00".to_vec(), "a gzip file: unpack it"),
+        ("ploop", vec![7; 100_000], "no image format that is known"),
         ("qcow2", backing, "a backing file ('/etc/shadow')"),
         ("qcow2", with(qcow2(), 72, &4u64.to_be_bytes()), "an external data file"),
         ("qcow2", bomb, "unfolds to a disk of 4 TiB; at most 1 TiB"),
