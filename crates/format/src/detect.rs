@@ -77,6 +77,24 @@ impl Format {
         })
     }
 
+    /// QEMU's name for it; `raw` for what QEMU knows as bytes.
+    pub fn driver(self) -> &'static str {
+        match self {
+            Format::Qcow2 => "qcow2",
+            Format::Qcow1 => "qcow",
+            Format::Qed => "qed",
+            Format::Vmdk => "vmdk",
+            Format::Vdi => "vdi",
+            Format::Vhd => "vpc",
+            Format::Vhdx => "vhdx",
+            Format::Luks => "luks",
+            Format::Parallels => "parallels",
+            Format::Bochs => "bochs",
+            Format::Dmg => "dmg",
+            _ => "raw",
+        }
+    }
+
     /// Something packed that has to be unpacked first.
     pub fn is_packed(self) -> bool {
         use Format::*;
@@ -227,11 +245,11 @@ fn report(formats: &[Format], head: &[u8], tail: &[u8], source: &dyn Source) -> 
     Ok(match format {
         Format::Raw => Report { virtual_size: source.size_bytes(), ..Report::default() },
         Format::Qcow2 => qcow2::report(head, Some(source))?,
-        Format::Vmdk => vmdk::report(head, source)?,
+        Format::Vmdk => vmdk::report(head, Some(source))?,
         Format::Vhdx => vhdx::report(source)?,
-        Format::Vdi => vdi::report(head, source)?,
+        Format::Vdi => vdi::report(head, Some(source))?,
         Format::Vhd => vhd::report(head, tail, source)?,
-        Format::Parallels => parallels::report(head, source)?,
+        Format::Parallels => parallels::report(head, Some(source))?,
         Format::Luks => luks::report(head, source)?,
         Format::Iso => iso::report(head, source.size_bytes()),
         _ => Report::default(),
@@ -278,9 +296,13 @@ impl Glimpse {
             formats.push(Format::Raw);
         }
         let report = match formats.as_slice() {
-            [Format::Qcow2] => qcow2::report(&self.head, None).unwrap_or_default(),
-            _ => Report::default(),
+            [Format::Qcow2] => qcow2::report(&self.head, None),
+            [Format::Vmdk] => vmdk::report(&self.head, None),
+            [Format::Vdi] => vdi::report(&self.head, None),
+            [Format::Parallels] => parallels::report(&self.head, None),
+            _ => Ok(Report::default()),
         };
+        let report = report.unwrap_or_default();
         let findings = Findings::new(formats, &self.head, HEAD_BYTES as u64, report);
         match decide::decide(disk_format, container_format, &findings, limits) {
             Decision::Accept(_) => None,

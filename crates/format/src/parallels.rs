@@ -37,10 +37,12 @@ fn parse(head: Bytes<'_>) -> Option<Header> {
     })
 }
 
+/// Checks the header, and the table where the whole file is at hand.
+///
 /// # Errors
 /// Those of the source.
-pub(crate) fn report(head: &[u8], source: &dyn Source) -> std::io::Result<Report> {
-    let Some(header) = parse(Bytes(head)).filter(|_| source.size_bytes() >= HEADER_BYTES) else {
+pub(crate) fn report(head: &[u8], source: Option<&dyn Source>) -> std::io::Result<Report> {
+    let Some(header) = parse(Bytes(head)).filter(|_| head.len() as u64 >= HEADER_BYTES) else {
         return Ok(Report::problem("ends inside its header: the upload is truncated"));
     };
     let facts = Facts {
@@ -51,7 +53,7 @@ pub(crate) fn report(head: &[u8], source: &dyn Source) -> std::io::Result<Report
     };
     let virtual_size = header.sectors.saturating_mul(512);
     let mut report = Report { virtual_size, facts, problems: problems(&header) };
-    if report.problems.is_empty() {
+    if let (Some(source), true) = (source, report.problems.is_empty()) {
         report.problems.extend(blocks(&header, source)?);
     }
     Ok(report)

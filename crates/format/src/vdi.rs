@@ -41,9 +41,11 @@ fn parse(head: Bytes<'_>) -> Option<Header> {
     })
 }
 
+/// Checks the header, and the map where the whole file is at hand.
+///
 /// # Errors
 /// Those of the source.
-pub(crate) fn report(head: &[u8], source: &dyn Source) -> std::io::Result<Report> {
+pub(crate) fn report(head: &[u8], source: Option<&dyn Source>) -> std::io::Result<Report> {
     let Some(header) = parse(Bytes(head)) else {
         return Ok(Report::problem("ends inside its header: the upload is truncated"));
     };
@@ -52,7 +54,7 @@ pub(crate) fn report(head: &[u8], source: &dyn Source) -> std::io::Result<Report
     let mut report = Report { virtual_size: header.virtual_size, facts, problems: problems(&header) };
     // QEMU rounds up to whole sectors.
     report.virtual_size = header.virtual_size.checked_next_multiple_of(512).unwrap_or(header.virtual_size);
-    if report.problems.is_empty() {
+    if let (Some(source), true) = (source, report.problems.is_empty()) {
         report.problems.extend(blocks(&header, source)?);
     }
     Ok(report)

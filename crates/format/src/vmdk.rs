@@ -70,9 +70,11 @@ fn parse(bytes: Bytes<'_>) -> Option<Header> {
     })
 }
 
+/// Checks header and descriptor, and the tables where the whole file is at hand.
+///
 /// # Errors
 /// Those of the source.
-pub(crate) fn report(head: &[u8], source: &dyn Source) -> std::io::Result<Report> {
+pub(crate) fn report(head: &[u8], source: Option<&dyn Source>) -> std::io::Result<Report> {
     let bytes = Bytes(head);
     if bytes.starts_at(0, b"COWD") {
         return Ok(esx(bytes));
@@ -98,6 +100,13 @@ pub(crate) fn report(head: &[u8], source: &dyn Source) -> std::io::Result<Report
         // QEMU then reads the embedded descriptor as one that stands alone and opens the files that it names.
         report.problems.push("has no capacity of its own".to_owned());
     }
+    let Some(source) = source else {
+        let whole = header.descriptor_at == 1 && header.descriptor_sectors < head.len() as u64 / 512;
+        if whole {
+            embedded(&header, &head, &mut report)?;
+        }
+        return Ok(report);
+    };
     embedded(&header, source, &mut report)?;
     if report.problems.is_empty() {
         report.problems.extend(grains(header, source)?);

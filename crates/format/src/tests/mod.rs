@@ -155,6 +155,17 @@ fn a_stream_is_refused_from_its_first_64_kib_on_and_told_once() {
     assert_eq!(reasons.len(), 1);
     assert_eq!(reasons[0].0, HEAD_BYTES / 1000);
     assert!(reasons[0].1.contains("backing file"));
+    let elsewhere = VMDK_DESCRIPTOR.replace("a.vmdk", "/etc/shadow");
+    let early: [(&str, Vec<u8>, &str); 4] = [
+        ("vmdk", vmdk(&elsewhere), "an extent in another place"),
+        ("vmdk", with(VMDK_DESCRIPTOR.as_bytes().to_vec(), 70_000, b"x"), "a bare descriptor"),
+        ("vdi", with(with(vdi(), 0x4c, &[4]), 70_000, b"x"), "the kind 4"),
+        ("ploop", with(parallels(b"WithoutFreeSpace"), 16, &[3]), "version 3"),
+    ];
+    for (declared, file, because) in early {
+        let reason = Glimpse::new().push(&file, declared, "bare", &limits);
+        assert!(reason.as_ref().is_some_and(|reason| reason.contains(because)), "{reason:?} lacks {because:?}");
+    }
     for (declared, file) in [("qcow2", qcow2()), ("raw", mbr(0x83)), ("iso", with(iso(), 80_000, b"x"))] {
         assert_eq!(Glimpse::new().push(&file, declared, "bare", &limits), None, "{declared}");
     }

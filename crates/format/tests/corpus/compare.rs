@@ -3,27 +3,12 @@
 use format::{Findings, Format};
 use serde_json::{Value, json};
 
-/// What QEMU calls a format.
-pub fn driver(format: Format) -> &'static str {
-    match format {
-        Format::Qcow2 => "qcow2",
-        Format::Vmdk => "vmdk",
-        Format::Vdi => "vdi",
-        Format::Vhd => "vpc",
-        Format::Vhdx => "vhdx",
-        Format::Parallels => "parallels",
-        Format::Luks => "luks",
-        // QEMU knows ISOs and partition tables as bytes.
-        _ => "raw",
-    }
-}
-
 /// Every fact that both tell and tell differently.
 pub fn differences(findings: &Findings, info: &Value) -> Vec<String> {
     let data = &info["format-specific"]["data"];
     let facts = &findings.facts;
     let mut pairs = vec![
-        ("format", json!(findings.format().map(driver)), info["format"].clone()),
+        ("format", json!(findings.format().map(Format::driver)), info["format"].clone()),
         ("virtual-size", json!(virtual_size(findings)), info["virtual-size"].clone()),
         ("backing-filename", json!(facts.backing_file), info["backing-filename"].clone()),
         ("snapshots", json!(facts.snapshots), json!(info["snapshots"].as_array().map_or(0, Vec::len))),

@@ -2,7 +2,7 @@
 //! inspector takes those that stand alone and refuses the others.
 
 use crate::by_hand::{iso, partitioned, ploop};
-use crate::compare::{differences, driver};
+use crate::compare::differences;
 use crate::qemu::{Work, work};
 use format::{Decision, Findings, Layout, Limits, OnDisk, decide, examine};
 use std::fs::File;
@@ -172,7 +172,7 @@ fn look(work: &Work, file: &str) -> Findings {
 fn judge(work: &Work, file: &str, declared: &str, expected: &str) -> Vec<String> {
     let findings = look(work, file);
     let format = findings.format().unwrap_or_else(|| panic!("{file}: {:?}", findings.formats));
-    let mut wrong = match work.info(file, driver(format)) {
+    let mut wrong = match work.info(file, format.driver()) {
         Ok(info) => differences(&findings, &info),
         Err(why) => vec![format!("QEMU refuses: {why}")],
     };
