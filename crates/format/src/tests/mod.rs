@@ -4,6 +4,9 @@ mod advisories;
 mod fixtures;
 #[path = "../../fuzz/src/holds.rs"]
 mod holds;
+#[path = "../../fuzz/src/pieces.rs"]
+mod pieces;
+mod replay;
 
 use super::*;
 use fixtures::*;
