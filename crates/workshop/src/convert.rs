@@ -2,7 +2,7 @@
 
 use crate::child::{Show, limited, watched};
 use crate::error::{Error, Result};
-use crate::image::{Access, Image, VIRTUAL_BYTES, driver};
+use crate::image::{Access, Image, VIRTUAL_BYTES};
 use crate::place::Place;
 use format::{Findings, Format};
 use serde::Serialize;
@@ -47,7 +47,7 @@ pub fn convert(source: &Path, target: &Path, conversion: &Conversion) -> Result<
     let below = backing_files(&image, &conversion.backing)?;
     let place = Place::new(target, conversion.force)?;
     let mut command = limited("qemu-img", largest(image.findings().virtual_size));
-    command.args(["convert", "-O", driver(to)]);
+    command.args(["convert", "-O", to.driver()]);
     if conversion.compress {
         command.arg("-c");
     }

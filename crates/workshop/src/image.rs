@@ -99,7 +99,7 @@ impl Image {
 
     /// The driver in QEMU's words.
     pub(crate) fn driver(&self) -> &'static str {
-        driver(self.format)
+        self.format.driver()
     }
 
     /// The node that QEMU shall make of it, with nothing below that is not given.
@@ -126,18 +126,5 @@ fn accepted(path: &Path, declared: Option<&str>, findings: &Findings) -> Result<
     match format::decide(as_what, "bare", findings, &Limits { virtual_size: VIRTUAL_BYTES }) {
         Decision::Accept(accepted) => Ok(accepted.format),
         Decision::Refuse(why) => Err(refuse(why)),
-    }
-}
-
-/// QEMU's word for a format that is accepted.
-pub(crate) fn driver(format: Format) -> &'static str {
-    match format {
-        Format::Qcow2 => "qcow2",
-        Format::Vmdk => "vmdk",
-        Format::Vdi => "vdi",
-        Format::Vhd => "vpc",
-        Format::Vhdx => "vhdx",
-        // An ISO is a disk of bytes; other formats are not accepted.
-        _ => "raw",
     }
 }

@@ -74,6 +74,18 @@ fn an_image_goes_through_all_formats_and_comes_back_the_same() {
     assert!(packed.size_bytes < 1 << 20, "{packed:?}");
 }
 
+/// It is read as what it is, and not as the bytes of its file.
+#[test]
+fn a_ploop_is_converted_by_its_disk() {
+    let Some(bench) = bench() else { return };
+    let raw = bench.raw("disk.raw", 0);
+    bench.qemu_img(&["convert", "-f", "raw", "-O", "parallels", "disk.raw", "disk.hds"]);
+    let made = convert(&bench.path("disk.hds"), &bench.path("made"), &to("qcow2")).unwrap();
+    assert_eq!(made.format, "qcow2");
+    assert!(compare(&raw, &bench.path("made")).unwrap().identical);
+    assert!(compare(&raw, &bench.path("disk.hds")).unwrap().identical);
+}
+
 #[test]
 fn nothing_is_overwritten_and_a_failure_leaves_nothing() {
     let Some(bench) = bench() else { return };
