@@ -71,6 +71,16 @@ class Cloud:
     def json(self, *words, cloud="nubo"):
         return json.loads(self.run(*words, "-f", "json", cloud=cloud).stdout)
 
+    def nubo(self, *words):
+        """The program as an administrator's client."""
+        import openstack.config
+
+        loader = openstack.config.OpenStackConfig(config_files=[str(self.clouds)], load_envvars=False)
+        auth = loader.get_one("nubo").config["auth"]
+        env = {"PATH": "/usr/bin:/bin", "OS_AUTH_URL": auth["auth_url"], "OS_USERNAME": auth["username"],
+               "OS_PASSWORD": auth["password"], "OS_PROJECT_NAME": auth["project_name"]}
+        return subprocess.run([str(NUBO), *map(str, words)], env=env, capture_output=True, text=True, timeout=60)
+
     def sdk(self, cloud="nubo"):
         """An openstacksdk connection."""
         import openstack.config

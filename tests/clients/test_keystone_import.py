@@ -7,16 +7,17 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import os
 import pathlib
 import shutil
 import sqlite3
-import subprocess
 
 import lib
 import pytest
 import requests
 
-HERE = pathlib.Path(__file__).parent / "keystone"
+# Others that were made a moment ago serve as well.
+HERE = pathlib.Path(os.environ.get("NUBO_KEYSTONES", pathlib.Path(__file__).parent / "keystone"))
 LOCKOUT = """
 [security_compliance]
 lockout_failure_attempts = 3
@@ -53,15 +54,6 @@ def cloud(tmp_path_factory):
     assert running.stop() == 0
 
 
-def nubo(cloud, *words):
-    import openstack.config
-
-    auth = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds)], load_envvars=False).get_one("nubo").config["auth"]
-    env = {"PATH": "/usr/bin:/bin", "OS_AUTH_URL": auth["auth_url"], "OS_USERNAME": auth["username"],
-           "OS_PASSWORD": auth["password"], "OS_PROJECT_NAME": auth["project_name"]}
-    return subprocess.run([str(lib.NUBO), *map(str, words)], env=env, capture_output=True, text=True, timeout=60)
-
-
 def login(cloud, user, password, domain, scope=None):
     who = {"name": user, "domain": {"id": domain}, "password": password}
     auth = {"identity": {"methods": ["password"], "password": {"user": who}}}
@@ -74,21 +66,21 @@ def test_users_of_a_keystone_keep_their_passwords_and_rights(keystone):
     cloud, database, facts = keystone.cloud, keystone.database, keystone.facts
     before = hashlib.sha256(database.read_bytes()).hexdigest()
     words = ["keystone", "import", database, "--credential-keys", keystone.folder / "credential-keys"]
-    refused = nubo(cloud, *words)
+    refused = cloud.nubo(*words)
     assert refused.returncode != 0 and "project admin" in refused.stderr and "user admin" in refused.stderr, refused.stderr
     corp, users, roles = facts["domain"], facts["users"], facts["roles"]
     assert login(cloud, "ada", "ada-second", corp).status_code == 401, "nothing was imported"
     words += ["--rename=-keystone", "--fernet-keys", keystone.folder / "fernet-keys"]
-    planned = nubo(cloud, *words, "--dry-run")
+    planned = cloud.nubo(*words, "--dry-run")
     assert planned.returncode == 0 and login(cloud, "ada", "ada-second", corp).status_code == 401, planned.stderr
-    done = nubo(cloud, *words)
+    done = cloud.nubo(*words)
     assert done.returncode == 0, done.stderr
     assert "renamed: admin is admin-keystone" in done.stdout and "keys verify tokens now" in done.stdout
     left_out = {line for line in done.stdout.splitlines() if line.startswith("left out")}
     assert left_out == {f"left out: {n} {what}" for n, what in (
         (2, "service"), (2, "endpoint"), (1, "endpoint_group"), (1, "policy_association"), (1, "project_endpoint"),
         (1, "project_endpoint_group"), (1, "request_token"))}, "all that is not taken over is named"
-    again = nubo(cloud, *words)
+    again = cloud.nubo(*words)
     assert again.returncode == 0 and " user" not in again.stdout.replace("renamed", ""), again.stdout + again.stderr
     assert hashlib.sha256(database.read_bytes()).hexdigest() == before, "the file is only read"
 
@@ -145,7 +137,7 @@ def test_the_rest_comes_along_and_the_catalog_when_asked(keystone):
     cloud, facts = keystone.cloud, keystone.facts
     (compute,) = [row["ID"] for row in cloud.json("service", "list") if row["Type"] == "compute"]
     for catalog in (False, True):
-        done = nubo(cloud, "keystone", "import", keystone.database, "--rename=-keystone", *["--catalog"] * catalog)
+        done = cloud.nubo("keystone", "import", keystone.database, "--rename=-keystone", *["--catalog"] * catalog)
         assert done.returncode == 0, done.stderr
         assert "left out: 1 credential\n" in done.stdout, "their keys were not given"
         registered = cloud.json("registered", "limit", "show", facts["registered_limit"])
@@ -191,7 +183,7 @@ def test_what_would_lose_a_restriction_is_refused_or_named(cloud, tmp_path):
         with contextlib.closing(sqlite3.connect(database)) as tables, tables:
             for statement in statements:
                 tables.execute(statement)
-        return nubo(cloud, "keystone", "import", database, "--rename=-keystone")
+        return cloud.nubo("keystone", "import", database, "--rename=-keystone")
 
     for statement, said in (
         ("DELETE FROM access_rule", "an access rule of application credential"),
@@ -241,7 +233,7 @@ def test_what_is_no_database_is_refused(cloud, tmp_path):
     ):
         path = tmp_path / name
         path.write_bytes(content)
-        refused = nubo(cloud, "keystone", "import", path)
+        refused = cloud.nubo("keystone", "import", path)
         assert refused.returncode != 0 and said in refused.stderr, (name, refused.stderr)
-    refused = nubo(cloud, "keystone", "import", tmp_path / "missing.db")
+    refused = cloud.nubo("keystone", "import", tmp_path / "missing.db")
     assert refused.returncode != 0 and "cannot open" in refused.stderr, refused.stderr

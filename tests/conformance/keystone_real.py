@@ -1,0 +1,58 @@
+"""A real Keystone 30 of PyPI (`requirements-keystone.txt`): its configuration, its keys, its database, and its API on
+loopback."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import wsgiref.simple_server
+
+ADMIN = "keystone-admin"
+ACCOUNT = "root" if os.geteuid() == 0 else os.environ.get("USER", "")
+
+
+def configure(folder, connection=None):
+    """Writes keystone.conf. Hashes are cheap; nobody is to be protected by them."""
+    (folder / "keystone.conf").write_text(f"""[database]
+connection = {connection or f"sqlite:///{folder}/keystone.db"}
+[fernet_tokens]
+key_repository = {folder}/fernet-keys
+[credential]
+key_repository = {folder}/credential-keys
+[identity]
+password_hash_rounds = 4
+[security_compliance]
+unique_last_password_count = 3
+lockout_failure_attempts = 3
+[oauth1]
+access_token_duration = 2000000000
+""")
+
+
+def prepare(folder, connection=None):
+    """Makes the database, the keys, and the administrator."""
+    configure(folder, connection)
+    manage = [str(pathlib.Path(sys.executable).parent / "keystone-manage"), "--config-file", str(folder / "keystone.conf")]
+    owner = ["--keystone-user", ACCOUNT, "--keystone-group", ACCOUNT]
+    for words in (["db_sync"], ["fernet_setup", *owner], ["credential_setup", *owner],
+                  ["bootstrap", "--bootstrap-password", ADMIN, "--bootstrap-public-url", "http://keystone/v3"]):
+        done = subprocess.run(manage + words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"keystone-manage {words[0]}: {done.stderr}")
+
+
+class Quiet(wsgiref.simple_server.WSGIRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def serve(folder):
+    """The API on a thread of this process, one request after the other: (its server, its address)."""
+    sys.argv = ["keystone", "--config-file", str(folder / "keystone.conf")]
+    os.environ["OS_KEYSTONE_CONFIG_FILES"] = str(folder / "keystone.conf")
+    from keystone.server import wsgi
+
+    http = wsgiref.simple_server.make_server("127.0.0.1", 0, wsgi.initialize_public_application(), handler_class=Quiet)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    return http, f"http://127.0.0.1:{http.server_port}/v3"
