@@ -57,8 +57,8 @@ pub trait Tokens: Send + Sync {
     /// The caller behind a token; Unauthenticated for a token that is unknown, expired or revoked.
     async fn verify(&self, token: &str) -> Result<Arc<Caller>>;
 
-    /// Refuses a request for which the caller's token was not made: some are good for a few paths only. Asked before any
-    /// handler runs, except on open routes.
+    /// Refuses a request for which the caller's token was not made: some are good for a few paths or services only. Asked
+    /// before any handler runs, except on open routes.
     fn admit(&self, _caller: &Caller, _service: &Service, _method: &Method, _path: &str) -> Result<()> {
         Ok(())
     }

@@ -208,9 +208,7 @@ impl Inner {
         outcome.envelope = service.envelope;
         outcome.service = service.name;
         if !open {
-            self.tokens
-                .admit(&caller, service, &parts.method, path)
-                .map_err(|fault| unauthenticated().because(fault))?;
+            self.tokens.admit(&caller, service, &parts.method, path).map_err(plain)?;
         }
         let version = match service.microversions {
             Some(range) => {
@@ -352,8 +350,7 @@ impl Inner {
         };
         match verified {
             Err(fault) if open && fault.kind == FaultKind::Unauthenticated => Ok(Arc::new(Caller::anonymous())),
-            Err(fault) if fault.kind == FaultKind::Unauthenticated => Err(unauthenticated().because(fault)),
-            other => other,
+            other => other.map_err(plain),
         }
     }
 
@@ -457,6 +454,11 @@ fn decode(value: &str) -> Result<String> {
 
 fn unauthenticated() -> Fault {
     Fault::unauthenticated("The request you have made requires authentication.")
+}
+
+/// Why a token does not hold is for the log.
+fn plain(fault: Fault) -> Fault {
+    if fault.kind == FaultKind::Unauthenticated { unauthenticated().because(fault) } else { fault }
 }
 
 fn respond(reply: Reply) -> Response<Body> {

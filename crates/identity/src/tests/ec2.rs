@@ -46,7 +46,8 @@ async fn what_was_signed_with_a_key_is_exchanged_for_a_token_that_makes_no_other
     assert_eq!((&shown["user"]["id"], &shown["project"]["id"]), (&json!(user), &json!(project)));
     assert!(shown["catalog"].as_array().is_some_and(|catalog| !catalog.is_empty()));
     assert_eq!(cloud.validate(&answer.token).await.status, 200);
-    assert_eq!(cloud.by(&answer.token, "GET", "/v3/auth/projects", None).await.status, 200);
+    let own = cloud.by(&answer.token, "GET", "/v3/auth/projects", None).await;
+    assert_eq!(own.status, 403, "it is good for other services only: {}", own.body);
     let again = json!({"auth": {"identity": {"methods": ["token"], "token": {"id": answer.token}}}});
     assert_eq!(cloud.ask("POST", "/v3/auth/tokens", &[], Some(again)).await.status, 403);
     assert_eq!(cloud.by(&answer.token, "POST", &keys, Some(json!({"tenant_id": project}))).await.status, 403);

@@ -71,6 +71,7 @@ async fn a_trusts_token_has_its_roles_and_bears_the_right_name() {
         "trustor_user": {"id": lab.trustor}, "trustee_user": {"id": lab.trustee}});
     assert_eq!(token["OS-TRUST:trust"], said);
     assert_eq!(lab.cloud.validate(&used.token).await.body["token"]["OS-TRUST:trust"], said);
+    assert!(token.get("is_domain").is_none(), "as in Keystone");
 
     let deputy = lab.lend(json!({"impersonation": true})).await;
     let used = lab.use_it("trustee", &deputy).await;

@@ -146,7 +146,8 @@ pub fn body(verified: &Verified, catalog: Option<&RawValue>, model: &Model) -> V
             id: &project.id,
             name: &project.name,
         }),
-        is_domain: project.map(|(project, _)| project.is_domain),
+        // A trust's token does not say it, as in Keystone.
+        is_domain: project.filter(|_| verified.trust.is_none()).map(|(project, _)| project.is_domain),
         domain: verified.domain.as_ref().map(|domain| Named { id: &domain.id, name: &domain.name }),
         system: (verified.payload.scope == Scope::System).then_some(System { all: true }),
         roles: verified.roles.iter().map(|role| Named { id: &role.id, name: &role.name }).collect(),
