@@ -47,12 +47,19 @@ class Quiet(wsgiref.simple_server.WSGIRequestHandler):
         pass
 
 
-def serve(folder):
-    """The API on a thread of this process, one request after the other: (its server, its address)."""
+def application(folder=None):
+    """The API, of the folder here or in the environment."""
+    folder = folder or pathlib.Path(os.environ["NUBO_KEYSTONE"])
+    # It reads the options of whatever program it runs in.
     sys.argv = ["keystone", "--config-file", str(folder / "keystone.conf")]
     os.environ["OS_KEYSTONE_CONFIG_FILES"] = str(folder / "keystone.conf")
     from keystone.server import wsgi
 
-    http = wsgiref.simple_server.make_server("127.0.0.1", 0, wsgi.initialize_public_application(), handler_class=Quiet)
+    return wsgi.initialize_public_application()
+
+
+def serve(folder):
+    """The API on a thread of this process, one request after the other: (its server, its address)."""
+    http = wsgiref.simple_server.make_server("127.0.0.1", 0, application(folder), handler_class=Quiet)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     return http, f"http://127.0.0.1:{http.server_port}/v3"
