@@ -1,5 +1,6 @@
-//! What an existing Keystone knew, taken over: in one transaction, with its ids, so that passwords, tokens and whatever
-//! other services remember go on meaning the same.
+//! What an existing Keystone knew, taken over with its ids, so that passwords, tokens and whatever other services remember
+//! go on meaning the same. It is one transaction, or, where there is more than one holds, several in the order in which
+//! things need each other; names are looked at before the first.
 //!
 //! What is there by its id stays as it is, so an import can be repeated. Roles of the same name are one role. Anything
 //! else whose name is taken is refused, all of it at once, unless it may be renamed. Who brings the things is an
@@ -15,10 +16,13 @@ use base::{Fault, Result, RoleId, ServiceId};
 use rest::Call;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use store::{Document, Tx};
 
 /// The most things of an import.
 const THINGS: usize = 200_000;
+/// The most things that one transaction makes.
+const PART: usize = 10_000;
 /// Clashes that are named.
 const NAMED: usize = 20;
 
@@ -108,8 +112,30 @@ pub struct Report {
     pub left_out: BTreeMap<String, usize>,
 }
 
+impl Report {
+    /// This one of earlier parts, and the next, which has found what they made.
+    fn and_then(self, next: Report) -> Report {
+        let (mut made, mut there) = (self.made, next.there);
+        for (kind, count) in &made {
+            if let Some(found) = there.get_mut(kind) {
+                *found = found.saturating_sub(*count);
+            }
+        }
+        there.retain(|_, count| *count > 0);
+        // The first has looked at all names.
+        let renamed = if made.is_empty() { next.renamed } else { self.renamed };
+        next.made.into_iter().for_each(|(kind, count)| *made.entry(kind).or_default() += count);
+        Report { made, there, renamed, left_out: next.left_out }
+    }
+}
+
 struct Import<'a> {
     tx: &'a mut Tx,
+    /// How many more things this transaction may make.
+    room: usize,
+    /// Something was left for the next transaction, and so is all that comes after it. What is counted as left out means
+    /// nothing then.
+    full: bool,
     /// What is put behind a name that is taken.
     suffix: Option<&'a str>,
     clashes: Vec<String>,
@@ -129,8 +155,15 @@ impl Import<'_> {
             *self.report.there.entry(T::KIND).or_default() += 1;
             return Ok(());
         }
+        if self.room == 0 {
+            self.full = true;
+            return Ok(());
+        }
         match self.tx.create(thing) {
-            Ok(_) => *self.report.made.entry(T::KIND).or_default() += 1,
+            Ok(_) => {
+                self.room -= 1;
+                *self.report.made.entry(T::KIND).or_default() += 1;
+            }
             Err(store::Error::Taken { .. }) => self.clashes.push(format!("{} {}", T::KIND, thing.id())),
             Err(error) => return Err(error.into()),
         }
@@ -247,6 +280,9 @@ impl Import<'_> {
             self.put(&Assignment::new(given.actor.clone(), given.place.clone(), &role, given.inherited))?;
         }
         self.lent(dump)?;
+        if self.full {
+            return Ok(());
+        }
         self.federation(dump)?;
         self.catalog(dump)?;
         self.limits(dump)
@@ -258,6 +294,9 @@ impl Import<'_> {
             if self.of_user::<AccessRule>(&rule.user_id)? {
                 self.put(rule)?;
             }
+        }
+        if self.full {
+            return Ok(());
         }
         for credential in &dump.application_credentials {
             if !self.of_user::<ApplicationCredential>(&credential.user_id)? {
@@ -311,9 +350,12 @@ impl Import<'_> {
     }
 }
 
-fn import(tx: &mut Tx, dump: &Dump, suffix: Option<&str>, model: Model) -> Result<Report> {
+/// Makes what there is room for; true where something is left for another transaction.
+fn import(tx: &mut Tx, dump: &Dump, suffix: Option<&str>, model: Model, room: usize) -> Result<(Report, bool)> {
     let mut import = Import {
         tx,
+        room,
+        full: false,
         suffix,
         clashes: Vec::new(),
         report: Report::default(),
@@ -323,7 +365,7 @@ fn import(tx: &mut Tx, dump: &Dump, suffix: Option<&str>, model: Model) -> Resul
     };
     import.all(dump)?;
     if import.clashes.is_empty() {
-        return Ok(import.report);
+        return Ok((import.report, import.full));
     }
     let more = import.clashes.len().saturating_sub(NAMED);
     let named = import.clashes.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
@@ -342,7 +384,84 @@ impl Identity {
         if let Some(suffix) = &suffix {
             base::limits::text("the suffix", suffix, 32)?;
         }
-        let model = self.options.limit_model;
-        self.write(call, move |tx| import(tx, &dump, suffix.as_deref(), model)).await
+        let (model, dump, mut whole) = (self.options.limit_model, Arc::new(dump), Report::default());
+        // A dry run sees nothing of an earlier transaction.
+        let room = if store::scope::is_dry() { THINGS } else { PART };
+        loop {
+            let (dump, suffix) = (dump.clone(), suffix.clone());
+            let work = move |tx: &mut Tx| import(tx, &dump, suffix.as_deref(), model, room);
+            let (report, more) = self.write(call, work).await?;
+            whole = whole.and_then(report);
+            if !more {
+                return Ok(whole);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use store::{Options, Store};
+
+    fn user(n: usize, name: &str) -> User {
+        let user = json!({"id": format!("{n:032x}"), "name": name, "domain_id": "default", "enabled": true, "options": {},
+            "extra": {}});
+        serde_json::from_value(user).unwrap()
+    }
+
+    fn dump() -> Dump {
+        let role = json!({"id": "sailor", "name": "sailor", "description": null, "options": {}, "extra": {}});
+        let given = |n: usize| {
+            let actor = Actor::User(format!("{n:032x}").into());
+            Assignment::new(actor, Place::System, &RoleId::from("sailor"), false)
+        };
+        Dump {
+            roles: vec![serde_json::from_value(role).unwrap()],
+            users: (0..5).map(|n| user(n, &format!("user-{n}"))).collect(),
+            // The last is of nobody.
+            assignments: (0..6).map(given).collect(),
+            ..Dump::default()
+        }
+    }
+
+    async fn parts(store: &Store, room: usize, suffix: Option<&'static str>) -> Result<(Report, usize)> {
+        let mut whole = Report::default();
+        for count in 1.. {
+            let work = move |tx: &mut Tx| import(tx, &dump(), suffix, Model::Flat, room);
+            let (report, more) = store.write(store::Cause::new("test", "", "import"), work).await?.value;
+            whole = whole.and_then(report);
+            if !more {
+                return Ok((whole, count));
+            }
+        }
+        unreachable!("a part makes something")
+    }
+
+    #[tokio::test]
+    async fn parts_make_what_one_transaction_makes_and_a_taken_name_stops_the_first() {
+        let mut whole = Vec::new();
+        for (room, transactions) in [(100, 1), (11, 1), (4, 3), (1, 11)] {
+            let options = Options { kinds: crate::kinds(), ..Options::memory() };
+            let store = Store::open(options, base::Env::seeded(7).0).await.unwrap();
+            let (report, count) = parts(&store, room, None).await.unwrap();
+            assert_eq!(count, transactions);
+            whole.push(report);
+            let (again, count) = parts(&store, room, None).await.unwrap();
+            assert_eq!((again.made.len(), again.there["user"], count), (0, 5, 1));
+        }
+        assert_eq!((whole[0].made["user"], whole[0].made["role_assignment"], whole[0].left_out.len()), (5, 5, 1));
+        assert!(whole.iter().all(|report| *report == whole[0]), "{whole:?}");
+
+        let options = Options { kinds: crate::kinds(), ..Options::memory() };
+        let store = Store::open(options, base::Env::seeded(7).0).await.unwrap();
+        let work = move |tx: &mut Tx| Ok::<_, Fault>(tx.create(&user(77, "user-4"))?);
+        store.write(store::Cause::new("test", "", "taken"), work).await.unwrap();
+        let refused = parts(&store, 2, None).await.unwrap_err();
+        assert!(refused.message.contains("user user-4"), "{}", refused.message);
+        assert!(store.get::<Role>("sailor").await.unwrap().is_none(), "nothing was imported");
+        let (report, _) = parts(&store, 2, Some("-old")).await.unwrap();
+        assert_eq!((report.renamed.len(), report.made["user"]), (1, 5));
     }
 }
