@@ -8,6 +8,7 @@ use crate::model::Model;
 use base::{Fault, Result};
 use policy::Target;
 use rest::{Access, Call, Method, Reply, Route};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,18 +48,26 @@ async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
         let below = if tree { model.descendants(&id) } else { Vec::new() };
         below.iter().map(|project| project.id.to_string()).chain([id]).collect()
     });
+    let (wanted_user, wanted_group, wanted_role) = (query("user.id"), query("group.id"), query("role.id"));
+    let wanted_domain = query("scope.domain.id");
+    let same = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+    // There may be very many: those that come to nothing are left out before a line is made of them. A group may come to
+    // any user, and a role to others.
+    let may_keep = |assignment: &Assignment| match &assignment.actor {
+        Actor::User(id) => wanted_group.is_none() && same(&wanted_user, id),
+        Actor::Group(id) => same(&wanted_group, id) && (effective || wanted_user.is_none()),
+    };
     let keeps = |line: &Line| -> bool {
-        let same = |name: &str, value: &str| query(name).is_none_or(|wanted| wanted == value);
         let (user, group) = match &line.actor {
             Actor::User(id) => (id.as_str(), ""),
             Actor::Group(id) => ("", id.as_str()),
         };
         let domain = if let Place::Domain(id) = &line.place { id.as_str() } else { "" };
         let system = line.place == Place::System;
-        same("user.id", user)
-            && same("group.id", group)
-            && same("role.id", &line.role)
-            && same("scope.domain.id", domain)
+        same(&wanted_user, user)
+            && same(&wanted_group, group)
+            && same(&wanted_role, &line.role)
+            && same(&wanted_domain, domain)
             && places.as_ref().is_none_or(|ids| matches!(&line.place, Place::Project(id) if ids.contains(id.as_str())))
             && (!call.query.has("scope.system") || system)
             && (effective || !call.query.has("scope.OS-INHERIT:inherited_to") || line.inherited)
@@ -67,15 +76,16 @@ async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let mut lines: Vec<Line> = model
         .assignments
         .all()
+        .filter(|assignment| may_keep(assignment))
         .flat_map(|assignment| if effective { expanded(&model, assignment) } else { vec![granted(assignment)] })
         .filter(|line| keeps(line))
         .collect();
     // The same right may come by several ways; each is shown once per assignment that it comes from.
     lines.sort();
     lines.dedup();
-    let items: Vec<_> = lines.iter().map(|line| shown(&call, &model, line, names)).collect();
+    let role_assignments = lines.iter().map(|line| shown(&call, &model, line, names)).collect();
     let links = json!({"next": null, "previous": null, "self": format!("{}{}", call.base_url, call.path)});
-    call.reply(200, &json!({"role_assignments": items, "links": links}))
+    call.reply(200, &Answer { role_assignments, links })
 }
 
 fn check(call: &Call, effective: bool, tree: bool) -> Result<()> {
@@ -177,50 +187,100 @@ fn expanded(model: &Model, assignment: &Assignment) -> Vec<Line> {
     lines
 }
 
-fn shown(call: &Call, model: &Model, line: &Line, names: bool) -> Value {
-    let domain = |id: &str| json!({"id": id, "name": model.domain(id).map(|domain| domain.name.as_str())});
-    let mut item = json!({"links": {"assignment": call.link(&line.source)}});
-    match &line.actor {
+#[derive(Serialize)]
+struct Answer<'a> {
+    role_assignments: Vec<Item<'a>>,
+    links: Value,
+}
+
+/// An item of the answer, over what the model holds: there may be very many.
+#[derive(Serialize)]
+struct Item<'a> {
+    links: Links,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Known<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<Known<'a>>,
+    role: Known<'a>,
+    scope: Within<'a>,
+}
+
+#[derive(Serialize)]
+struct Links {
+    assignment: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    membership: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prior_role: Option<String>,
+}
+
+/// With its name where that is asked for and known.
+#[derive(Serialize)]
+struct Known<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<Domain<'a>>,
+}
+
+#[derive(Serialize)]
+struct Domain<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+}
+
+#[derive(Default, Serialize)]
+struct Within<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<All>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<Known<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<Known<'a>>,
+    #[serde(rename = "OS-INHERIT:inherited_to", skip_serializing_if = "Option::is_none")]
+    inherited: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct All {
+    all: bool,
+}
+
+fn shown<'a>(call: &Call, model: &'a Model, line: &'a Line, names: bool) -> Item<'a> {
+    let domain = |id: &'a str| Domain { id, name: model.domain(id).map(|domain| domain.name.as_str()) };
+    // `found`: name and domain, where the model has it.
+    let known = |id: &'a str, found: Option<(&'a str, Option<&'a str>)>| match found.filter(|_| names) {
+        Some((name, within)) => Known { id, name: Some(name), domain: within.map(domain) },
+        None => Known { id, name: None, domain: None },
+    };
+    let (user, group) = match &line.actor {
         Actor::User(id) => {
-            item["user"] = json!({ "id": id });
-            if let (true, Some(user)) = (names, model.users.get(id)) {
-                item["user"] = json!({"id": id, "name": user.name, "domain": domain(&user.domain_id)});
-            }
+            let found = model.users.get(id).map(|user| (user.name.as_str(), Some(user.domain_id.as_str())));
+            (Some(known(id, found)), None)
         }
         Actor::Group(id) => {
-            item["group"] = json!({ "id": id });
-            if let (true, Some(group)) = (names, model.groups.get(id)) {
-                item["group"] = json!({"id": id, "name": group.name, "domain": domain(&group.domain_id)});
-            }
-        }
-    }
-    item["role"] = json!({ "id": line.role });
-    if let (true, Some(role)) = (names, model.roles.get(&line.role)) {
-        item["role"]["name"] = json!(role.name);
-        if let Some(id) = &role.domain_id {
-            item["role"]["domain"] = domain(id);
-        }
-    }
-    item["scope"] = match &line.place {
-        Place::System => json!({"system": {"all": true}}),
-        Place::Domain(id) if names => json!({ "domain": domain(id) }),
-        Place::Domain(id) => json!({"domain": {"id": id}}),
-        Place::Project(id) => {
-            let mut project = json!({ "id": id });
-            if let (true, Some(known)) = (names, model.projects.get(id)) {
-                project = json!({"id": id, "name": known.name, "domain": domain(known.domain())});
-            }
-            json!({ "project": project })
+            let found = model.groups.get(id).map(|group| (group.name.as_str(), Some(group.domain_id.as_str())));
+            (None, Some(known(id, found)))
         }
     };
-    if line.inherited {
-        item["scope"]["OS-INHERIT:inherited_to"] = "projects".into();
+    let role = model.roles.get(&line.role).map(|role| (role.name.as_str(), role.domain_id.as_deref()));
+    let mut scope = Within { inherited: line.inherited.then_some("projects"), ..Within::default() };
+    match &line.place {
+        Place::System => scope.system = Some(All { all: true }),
+        Place::Domain(id) => {
+            let found = model.domain(id).map(|domain| (domain.name.as_str(), None));
+            scope.domain = Some(known(id, found));
+        }
+        Place::Project(id) => {
+            let found = model.projects.get(id).map(|project| (project.name.as_str(), Some(project.domain())));
+            scope.project = Some(known(id, found));
+        }
     }
-    if let Some(membership) = &line.membership {
-        item["links"]["membership"] = call.link(membership).into();
-    }
-    if let Some(prior) = &line.prior {
-        item["links"]["prior_role"] = call.link(&format!("/v3/roles/{prior}")).into();
-    }
-    item
+    let links = Links {
+        assignment: call.link(&line.source),
+        membership: line.membership.as_ref().map(|path| call.link(path)),
+        prior_role: line.prior.as_ref().map(|prior| call.link(&format!("/v3/roles/{prior}"))),
+    };
+    Item { links, user, group, role: known(&line.role, role), scope }
 }
