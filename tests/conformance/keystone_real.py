@@ -3,6 +3,7 @@ loopback."""
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ ADMIN = "keystone-admin"
 ACCOUNT = "root" if os.geteuid() == 0 else os.environ.get("USER", "")
 
 
-def configure(folder, connection=None):
+def configure(folder, connection=None, more=""):
     """Writes keystone.conf. Hashes are cheap; nobody is to be protected by them."""
     (folder / "keystone.conf").write_text(f"""[database]
 connection = {connection or f"sqlite:///{folder}/keystone.db"}
@@ -27,7 +28,7 @@ unique_last_password_count = 3
 lockout_failure_attempts = 3
 [oauth1]
 access_token_duration = 2000000000
-""")
+{more}""")
 
 
 def prepare(folder, connection=None):
@@ -63,3 +64,19 @@ def serve(folder):
     http = wsgiref.simple_server.make_server("127.0.0.1", 0, application(folder), handler_class=Quiet)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     return http, f"http://127.0.0.1:{http.server_port}/v3"
+
+
+def serve_workers(folder, workers):
+    """Becomes a gunicorn with so many processes, each with its own cache; its address goes to the output first. Keystone
+    loads its rules at the first request, and with threads another one may be refused meanwhile."""
+    import socket
+
+    configure(folder, more="[cache]\nbackend = dogpile.cache.memory\n")
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.set_inheritable(True)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    os.environ["NUBO_KEYSTONE"] = str(folder)
+    program = shutil.which("gunicorn", path=str(pathlib.Path(sys.executable).parent))
+    os.execv(program, [program, "--bind", f"fd://{listener.fileno()}", "--workers", str(workers), "--worker-class",
+                       "gthread", "--threads", "1", "--keep-alive", "75", "--graceful-timeout", "1", "--log-level", "error",
+                       "--pythonpath", str(pathlib.Path(__file__).parent), "keystone_real:application()"])

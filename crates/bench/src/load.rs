@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -55,15 +56,36 @@ impl Connection {
     }
 }
 
-/// Requests a second over `connections` connections during `time`.
-pub async fn rate(url: &str, path: &str, headers: &[(&str, &str)], connections: usize, time: Duration) -> Result<f64> {
-    let began = Instant::now();
+/// One request, and the answer that is right.
+pub struct Ask<'a> {
+    pub method: Method,
+    pub path: &'a str,
+    pub headers: Vec<(&'a str, &'a str)>,
+    pub body: Bytes,
+    pub status: u16,
+}
+
+impl<'a> Ask<'a> {
+    pub fn get(path: &'a str) -> Ask<'a> {
+        Ask { method: Method::GET, path, headers: Vec::new(), body: Bytes::new(), status: 200 }
+    }
+}
+
+/// Requests a second over `connections` connections during `time`; `ask` makes the nth.
+pub async fn rate_of<'a>(
+    url: &str,
+    connections: usize,
+    time: Duration,
+    ask: impl Fn(usize) -> Ask<'a>,
+) -> Result<f64> {
+    let (began, next) = (Instant::now(), AtomicUsize::new(0));
     let workers = (0..connections).map(|_| async {
         let mut connection = Connection::open(url).await?;
         let mut count = 0u64;
         while began.elapsed() < time {
-            let answer = connection.send(Method::GET, path, headers, Bytes::new()).await?;
-            if answer.status != 200 {
+            let Ask { method, path, headers, body, status } = ask(next.fetch_add(1, Ordering::Relaxed));
+            let answer = connection.send(method, path, &headers, body).await?;
+            if answer.status != status {
                 bail!("{path} answered {}", answer.status);
             }
             count += 1;
@@ -74,12 +96,22 @@ pub async fn rate(url: &str, path: &str, headers: &[(&str, &str)], connections: 
     Ok(counts.iter().sum::<u64>() as f64 / began.elapsed().as_secs_f64())
 }
 
-/// The endpoint that does nothing but JSON: what axum alone costs. Prints its address.
-pub async fn serve_bare() -> Result<()> {
-    async fn hello() -> impl axum::response::IntoResponse {
-        let body = serde_json::to_vec(&serde_json::json!({"hello": "world"})).unwrap_or_default();
-        ([("content-type", "application/json")], body)
-    }
+/// Requests a second of one kind.
+pub async fn rate(url: &str, path: &str, headers: &[(&str, &str)], connections: usize, time: Duration) -> Result<f64> {
+    rate_of(url, connections, time, |_| Ask { headers: headers.to_vec(), ..Ask::get(path) }).await
+}
+
+/// The endpoint that does nothing but JSON, that of a file or a greeting: what axum alone costs. Prints its address.
+pub async fn serve_bare(file: Option<&str>) -> Result<()> {
+    let json: serde_json::Value = match file {
+        Some(file) => serde_json::from_slice(&std::fs::read(file)?)?,
+        None => serde_json::json!({"hello": "world"}),
+    };
+    let json = std::sync::Arc::new(json);
+    let hello = move || {
+        let json = json.clone();
+        async move { ([("content-type", "application/json")], serde_json::to_vec(&*json).unwrap_or_default()) }
+    };
     let router = axum::Router::new().route("/", axum::routing::get(hello));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);

@@ -5,6 +5,8 @@
 
 mod by_hand;
 mod guest;
+mod identity;
+mod keystone;
 mod load;
 mod real;
 mod simulated;
@@ -33,13 +35,16 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if arguments.get(1).is_some_and(|word| word == "bare") {
-        return runtime.block_on(load::serve_bare());
+        return runtime.block_on(load::serve_bare(arguments.get(2).map(String::as_str)));
     }
     let nubo = std::path::PathBuf::from(std::env::var("NUBO_BIN").unwrap_or_else(|_| "target/release/nubo".into()));
     let mut rows = Vec::new();
     let wanted = |name: &str| arguments.get(1).is_none_or(|word| word == name);
     if wanted("simulated") || wanted("volumes") {
         rows.extend(runtime.block_on(simulated::measure(&nubo, wanted("simulated"), wanted("volumes")))?);
+    }
+    if wanted("identity") {
+        rows.extend(runtime.block_on(identity::measure(&nubo))?);
     }
     if wanted("real") || wanted("volumes") || wanted("guest") {
         rows.extend(runtime.block_on(real::measure(wanted))?);

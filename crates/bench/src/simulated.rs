@@ -32,11 +32,16 @@ impl Running {
 
     /// Seconds of CPU used so far.
     pub fn cpu(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-        Ok(ticks / 100.0)
+        cpu_of(self.child.id())
     }
+}
+
+/// Seconds of CPU that a process has used so far.
+pub fn cpu_of(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    Ok(ticks / 100.0)
 }
 
 impl Drop for Running {
@@ -44,6 +49,13 @@ impl Drop for Running {
         let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
     }
+}
+
+/// A user's password, as clouds.yaml has it.
+pub fn password(clouds: &str, name: &str) -> Result<String> {
+    let text = std::fs::read_to_string(clouds)?;
+    let of = text.split(&format!("  {name}:\n")).nth(1).and_then(|rest| rest.split("password: ").nth(1)?.lines().next());
+    Ok(of.context("no password in clouds.yaml")?.to_owned())
 }
 
 /// A session with one user of the cloud.
@@ -54,12 +66,7 @@ pub struct Session {
 
 impl Session {
     pub async fn login(url: &str, clouds: &str, name: &str) -> Result<Session> {
-        let text = std::fs::read_to_string(clouds)?;
-        let password = text
-            .split(&format!("  {name}:\n"))
-            .nth(1)
-            .and_then(|rest| rest.split("password: ").nth(1)?.lines().next())
-            .context("no password in clouds.yaml")?;
+        let password = password(clouds, name)?;
         let user = if name == "nubo" { "admin" } else { name };
         let mut connection = Connection::open(url).await?;
         let body = json!({"auth": {
