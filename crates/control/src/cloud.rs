@@ -55,6 +55,8 @@ pub struct CloudOptions {
     /// How limits of projects and domains bind each other.
     pub limit_model: identity::limit::Model,
     pub federation: identity::federation::Options,
+    /// Connects to the directories of domains; none in the simulator.
+    pub directories: Option<Arc<dyn identity::directory::Connect>>,
     pub token_provider: identity::Provider,
     pub auth_methods: identity::token::methods::Order,
     pub login_limit: identity::login_limit::Options,
@@ -380,6 +382,7 @@ async fn open_identity(store: &Store, env: &Env, options: &CloudOptions) -> Resu
         compliance: options.compliance.clone(),
         limit_model: options.limit_model,
         federation: options.federation.clone(),
+        directories: options.directories.clone(),
         token_provider: options.token_provider,
         methods: options.auth_methods,
         login_limit: options.login_limit.clone(),

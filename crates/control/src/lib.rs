@@ -9,6 +9,7 @@ mod claims;
 mod cloud;
 mod dry_run;
 mod explain;
+mod directory;
 mod federation;
 mod history;
 mod hosts;
@@ -32,6 +33,7 @@ pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, ImageImport
 /// How images are fetched from elsewhere.
 pub use image::{protection, web};
 pub use model::deadline::{Deadlines, Operation};
+pub use directory::Network as Directories;
 pub use federation::Federation;
 pub use identity::federation::saml::Settings as Saml;
 pub use hosts::serve as serve_hosts;

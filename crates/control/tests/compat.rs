@@ -57,6 +57,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         token_provider: Default::default(),
         auth_methods: Default::default(),
         login_limit: Default::default(),
+        directories: None,
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

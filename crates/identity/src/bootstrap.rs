@@ -134,6 +134,7 @@ fn account(tx: &mut Tx, options: &BootstrapOptions, name: &str, secret: Option<&
         extra: Extra::new(),
         federated: Vec::new(),
         shadow: false,
+        directory: None,
     })?;
     Ok(id)
 }

@@ -22,6 +22,7 @@ pub mod bootstrap;
 pub mod catalog;
 pub mod compliance;
 pub mod credential;
+pub mod directory;
 pub mod documents;
 pub mod domain;
 pub mod endpoint_filter;
@@ -110,6 +111,8 @@ pub struct Options {
     pub limit_model: limit::Model,
     pub federation: federation::Options,
     pub login_limit: login_limit::Options,
+    /// Connects to the directories of domains; without it there are none.
+    pub directories: Option<Arc<dyn directory::Connect>>,
     /// No other process shares the store.
     pub alone: bool,
 }
@@ -127,6 +130,7 @@ impl Default for Options {
             limit_model: Default::default(),
             federation: Default::default(),
             login_limit: Default::default(),
+            directories: None,
             alone: true,
         }
     }
@@ -188,6 +192,7 @@ pub struct Identity {
     key_sets: federation::oidc::KeySets,
     logins: federation::oidc::Logins,
     login_limit: login_limit::Limit,
+    directories: directory::Directories,
     /// Names this process among those that share the store.
     process: String,
 }
@@ -260,6 +265,7 @@ impl Identity {
             key_sets: Default::default(),
             logins: Default::default(),
             login_limit: Default::default(),
+            directories: Default::default(),
             process,
         }))
     }
@@ -442,6 +448,19 @@ impl Identity {
         self.known(token).map(|entry| entry.caller)
     }
 
+    /// Verifies a token by the newest keys, and by what the directory of its user has said lately.
+    pub(crate) async fn verify_lately(&self, token: &str) -> Result<token::cache::Entry> {
+        let found = match self.known(token) {
+            Err(_) => {
+                self.find_key(token).await?;
+                self.known(token)
+            }
+            found => found,
+        };
+        let refreshed = self.refresh(token, found.as_ref().ok().map(|entry| &*entry.verified)).await;
+        if refreshed { self.known(token) } else { found }
+    }
+
     pub(crate) fn known(&self, token: &str) -> Result<token::cache::Entry> {
         let now = self.env.now();
         let model = self.present();
@@ -457,13 +476,7 @@ impl Identity {
 #[async_trait::async_trait]
 impl rest::Tokens for Identity {
     async fn verify(&self, token: &str) -> Result<Arc<Caller>> {
-        match self.verify_now(token) {
-            Err(_) => {
-                self.find_key(token).await?;
-                self.verify_now(token)
-            }
-            found => found,
-        }
+        self.verify_lately(token).await.map(|entry| entry.caller)
     }
 
     fn admit(&self, caller: &Caller, service: &Service, method: &rest::Method, path: &str) -> Result<()> {

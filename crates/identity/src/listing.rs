@@ -42,6 +42,10 @@ pub fn single(call: &Call, status: u16, name: &str, object: Value) -> Result<Rep
 
 /// A list that is not filtered.
 pub fn collection(call: &Call, name: &str, items: Vec<Value>) -> Result<Reply> {
+    paged(call, name, items, false)
+}
+
+fn paged(call: &Call, name: &str, items: Vec<Value>, truncated: bool) -> Result<Reply> {
     let mut links = json!({"next": null, "self": here(call), "previous": null});
     let page = if call.query.has("limit") || call.query.has("marker") {
         let request = call.page()?;
@@ -53,7 +57,11 @@ pub fn collection(call: &Call, name: &str, items: Vec<Value>) -> Result<Reply> {
     } else {
         items
     };
-    call.reply(200, &Value::Object(Map::from_iter([("links".to_owned(), links), (name.to_owned(), page.into())])))
+    let mut body = Map::from_iter([("links".to_owned(), links), (name.to_owned(), page.into())]);
+    if truncated {
+        body.insert("truncated".into(), true.into());
+    }
+    call.reply(200, &Value::Object(body))
 }
 
 fn here(call: &Call) -> String {
@@ -62,6 +70,11 @@ fn here(call: &Call) -> String {
 
 /// A list, filtered by the query: `name=x` for the attributes named, and `name__contains=x` and its kin for any.
 pub fn filtered(call: &Call, name: &str, items: Vec<Value>, exact: &[&str]) -> Result<Reply> {
+    cut(call, name, items, exact, false)
+}
+
+/// The same, of a list that may have been cut before.
+pub fn cut(call: &Call, name: &str, items: Vec<Value>, exact: &[&str], truncated: bool) -> Result<Reply> {
     let mut tests: Vec<(&str, &str, &str)> = Vec::new();
     for (key, wanted) in call.query.iter() {
         if exact.contains(&key) {
@@ -71,7 +84,7 @@ pub fn filtered(call: &Call, name: &str, items: Vec<Value>, exact: &[&str]) -> R
         }
     }
     let keeps = |item: &Value| tests.iter().all(|(attribute, how, wanted)| fits(&item[*attribute], how, wanted));
-    collection(call, name, items.into_iter().filter(keeps).collect())
+    paged(call, name, items.into_iter().filter(keeps).collect(), truncated)
 }
 
 /// One comparison. An unknown comparator keeps everything.

@@ -106,6 +106,10 @@ impl Row for User {
         for of in &self.federated {
             add("federated", federated(&of.idp_id, &of.protocol_id, &of.unique_id));
         }
+        if let Some(of) = &self.directory {
+            add("directory", named(&self.domain_id, &of.local_id));
+            add("called", named(&self.domain_id, &self.name));
+        }
     }
 
     fn stripped(mut self) -> User {
@@ -117,7 +121,10 @@ impl Row for User {
 
 impl Row for Group {
     fn lookup(&self, add: &mut dyn FnMut(&'static str, String)) {
-        add("name", named(&self.domain_id, &self.name));
+        match &self.directory {
+            None => add("name", named(&self.domain_id, &self.name)),
+            Some(of) => add("directory", named(&self.domain_id, &of.local_id)),
+        }
         add("domain", self.domain_id.to_string());
     }
 }
@@ -342,7 +349,7 @@ impl Model {
     pub fn members_of<'a>(&'a self, group: &str) -> impl Iterator<Item = &'a Arc<User>> {
         let now = self.now();
         let lasting = self.memberships.find("group", group).filter(move |membership| membership.lasts(now));
-        lasting.filter_map(|membership| self.users.get(&membership.user_id))
+        lasting.filter_map(|membership| self.users.get(&membership.user_id)).filter(|user| self.stands(user))
     }
 
     /// When the first membership of a user ends that ends by itself.

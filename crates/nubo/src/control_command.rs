@@ -56,6 +56,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         compliance: settings.compliance.clone(),
         limit_model: settings.limit_model,
         federation,
+        directories: Some(Arc::new(control::Directories)),
         token_provider: settings.token_provider,
         auth_methods: settings.auth_methods,
         login_limit: settings.login_limit.clone(),

@@ -31,6 +31,7 @@ fn options(world: &World) -> CloudOptions {
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),
+        directories: None,
         token_provider: Default::default(),
         auth_methods: Default::default(),
         login_limit: Default::default(),

@@ -66,6 +66,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         token_provider: Default::default(),
         auth_methods: Default::default(),
         login_limit: Default::default(),
+        directories: None,
         bootstrap,
         masquerade: None,
         history_retention_s: control::HISTORY_RETENTION_S,

@@ -43,6 +43,9 @@ async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     forbid_rule(&call, rule, &asked)?;
     let (effective, names) = (set(&call, "effective"), set(&call, "include_names"));
     check(&call, effective, tree)?;
+    if effective {
+        identity.renew_assigned(query("user.id").as_deref()).await;
+    }
     let model = identity.model();
     let places: Option<BTreeSet<String>> = project.clone().map(|id| {
         let below = if tree { model.descendants(&id) } else { Vec::new() };

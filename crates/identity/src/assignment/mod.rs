@@ -206,6 +206,8 @@ impl Grant {
 
 async fn create(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let grant = grant(&identity, &call)?;
+    identity.renew_actor(&grant.actor).await?;
+    standing(&identity.model(), &grant.actor)?;
     let home = match &grant.place {
         Place::Project(id) => identity.model().projects.get(id).map(|project| project.domain().to_owned()),
         Place::Domain(id) => Some(id.to_string()),
@@ -231,6 +233,17 @@ async fn create(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     };
     identity.write(&call, work).await?;
     Ok(Reply::empty(204))
+}
+
+/// Nobody whom a directory has lost gets a role; what is lost can still lose one.
+fn standing(model: &crate::model::Model, actor: &Actor) -> Result<()> {
+    match actor {
+        Actor::User(id) if model.users.get(id).is_some_and(|user| !model.stands(user)) => Err(missing("user", id)),
+        Actor::Group(id) if model.groups.get(id).is_some_and(|group| !model.group_stands(group)) => {
+            Err(missing("group", id))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn not_granted(assignment: &Assignment) -> Fault {

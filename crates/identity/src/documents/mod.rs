@@ -69,6 +69,17 @@ pub struct User {
     /// Known by an identity provider alone: its name is only shown, and others of its domain may have the same.
     #[serde(default)]
     pub shadow: bool,
+    /// Set for a user whom only the directory of its domain changes.
+    #[serde(default)]
+    pub directory: Option<OfDirectory>,
+}
+
+/// What a directory knows something by, and whether it still does; see [`crate::directory`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfDirectory {
+    pub local_id: String,
+    /// It was not there when it was last asked for. Its roles are its own when it is back.
+    pub gone: bool,
 }
 
 /// A user as an identity provider knows it.
@@ -106,6 +117,9 @@ pub struct Group {
     pub domain_id: DomainId,
     pub description: Value,
     pub extra: Extra,
+    /// Set for a group that only the directory of its domain changes.
+    #[serde(default)]
+    pub directory: Option<OfDirectory>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -501,6 +515,9 @@ impl Document for User {
             keys.unique("federated", [&of.idp_id, &of.protocol_id, &of.unique_id]);
             keys.index("idp", &of.idp_id);
         }
+        if let Some(of) = &self.directory {
+            keys.unique("directory", [self.domain_id.as_str(), &of.local_id]);
+        }
     }
 
     fn redact(body: &mut Value) {
@@ -510,7 +527,10 @@ impl Document for User {
 }
 
 document!(Group, "group", |g, keys| {
-    keys.unique("name", [g.domain_id.as_str(), g.name.as_str()]);
+    match &g.directory {
+        None => keys.unique("name", [g.domain_id.as_str(), g.name.as_str()]),
+        Some(of) => keys.unique("directory", [g.domain_id.as_str(), of.local_id.as_str()]),
+    }
     keys.index("domain", g.domain_id.as_str());
 });
 impl Document for Membership {

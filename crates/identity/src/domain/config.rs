@@ -50,7 +50,7 @@ fn defaults() -> [(&'static str, Value); 2] {
 }
 
 /// Keystone's defaults.
-fn ldap() -> Value {
+pub(crate) fn ldap() -> Value {
     let options = pairs([
         ("url", json!("ldap://localhost")),
         ("user", json!(null)),

@@ -11,7 +11,6 @@ use crate::project::taken;
 use crate::token::verify::refused;
 use base::{DomainId, Fault, ProjectId, Result, RoleId, UserId};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use store::{Query, Tx};
 
@@ -78,7 +77,8 @@ pub(super) fn local(model: &Model, mapped: &Mapped) -> Result<UserId> {
         }
         _ => None,
     };
-    let found = found.filter(|user| user.enabled && model.domain(&user.domain_id).is_some_and(|d| d.enabled));
+    let within = |user: &User| model.domain(&user.domain_id).is_some_and(|domain| domain.enabled);
+    let found = found.filter(|user| user.enabled && model.stands(user) && within(user));
     found.map(|user| user.id.clone()).ok_or_else(|| refused("the mapping names no user of this cloud that is enabled"))
 }
 
@@ -183,9 +183,7 @@ impl Wanted {
     }
 
     fn make(&self, tx: &mut Tx) -> Result<User> {
-        // Keystone's generator of public ids: the values of domain_id, entity_type and local_id.
-        let sum = Sha256::new().chain_update(self.domain.as_str()).chain_update("user").chain_update(&self.of.unique_id);
-        let id: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = crate::directory::public_id(&self.domain, "user", &self.of.unique_id);
         tx.get::<Project>(&self.domain)?.filter(|d| d.is_domain && d.enabled).ok_or_else(|| refused("no domain"))?;
         let user = User {
             id: id.into(),
@@ -201,6 +199,7 @@ impl Wanted {
             extra: self.email.iter().map(|email| ("email".to_owned(), json!(email))).collect(),
             federated: vec![self.of.clone()],
             shadow: true,
+            directory: None,
         };
         taken(tx.create(&user).map(drop), "user", &user.name)?;
         Ok(user)

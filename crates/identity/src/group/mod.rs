@@ -1,9 +1,10 @@
 //! Groups of users. A role that a group has, its members have.
 
 use crate::Identity;
+use crate::directory::{self, Listed};
 use crate::documents::*;
 use crate::fields::Fields;
-use crate::listing::{allowed, filtered, forbid, linked, missing, single};
+use crate::listing::{allowed, cut, filtered, forbid, linked, missing, single};
 use crate::project::{pairs, remove_where, taken, usual_domain};
 use base::Result;
 use policy::Target;
@@ -48,22 +49,47 @@ fn target(group: &Group) -> Target<'static> {
 }
 
 fn find(identity: &Identity, id: &str) -> Option<Arc<Group>> {
-    identity.model().groups.get(id).cloned()
+    let model = identity.model();
+    model.groups.get(id).filter(|group| model.group_stands(group)).cloned()
+}
+
+/// The group of the path, after the right has been asked for; as its directory has it now, where it has one.
+async fn looked_up(identity: &Identity, call: &Call, members: bool) -> Result<Arc<Group>> {
+    let id = call.param("id");
+    let known = identity.model().groups.get(id).cloned();
+    let known = allowed(call, known, "group", |group| target(group))?;
+    identity.renew_group(&known, members).await?;
+    find(identity, id).ok_or_else(|| missing("group", id))
+}
+
+/// The group of the path, after the right to change it has been asked for.
+fn to_change(identity: &Identity, call: &Call) -> Result<Arc<Group>> {
+    let group = allowed(call, find(identity, call.param("id")), "group", |group| target(group))?;
+    match &group.directory {
+        Some(_) => Err(directory::read_only(&identity.model(), &group.domain_id)),
+        None => Ok(group),
+    }
 }
 
 async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let scope = call.caller.domain_id();
     forbid(&call, &Target::new().with("target.group.domain_id", scope.as_ref().map(|id| id.to_string())))?;
+    let listed = identity.listed_groups(&call).await?;
     let items: Vec<_> = {
         let model = identity.model();
         let mine = |group: &Group| scope.as_ref().is_none_or(|id| group.domain_id == *id);
-        model.groups.all().filter(|group| mine(group)).map(|group| shown(&call, group)).collect()
+        let there = |group: &Group| {
+            let of = group.directory.as_ref();
+            Listed::has(listed.as_ref(), &model, &group.id, &group.domain_id, of)
+                && Listed::fits(&call, &group.name, of, &listed)
+        };
+        model.groups.all().filter(|group| mine(group) && there(group)).map(|group| shown(&call, group)).collect()
     };
-    filtered(&call, "groups", items, &["name", "domain_id"])
+    cut(&call, "groups", items, &["domain_id"], listed.is_some_and(|listed| listed.truncated))
 }
 
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let group = allowed(&call, find(&identity, call.param("id")), "group", |g| target(g))?;
+    let group = looked_up(&identity, &call, false).await?;
     single(&call, 200, "group", shown(&call, &group))
 }
 
@@ -71,12 +97,14 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let mut fields = Fields::read(&mut call, "group").await?;
     let domain = fields.id("domain_id")?.flatten().unwrap_or_else(|| usual_domain(&call));
     forbid(&call, &Target::new().with("target.group.domain_id", domain.clone()))?;
+    directory::writable(&identity.model(), &domain)?;
     let group = Group {
         id: identity.env.uuid_hex().into(),
         name: fields.need_name("name", NAME_CHARS)?,
         domain_id: domain.into(),
         description: fields.description()?.unwrap_or_else(|| "".into()),
         extra: fields.rest()?,
+        directory: None,
     };
     let shown = shown(&call, &group);
     let work = move |tx: &mut Tx| {
@@ -89,7 +117,7 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 }
 
 async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
-    let known = allowed(&call, find(&identity, call.param("id")), "group", |g| target(g))?;
+    let known = to_change(&identity, &call)?;
     let mut fields = Fields::read(&mut call, "group").await?;
     fields.fixed("id", &json!(known.id))?;
     fields.fixed("domain_id", &json!(known.domain_id))?;
@@ -108,7 +136,7 @@ async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 }
 
 async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let group = allowed(&call, find(&identity, call.param("id")), "group", |g| target(g))?;
+    let group = to_change(&identity, &call)?;
     let id = group.id.to_string();
     identity.write(&call, move |tx| remove(tx, &id)).await?;
     Ok(Reply::empty(204))
@@ -126,7 +154,7 @@ pub(crate) fn remove(tx: &mut Tx, id: &str) -> Result<()> {
 }
 
 async fn list_users(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let group = allowed(&call, find(&identity, call.param("id")), "group", |g| target(g))?;
+    let group = looked_up(&identity, &call, true).await?;
     let items: Vec<_> = {
         let model = identity.model();
         model.members_of(&group.id).map(|user| crate::user::shown(&call, user)).collect()
@@ -135,7 +163,7 @@ async fn list_users(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 }
 
 /// Group and user of a path, after the right has been asked for.
-fn pair(identity: &Identity, call: &Call) -> Result<(String, String)> {
+fn pair(identity: &Identity, call: &Call) -> Result<(Arc<Group>, Arc<User>)> {
     let (group, user) = (find(identity, call.param("id")), crate::user::find(identity, call.param("user_id")));
     let mut wanted = group.as_deref().map_or_else(Target::new, target);
     if let Some(user) = &user {
@@ -146,11 +174,18 @@ fn pair(identity: &Identity, call: &Call) -> Result<(String, String)> {
     forbid(call, &wanted)?;
     let group = group.ok_or_else(|| missing("group", call.param("id")))?;
     let user = user.ok_or_else(|| missing("user", call.param("user_id")))?;
+    Ok((group, user))
+}
+
+/// Their ids, where members may be added and removed here.
+fn pair_to_change(identity: &Identity, call: &Call) -> Result<(String, String)> {
+    let (group, user) = pair(identity, call)?;
+    directory::members_writable(&identity.model(), &group, &user)?;
     Ok((group.id.to_string(), user.id.to_string()))
 }
 
 async fn add_user(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let (group, user) = pair(&identity, &call)?;
+    let (group, user) = pair_to_change(&identity, &call)?;
     let work = move |tx: &mut Tx| {
         tx.need::<Group>(&group)?;
         tx.need::<User>(&user)?;
@@ -167,12 +202,13 @@ fn not_in(user: &str, group: &str) -> base::Fault {
 
 async fn check_user(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let (group, user) = pair(&identity, &call)?;
-    let known = identity.model().groups_of(&user).any(|of| of == group);
-    if known { Ok(Reply::empty(204)) } else { Err(not_in(&user, &group)) }
+    identity.renew_user(&user).await?;
+    let known = identity.model().groups_of(&user.id).any(|of| of == group.id.as_str());
+    if known { Ok(Reply::empty(204)) } else { Err(not_in(&user.id, &group.id)) }
 }
 
 async fn remove_user(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let (group, user) = pair(&identity, &call)?;
+    let (group, user) = pair_to_change(&identity, &call)?;
     let work = move |tx: &mut Tx| {
         let id = Membership::id_of(&user, &group);
         tx.get::<Membership>(&id)?.ok_or_else(|| not_in(&user, &group))?;

@@ -107,8 +107,10 @@ impl Identity {
         let users = [identity.password.as_ref().map(|p| &p.user.user), identity.totp.as_ref().map(|p| &p.user.user)];
         let mut names: Vec<String> = Vec::new();
         for user in users.into_iter().flatten() {
-            let known = find_user(&self.model(), user).ok().flatten().map(|user| user.id.to_string());
-            names.push(known.unwrap_or_else(|| format!("{user:?}")));
+            let model = self.model();
+            let known = find_user(&model, user).ok().flatten().map(|user| user.id.to_string());
+            let asked = crate::directory::asked_for(&model, user).ok().flatten().map(|asked| asked.subject());
+            names.push(known.or(asked).unwrap_or_else(|| format!("{user:?}")));
         }
         if let Some(credential) = &identity.application_credential {
             names.push(format!("{:?} {:?} {:?}", credential.id, credential.name, credential.user));
@@ -124,6 +126,7 @@ impl Identity {
 
     /// A token for proofs that hold and suffice.
     pub(crate) async fn issue_for(&self, proof: Proof, scope: Option<serde_json::Value>) -> Result<Issued> {
+        self.confirm(&proof.user).await?;
         let issued = self.seal(proof, scope)?;
         if let Some(trust) = issued.verified.trust.as_ref().filter(|trust| trust.remaining_uses.is_some()) {
             self.use_up(&trust.id).await?;
@@ -237,6 +240,10 @@ impl Identity {
     }
 
     async fn by_password(&self, proof: &request::Password) -> Result<Proof> {
+        let asked = crate::directory::asked_for(&self.model(), &proof.user.user)?;
+        if let Some(asked) = asked {
+            return self.by_directory(&asked, &proof.user.password).await;
+        }
         let found = find_user(&self.model(), &proof.user.user)?;
         if proof.user.password.len() > crate::password::PASSWORD_BYTES {
             return Err(refused("the password is too long"));
@@ -295,7 +302,7 @@ pub(crate) fn whole(at: Timestamp) -> Timestamp {
     Timestamp(at.micros() / 1_000_000 * 1_000_000)
 }
 
-fn find_domain<'a>(model: &'a Model, reference: &DomainReference) -> Result<Option<&'a Arc<Project>>> {
+pub(crate) fn find_domain<'a>(model: &'a Model, reference: &DomainReference) -> Result<Option<&'a Arc<Project>>> {
     match (&reference.id, &reference.name) {
         (Some(id), _) => Ok(model.domain(id)),
         (None, Some(name)) => Ok(model.domain_named(name)),
@@ -308,11 +315,20 @@ pub(crate) fn find_user(model: &Model, reference: &UserReference) -> Result<Opti
         (Some(id), ..) => Ok(model.users.get(id).cloned()),
         (None, Some(name), Some(domain)) => {
             let Some(domain) = find_domain(model, domain)? else { return Ok(None) };
-            Ok(model.users.one("name", &named(&domain.id, name)).cloned())
+            let known = model.users.one("name", &named(&domain.id, name));
+            Ok(known.or_else(|| of_directory(model, &domain.id, name)).cloned())
         }
         (None, Some(_), None) => Err(Fault::invalid("Expecting to find domain in user.")),
         (None, None, _) => Err(Fault::invalid("Expecting to find id or name in user.")),
     }
+}
+
+/// The user of a directory whom this name leads to, among those who were seen; nobody where it leads to several.
+fn of_directory<'a>(model: &'a Model, domain: &str, name: &str) -> Option<&'a Arc<User>> {
+    let called = named(domain, name);
+    let mut found = model.users.find("called", &called).filter(|user| model.stands(user));
+    let first = found.next();
+    if found.next().is_none() { first } else { None }
 }
 
 fn find_application_credential(

@@ -89,17 +89,18 @@ async fn issue(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 
 /// The token that is asked about. NotFound if it does not hold, whoever asks: a token cannot be guessed, so this tells
 /// nobody anything, and it is what Keystone answers.
-fn subject(identity: &Identity, call: &Call, allow_expired: bool) -> Result<(Arc<Verified>, String)> {
+async fn subject(identity: &Identity, call: &Call, allow_expired: bool) -> Result<(Arc<Verified>, String)> {
     let text = call.header("x-subject-token").unwrap_or("");
     let own = call.header("x-auth-token") == Some(text);
     let known = call.caller.token.clone().filter(|_| own).and_then(|token| token.downcast::<Verified>().ok());
     let verified = match known {
         Some(verified) => verified,
         None => {
-            let found = if allow_expired {
+            let lately = identity.verify_lately(text).await.map(|entry| entry.verified);
+            let found = if allow_expired && lately.is_err() {
                 verify(&identity.model(), text, identity.env.now(), true).map(Arc::new)
             } else {
-                identity.known(text).map(|entry| entry.verified)
+                lately
             };
             found.map_err(|fault| Fault::not_found("Could not find token.").because(fault))?
         }
@@ -111,7 +112,7 @@ fn subject(identity: &Identity, call: &Call, allow_expired: bool) -> Result<(Arc
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let allow_expired = call.query.boolean("allow_expired")?.unwrap_or(false);
     identity.find_key(call.header("x-subject-token").unwrap_or("")).await?;
-    let (verified, text) = subject(&identity, &call, allow_expired)?;
+    let (verified, text) = subject(&identity, &call, allow_expired).await?;
     if verified.access_rules.is_some() && !understands_rules(&call) {
         let fault = Fault::not_found("Failed to validate token: it is restricted by access rules.");
         return Err(fault.because(std::io::Error::other("the service asking does not say that it knows access rules")));
@@ -128,7 +129,7 @@ fn understands_rules(call: &Call) -> bool {
 
 /// Also what was made from the token, unless `?cascade=false` says no, as in Keystone since 2025.
 async fn revoke(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let (verified, _) = subject(&identity, &call, false)?;
+    let (verified, _) = subject(&identity, &call, false).await?;
     let cascade = call.query.boolean("cascade")?.unwrap_or(true);
     let audit = verified.payload.audit[0].to_string();
     let event = Revocation {

@@ -59,7 +59,7 @@ impl Identity {
     pub(crate) fn make_receipt(&self, user: UserId, methods: Methods) -> Result<Issued> {
         let now = self.env.now();
         let model = self.model();
-        let known = model.users.get(&user).filter(|user| user.enabled).cloned();
+        let known = model.active_user(&user).cloned();
         let known = known.ok_or_else(|| refused("the user is gone or disabled"))?;
         let domain = model.domain(&known.domain_id).filter(|domain| domain.enabled);
         let domain = domain.ok_or_else(|| refused("the user's domain is disabled"))?.name.clone();

@@ -78,7 +78,7 @@ pub fn verify(model: &Model, token: &str, now: Timestamp, allow_expired: bool) -
 
 /// What a payload means now. Unauthenticated when something of it is gone or disabled, or no role is left.
 pub fn resolve(model: &Model, payload: Payload, second: u64, now: Timestamp) -> Result<Verified> {
-    let user = model.users.get(&payload.user).filter(|user| user.enabled);
+    let user = model.active_user(&payload.user);
     let user = user.ok_or_else(|| refused("the user is gone or disabled"))?.clone();
     let user_domain = enabled_domain(model, &user.domain_id)?;
     let mut verified = Verified {
@@ -178,7 +178,7 @@ fn by_trust(model: &Model, mut verified: Verified, id: &str, now: Timestamp) -> 
     let trust = trust.filter(|trust| crate::trust::chain_holds(model, trust, now));
     let trust = trust.ok_or_else(|| refused("the trust is gone, has ended, or lends what its trustor lost"))?.clone();
     if trust.impersonation {
-        let trustor = model.users.get(&trust.trustor_user_id).ok_or_else(|| refused("the trustor is gone"))?;
+        let trustor = model.active_user(&trust.trustor_user_id).ok_or_else(|| refused("the trustor is gone"))?;
         verified.user = trustor.clone();
         verified.user_domain = enabled_domain(model, &trustor.domain_id)?;
     }

@@ -86,7 +86,7 @@ pub(crate) fn origin(model: &Model, trust: &Trust) -> UserId {
 /// role that is lent.
 pub(crate) fn chain_holds(model: &Model, trust: &Trust, now: Timestamp) -> bool {
     let enabled = |user: &UserId| {
-        let user = model.users.get(user).filter(|user| user.enabled);
+        let user = model.active_user(user);
         user.is_some_and(|user| model.domain(&user.domain_id).is_some_and(|domain| domain.enabled))
     };
     let whole = |trust: &Trust| trust.lasts(now) && enabled(&trust.trustor_user_id) && enabled(&trust.trustee_user_id);

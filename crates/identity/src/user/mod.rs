@@ -3,11 +3,13 @@
 //! A changed password, a disabled or deleted user makes all earlier tokens of the user worthless in the same commit.
 
 use crate::compliance::By;
+use crate::directory::{self, Listed};
 use crate::documents::*;
 use crate::fields::{Fields, merge_options};
 use crate::login_limit::Subject;
-use crate::listing::{allowed, collection, filtered, forbid, linked, missing, single};
+use crate::listing::{allowed, collection, cut, filtered, forbid, linked, missing, single};
 use crate::project::{pairs, remove_where, revoke, taken, usual_domain};
+use crate::token::request::UserReference;
 use crate::{Identity, assignment::effective};
 use base::{DomainId, Fault, ProjectId, Result};
 use policy::Target;
@@ -79,19 +81,44 @@ pub(crate) fn target(user: &User) -> Target<'static> {
 }
 
 pub(crate) fn find(identity: &Identity, id: &str) -> Option<Arc<User>> {
-    identity.model().users.get(id).cloned()
+    let model = identity.model();
+    model.users.get(id).filter(|user| model.stands(user)).cloned()
+}
+
+/// The user of the path, after the right has been asked for; as its directory has it now, where it has one.
+async fn looked_up(identity: &Identity, call: &Call) -> Result<Arc<User>> {
+    let id = call.param("id");
+    let known = identity.model().users.get(id).cloned();
+    let known = allowed(call, known, "user", |user| target(user))?;
+    identity.renew_user(&known).await?;
+    find(identity, id).ok_or_else(|| missing("user", id))
+}
+
+/// The user of the path, after the right to change it has been asked for.
+fn to_change(identity: &Identity, call: &Call) -> Result<Arc<User>> {
+    let user = allowed(call, find(identity, call.param("id")), "user", |user| target(user))?;
+    match &user.directory {
+        Some(_) => Err(directory::read_only(&identity.model(), &user.domain_id)),
+        None => Ok(user),
+    }
 }
 
 async fn list(identity: Arc<Identity>, call: Call) -> Result<Reply> {
     let scope = call.caller.domain_id();
     forbid(&call, &Target::new().with("target.domain_id", scope.as_ref().map(|id| id.to_string())))?;
+    let listed = identity.listed_users(&call).await?;
     let items: Vec<_> = {
         let model = identity.model();
         let mine = |user: &User| scope.as_ref().is_none_or(|id| user.domain_id == *id);
-        let found = model.users.all().filter(|user| mine(user) && fits_federated(&call, user));
+        let there = |user: &User| {
+            let of = user.directory.as_ref();
+            Listed::has(listed.as_ref(), &model, &user.id, &user.domain_id, of)
+                && Listed::fits(&call, &user.name, of, &listed)
+        };
+        let found = model.users.all().filter(|user| mine(user) && there(user) && fits_federated(&call, user));
         found.map(|user| shown(&call, user)).collect()
     };
-    filtered(&call, "users", items, &["name", "domain_id", "enabled"])
+    cut(&call, "users", items, &["domain_id", "enabled"], listed.is_some_and(|listed| listed.truncated))
 }
 
 /// Filters by what a user is at identity providers.
@@ -105,7 +132,7 @@ fn fits_federated(call: &Call, user: &User) -> bool {
 }
 
 async fn show(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let user = looked_up(&identity, &call).await?;
     single(&call, 200, "user", shown(&call, &user))
 }
 
@@ -131,6 +158,7 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let mut fields = Fields::read(&mut call, "user").await?;
     let domain = fields.id("domain_id")?.flatten().unwrap_or_else(|| usual_domain(&call));
     forbid(&call, &Target::new().with("target.user.domain_id", domain.clone()))?;
+    directory::writable(&identity.model(), &domain)?;
     let name = fields.need_name("name", NAME_CHARS)?;
     let password = hashed(&identity, &mut fields).await?.flatten();
     let mut user = User {
@@ -146,6 +174,7 @@ async fn create(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
         options: options(&mut fields)?,
         federated: federated(&mut fields)?.unwrap_or_default(),
         shadow: false,
+        directory: None,
         extra: extras(fields)?,
     };
     if password.is_some() {
@@ -294,7 +323,7 @@ fn default_project(tx: &mut Tx, id: Option<&ProjectId>) -> Result<()> {
 }
 
 async fn update(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
-    let known = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let known = to_change(&identity, &call)?;
     let mut fields = Fields::read(&mut call, "user").await?;
     fields.fixed("id", &json!(known.id))?;
     fields.fixed("domain_id", &json!(known.domain_id))?;
@@ -345,6 +374,14 @@ async fn password(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
     let mut subjects = vec![Subject::User(&id)];
     subjects.extend(identity.source(&call).map(Subject::Source));
     let taken = identity.login_limit.take(&identity.options.login_limit, &subjects, call.now)?;
+    let reference = UserReference { id: Some(id.clone()), ..UserReference::default() };
+    let asked = directory::asked_for(&identity.model(), &reference)?;
+    if let Some(asked) = asked {
+        // Only whoever knows the password learns whose it is.
+        identity.by_directory(&asked, &original).await?;
+        identity.login_limit.give_back(taken);
+        return Err(directory::read_only(&identity.model(), asked.domain()));
+    }
     let known = identity.logged_in(Some(&id), original).await?.filter(|user| user.enabled);
     if known.is_some() {
         identity.login_limit.give_back(taken);
@@ -373,7 +410,7 @@ async fn password(identity: Arc<Identity>, mut call: Call) -> Result<Reply> {
 }
 
 async fn delete(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let user = to_change(&identity, &call)?;
     let id = user.id.to_string();
     identity.write(&call, move |tx| remove(tx, &id)).await?;
     Ok(Reply::empty(204))
@@ -398,7 +435,7 @@ pub(crate) fn remove(tx: &mut Tx, id: &str) -> Result<()> {
 }
 
 async fn projects(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let user = looked_up(&identity, &call).await?;
     let items: Vec<_> = {
         let model = identity.model();
         effective::projects(&model, &user.id, &[]).iter().map(|project| crate::project::shown(&call, project)).collect()
@@ -407,7 +444,7 @@ async fn projects(identity: Arc<Identity>, call: Call) -> Result<Reply> {
 }
 
 async fn groups(identity: Arc<Identity>, call: Call) -> Result<Reply> {
-    let user = allowed(&call, find(&identity, call.param("id")), "user", |u| target(u))?;
+    let user = looked_up(&identity, &call).await?;
     let items: Vec<_> = {
         let model = identity.model();
         let groups = model.groups_of(&user.id).filter_map(|id| model.groups.get(id));

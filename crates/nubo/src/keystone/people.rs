@@ -94,6 +94,7 @@ pub(super) fn users(tables: &Tables) -> Result<Vec<User>> {
         };
         Ok(User {
             shadow: local.is_none(),
+            directory: None,
             name: local.or(shown).unwrap_or_default(),
             domain_id: text(row, 1)?.into(),
             enabled: flag(row, 2)?,
@@ -130,6 +131,7 @@ pub(super) fn groups(tables: &Tables) -> Result<Vec<Group>> {
             domain_id: text(row, 2)?.into(),
             description: words(row, 3)?,
             extra: extra(row, 4)?,
+            directory: None,
         })
     })
 }

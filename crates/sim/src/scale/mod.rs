@@ -103,6 +103,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),
+        directories: None,
         token_provider: Default::default(),
         auth_methods: Default::default(),
         login_limit: Default::default(),

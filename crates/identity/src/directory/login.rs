@@ -1,0 +1,96 @@
+//! Logging in with a password that only a directory knows: the user is looked for, then the directory is asked to take
+//! the password of its entry.
+
+use crate::Identity;
+use crate::model::{Model, named};
+use crate::token::issue::{self, Proof};
+use crate::token::methods::Methods;
+use crate::token::request::UserReference;
+use crate::token::verify::refused;
+use base::{Result, UserId};
+
+/// Who is asked for at a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    domain: String,
+    who: Who,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Who {
+    Named(String),
+    /// By the id in the directory, which is known here.
+    Local(String),
+}
+
+impl Asked {
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// What stands for the user where failed logins are counted.
+    pub fn subject(&self) -> String {
+        match &self.who {
+            Who::Named(name) => format!("{}/{}", self.domain, name.to_lowercase()),
+            Who::Local(id) => format!("{}//{id}", self.domain),
+        }
+    }
+}
+
+/// The user of a directory that a login is about; none where it is about somebody who is known here. Who was made here
+/// before there was a directory comes first by name, so that nobody locks himself out with a wrong option.
+pub(crate) fn asked_for(model: &Model, reference: &UserReference) -> Result<Option<Asked>> {
+    let asked = |domain: &str, who| model.has_directory(domain).then(|| Asked { domain: domain.to_owned(), who });
+    match (&reference.id, &reference.name, &reference.domain) {
+        (Some(id), ..) => Ok(model.users.get(id).and_then(|user| {
+            let of = user.directory.as_ref()?;
+            asked(&user.domain_id, Who::Local(of.local_id.clone()))
+        })),
+        (None, Some(name), Some(domain)) => {
+            let Some(domain) = issue::find_domain(model, domain)? else { return Ok(None) };
+            if model.users.one("name", &named(&domain.id, name)).is_some() {
+                return Ok(None);
+            }
+            Ok(asked(&domain.id, Who::Named(name.clone())))
+        }
+        _ => Ok(None),
+    }
+}
+
+impl Identity {
+    /// Unauthenticated where the directory does not take the password. Unavailable where it says nothing.
+    pub(crate) async fn by_directory(&self, asked: &Asked, password: &str) -> Result<Proof> {
+        let domain = asked.domain.as_str();
+        if !self.present().domain(domain).is_some_and(|domain| domain.enabled) {
+            return Err(refused("the domain is disabled"));
+        }
+        // A login without a password is a login of nobody, which nearly every directory takes.
+        if password.is_empty() || password.len() > crate::password::PASSWORD_BYTES {
+            return Err(refused("the password is empty or too long"));
+        }
+        Ok(Proof {
+            methods: Methods::PASSWORD,
+            ..Proof::of(self.taken_by_directory(domain, &asked.who, password).await?)
+        })
+    }
+
+    async fn taken_by_directory(&self, domain: &str, who: &Who, password: &str) -> Result<UserId> {
+        let mut asking = self.asking(domain, super::LOOK).await?;
+        let person = match who {
+            Who::Named(name) => asking.person_named(name).await?,
+            Who::Local(id) => asking.person(id).await?,
+        };
+        let Some(person) = person.filter(|person| person.enabled) else {
+            asking.close().await;
+            return Err(refused("the directory has no such user, or a disabled one"));
+        };
+        let circles = asking.circles_of(&person).await?;
+        // From here on the connection is the user's own.
+        let taken = asking.bind(&person.dn, password).await?;
+        asking.close().await;
+        if !taken {
+            return Err(refused("the directory does not take the password"));
+        }
+        self.keep_person(domain, &person, &circles).await
+    }
+}
