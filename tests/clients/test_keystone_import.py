@@ -198,6 +198,10 @@ def test_what_would_lose_a_restriction_is_refused_or_named(cloud, tmp_path):
     done = changed(
         "INSERT INTO user VALUES ('far', '{}', 1, NULL, NULL, NULL, 'default')",
         "INSERT INTO nonlocal_user VALUES ('default', 'far', 'far')",
+        "INSERT INTO id_mapping VALUES ('near', 'default', 'near', 'user'), ('crew', 'default', 'crew', 'group')",
+        f"INSERT INTO id_mapping VALUES ('{facts['users']['ada']}', '{facts['domain']}', '{facts['users']['ada']}', 'user')",
+        "INSERT INTO id_mapping VALUES ('lost', 'nowhere', 'lost', 'user')",
+        f"INSERT INTO assignment VALUES ('GroupProject', 'crew', '{facts['projects']['lab']}', '{facts['roles']['reader']}', 0)",
         f"INSERT INTO assignment VALUES ('UserProject', 'far', '{facts['projects']['lab']}', '{facts['roles']['reader']}', 0)",
         f"INSERT INTO expiring_user_group_membership VALUES ('{facts['users']['eve']}', '{facts['group']}', 'idp', '2026-12-01 00:00:00')",
         "UPDATE identity_provider SET authorization_ttl = 50000000",
@@ -207,7 +211,7 @@ def test_what_would_lose_a_restriction_is_refused_or_named(cloud, tmp_path):
         "('p', 'u', '2026-01-01 00:00:00', '2026-01-01 00:00:00')",
     )
     assert done.returncode == 0, done.stderr
-    for line in ("1 user of a directory (LDAP)", "1 nonlocal_user", "1 role_assignment of somebody, or to something, that is not here",
+    for line in ("1 user of a directory (LDAP) that id_mapping does not name", "1 id_mapping of a domain that is not there", "1 role_assignment of somebody, or to something, that is not here",
                  "1 registered_limit of a service that is not here", "1 user_option NEWS",
                  "2 service"):
         assert f"left out: {line}\n" in done.stdout, (line, done.stdout)

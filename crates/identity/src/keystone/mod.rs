@@ -242,7 +242,7 @@ impl Import<'_> {
         }
         for group in &dump.groups {
             let known = self.tx.get::<Group>(&group.id)?.is_some();
-            let name = match known {
+            let name = match known || group.directory.is_some() {
                 true => group.name.clone(),
                 false => self.name::<Group>([&group.domain_id, &group.name], &group.id)?,
             };

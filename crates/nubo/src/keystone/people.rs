@@ -64,7 +64,8 @@ pub(super) fn roles(tables: &Tables) -> Result<Vec<Role>> {
 /// A password of a user: hash, made and expires.
 type Password = (String, Option<Timestamp>, Option<Timestamp>);
 
-/// Local users and those of identity providers. Users of an LDAP directory have neither name nor password here.
+/// Local users, those of identity providers, and those of directories (LDAP), by the names under which they were last
+/// seen.
 pub(super) fn users(tables: &Tables) -> Result<Vec<User>> {
     let mut passwords: BTreeMap<String, Vec<Password>> = BTreeMap::new();
     let sql = "SELECT l.user_id, p.password_hash, p.created_at_int, p.expires_at_int FROM password p \
@@ -109,9 +110,47 @@ pub(super) fn users(tables: &Tables) -> Result<Vec<User>> {
             id: id.into(),
         })
     })?;
-    let (known, nameless): (Vec<User>, Vec<User>) = users.into_iter().partition(|user| !user.name.is_empty());
-    tables.leave("user of a directory (LDAP)", nameless.len());
+    let (mut known, nameless): (Vec<User>, Vec<User>) = users.into_iter().partition(|user| !user.name.is_empty());
+    let here: BTreeSet<String> = known.iter().map(|user| user.id.to_string()).collect();
+    let names = tables.rows("SELECT user_id, name FROM nonlocal_user", |row| Ok((text(row, 0)?, text(row, 1)?)))?;
+    let mut names: BTreeMap<String, String> = names.into_iter().collect();
+    let mut unmapped: BTreeSet<String> = nameless.into_iter().map(|user| user.id.to_string()).collect();
+    for (id, domain, of) in mapped(tables, "user")?.into_iter().filter(|(id, ..)| !here.contains(id)) {
+        unmapped.remove(&id);
+        known.push(User {
+            name: names.remove(&id).unwrap_or_else(|| of.local_id.clone()),
+            domain_id: domain.into(),
+            enabled: true,
+            default_project_id: None,
+            password: None,
+            password_changed: None,
+            password_expires_at: None,
+            password_history: Vec::new(),
+            options: Extra::new(),
+            extra: Extra::new(),
+            federated: Vec::new(),
+            shadow: true,
+            directory: Some(of),
+            id: id.into(),
+        });
+    }
+    tables.leave("user of a directory (LDAP) that id_mapping does not name", unmapped.len());
     Ok(known)
+}
+
+/// Ids of a directory's users or groups, with their domains and what the directory knows them by. None counts before
+/// the directory has confirmed it here.
+fn mapped(tables: &Tables, kind: &str) -> Result<Vec<(String, String, OfDirectory)>> {
+    let sql = "SELECT m.public_id, m.domain_id, m.local_id, m.entity_type, p.id FROM id_mapping m \
+               LEFT JOIN project p ON p.id = m.domain_id ORDER BY 1";
+    let all = tables.rows(sql, |row| {
+        let of = OfDirectory { local_id: text(row, 2)?, gone: true };
+        Ok((text(row, 3)?, some(row, 4)?.is_some(), (text(row, 0)?, text(row, 1)?, of)))
+    })?;
+    let of_kind: Vec<_> = all.into_iter().filter(|(of, ..)| of == kind).collect();
+    let (placed, lost): (Vec<_>, Vec<_>) = of_kind.into_iter().partition(|(_, placed, _)| *placed);
+    tables.leave("id_mapping of a domain that is not there", lost.len());
+    Ok(placed.into_iter().map(|(.., mapping)| mapping).collect())
 }
 
 /// How often a user's logins have failed in a row: whoever is locked there stays so here.
@@ -124,7 +163,8 @@ pub(super) fn failed_logins(tables: &Tables) -> Result<Vec<FailedLogins>> {
 }
 
 pub(super) fn groups(tables: &Tables) -> Result<Vec<Group>> {
-    tables.rows("SELECT id, name, domain_id, description, extra FROM \"group\" ORDER BY id", |row| {
+    let sql = "SELECT id, name, domain_id, description, extra FROM \"group\" ORDER BY id";
+    let mut known = tables.rows(sql, |row| {
         Ok(Group {
             id: text(row, 0)?.into(),
             name: text(row, 1)?,
@@ -133,7 +173,19 @@ pub(super) fn groups(tables: &Tables) -> Result<Vec<Group>> {
             extra: extra(row, 4)?,
             directory: None,
         })
-    })
+    })?;
+    let here: BTreeSet<String> = known.iter().map(|group| group.id.to_string()).collect();
+    for (id, domain, of) in mapped(tables, "group")?.into_iter().filter(|(id, ..)| !here.contains(id)) {
+        known.push(Group {
+            name: of.local_id.clone(),
+            domain_id: domain.into(),
+            description: "".into(),
+            extra: Extra::new(),
+            directory: Some(of),
+            id: id.into(),
+        });
+    }
+    Ok(known)
 }
 
 /// Those that an identity provider names last as long as the provider says; for good goes before.
