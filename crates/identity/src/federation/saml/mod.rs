@@ -104,7 +104,10 @@ fn ours(identity: &Identity) -> Result<&Idp> {
 
 async fn asserted(identity: &Identity, call: &mut Call) -> Result<(Element, Arc<ServiceProvider>)> {
     let Request { auth: Auth { identity: proof, scope } } = call.json().await?;
-    identity.find_key(&proof.token.id).await?;
+    // An assertion is worth as much as a new token.
+    if let Ok(lately) = identity.verify_lately(&proof.token.id).await {
+        identity.confirm(&lately.verified.user.id).await?;
+    }
     let known = identity.known(&proof.token.id);
     let verified = known.map_err(|fault| Fault::not_found("Could not find token.").because(fault))?.verified;
     let id = &scope.service_provider.id;
