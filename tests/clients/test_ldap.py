@@ -171,6 +171,14 @@ def corp(cloud):
     return cloud.json("domain", "show", "corp")["id"]
 
 
+@pytest.fixture(scope="module")
+def ship(cloud):
+    """A project in which the crew are members, and bob is a reader."""
+    cloud.run("project", "create", "ship")
+    cloud.run("role", "add", "--group", "crew", "--group-domain", "corp", "--project", "ship", "member")
+    cloud.run("role", "add", "--user", "bob", "--user-domain", "corp", "--project", "ship", "reader")
+
+
 def public_id(domain, kind, local):
     return hashlib.sha256(f"{domain}{kind}{local}".encode()).hexdigest()
 
@@ -224,10 +232,7 @@ def test_the_real_client_lists_what_the_directory_has(cloud, corp):
     assert {row["Name"] for row in cloud.json("user", "list")} >= {"admin", "ada"}, "what was seen is in the list of all"
 
 
-def test_a_user_of_the_directory_works_with_the_roles_of_its_groups(cloud, corp):
-    cloud.run("project", "create", "ship")
-    cloud.run("role", "add", "--group", "crew", "--group-domain", "corp", "--project", "ship", "member")
-    cloud.run("role", "add", "--user", "bob", "--user-domain", "corp", "--project", "ship", "reader")
+def test_a_user_of_the_directory_works_with_the_roles_of_its_groups(cloud, ship, corp):
     token = json.loads(as_user(cloud, "ada", "ada-secret", "ship", "token", "issue", "-f", "json").stdout)
     assert token["user_id"] == public_id(corp, "user", "ada")
     as_user(cloud, "ada", "ada-secret", "ship", "volume", "create", "--size", "1", "of-ada")
@@ -279,7 +284,7 @@ def test_nothing_is_written_to_the_directory(cloud, corp):
     assert "secret" not in json.dumps(admin(cloud, "GET", f"/v3/domains/{corp}/config").json()["config"]["ldap"])
 
 
-def test_the_directory_has_the_last_word(cloud, directory, corp):
+def test_the_directory_has_the_last_word(cloud, directory, ship, corp):
     where = {"project": {"name": "ship", "domain": {"name": "Default"}}}
     assert login(cloud, "bob", "bob-secret", scope=where).json()["token"]["roles"][0]["name"] == "reader"
     directory.modify(f"dn: cn=crew,{GROUPS}\nchangetype: modify\nadd: member\nmember: uid=bob,{PEOPLE}\n")
@@ -328,7 +333,7 @@ def test_a_directory_that_lists_too_much_says_how_to_ask(cloud, directory):
     assert answer.status_code == 503 and "user_filter" in answer.json()["error"]["message"], answer.text
 
 
-def test_a_directory_that_is_away_is_named_and_nobody_else_notices(cloud, directory, corp):
+def test_a_directory_that_is_away_is_named_and_nobody_else_notices(cloud, directory, ship, corp):
     where = {"project": {"name": "ship", "domain": {"name": "Default"}}}
     token = login(cloud, "ada", "ada-secret", scope=where).headers["X-Subject-Token"]
     directory.stop()
