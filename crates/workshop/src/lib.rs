@@ -1,4 +1,5 @@
-//! The workshop of disk images: converts, resizes, compares and mends files, without a cloud and without root.
+//! The workshop of disk images: converts, resizes, compares and mends files, without a cloud and without root;
+//! keeps repositories of them and gets images from such.
 //!
 //! No program opens an image before the inspector of `format` has accepted it, and none follows a name that stands in
 //! one: the file is opened here once, inspected, and handed on as a descriptor; a backing file is one that the user
@@ -13,6 +14,7 @@ mod image;
 mod lock;
 mod overlay;
 mod place;
+pub mod repository;
 mod sparsify;
 
 #[cfg(test)]

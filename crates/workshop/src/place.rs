@@ -10,10 +10,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A result that is being made beside its target. Dropped, or killed with the process, it leaves nothing; only where
-/// the file system knows no files without a name, a kill leaves `.NAME.PID-N.partial`.
+/// the file system knows no files without a name, a kill leaves `.nubo.PID-N.partial`.
 #[derive(Debug)]
 pub struct Place {
-    target: PathBuf,
+    /// None: a file for the work alone, until it is aimed.
+    target: Option<PathBuf>,
     file: File,
     /// Its name while it is made, where it needs one.
     partial: Option<PathBuf>,
@@ -25,29 +26,41 @@ impl Place {
     /// Exists where there is such a file and `force` is false; Refused where it is no plain file.
     pub fn new(target: &Path, force: bool) -> Result<Place> {
         let target = std::path::absolute(target).map_err(Error::at(target))?;
-        let replaced = match fs::symlink_metadata(&target) {
-            Ok(_) if !force => return Err(Error::Exists(target)),
-            Ok(there) if !there.is_file() => {
-                return Err(Error::Refused(format!("{} is no plain file and is not replaced", target.display())));
-            }
-            Ok(there) => Some(there),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::at(&target)(error)),
-        };
-        let folder = folder(&target);
+        // Looked at before a file is made.
+        replaced(&target, force)?;
+        let mut place = Place::scratch(folder(&target))?;
+        place.aim(&target, force)?;
+        Ok(place)
+    }
+
+    /// A file for the work, in a folder in which its result may get a name.
+    pub fn scratch(folder: &Path) -> Result<Place> {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder = std::path::absolute(folder).map_err(Error::at(folder))?;
         let nameless = nix::fcntl::OFlag::O_TMPFILE.bits();
-        let opened = File::options().read(true).write(true).mode(0o644).custom_flags(nameless).open(folder);
+        let opened = File::options().read(true).write(true).mode(0o644).custom_flags(nameless).open(&folder);
         let (file, partial) = match opened {
             Ok(file) => (file, None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::at(folder)(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::at(&folder)(error)),
             Err(_) => {
-                let partial = beside(&target)?;
+                let partial = beside(&folder)?;
                 let file = File::options().read(true).write(true).create_new(true).mode(0o644).open(&partial);
                 (file.map_err(Error::at(&partial))?, Some(partial))
             }
         };
-        inherit(&file).map_err(Error::at(&target))?;
-        Ok(Place { target, file, partial, replaced })
+        inherit(&file).map_err(Error::at(&folder))?;
+        Ok(Place { target: None, file, partial, replaced: None })
+    }
+
+    /// Says what it shall become, in the same folder.
+    ///
+    /// # Errors
+    /// As [`Place::new`].
+    pub fn aim(&mut self, target: &Path, force: bool) -> Result<()> {
+        let target = std::path::absolute(target).map_err(Error::at(target))?;
+        self.replaced = replaced(&target, force)?;
+        self.target = Some(target);
+        Ok(())
     }
 
     pub fn file(&self) -> &File {
@@ -64,34 +77,35 @@ impl Place {
     /// # Errors
     /// Exists where somebody else has made such a file meanwhile.
     pub fn finish(mut self) -> Result<()> {
+        let Some(target) = self.target.take() else { return Ok(()) };
         if let Some(replaced) = &self.replaced {
             let _ = std::os::unix::fs::fchown(&self.file, Some(replaced.uid()), Some(replaced.gid()));
             let mode = Permissions::from_mode(replaced.mode() & 0o777);
-            self.file.set_permissions(mode).map_err(Error::at(&self.target))?;
+            self.file.set_permissions(mode).map_err(Error::at(&target))?;
         }
-        self.file.sync_all().map_err(Error::at(&self.target))?;
+        self.file.sync_all().map_err(Error::at(&target))?;
+        let folder = folder(&target);
         if self.replaced.is_some() {
-            let partial = self.partial.take().map_or_else(|| self.link_beside(), Ok)?;
-            self.partial = Some(partial.clone());
-            fs::rename(&partial, &self.target).map_err(Error::at(&self.target))?;
+            if self.partial.is_none() {
+                let partial = beside(folder)?;
+                self.link(&partial).map_err(|error| Error::at(&partial)(error.into()))?;
+                self.partial = Some(partial);
+            }
+            let partial = self.partial.clone().unwrap_or_default();
+            fs::rename(&partial, &target).map_err(Error::at(&target))?;
         } else {
-            let from = self.partial.clone().unwrap_or_else(|| PathBuf::from(handed(&self.file)));
-            let follow = AtFlags::AT_SYMLINK_FOLLOW;
-            match linkat(AT_FDCWD, &from, AT_FDCWD, &self.target, follow) {
+            match self.link(&target) {
                 Ok(()) => {}
-                Err(nix::Error::EEXIST) => return Err(Error::Exists(self.target.clone())),
-                Err(error) => return Err(Error::at(&self.target)(error.into())),
+                Err(nix::Error::EEXIST) => return Err(Error::Exists(target.clone())),
+                Err(error) => return Err(Error::at(&target)(error.into())),
             }
         }
-        let folder = folder(&self.target);
         File::open(folder).and_then(|it| it.sync_all()).map_err(Error::at(folder))
     }
 
-    fn link_beside(&self) -> Result<PathBuf> {
-        let partial = beside(&self.target)?;
-        linkat(AT_FDCWD, handed(&self.file).as_str(), AT_FDCWD, &partial, AtFlags::AT_SYMLINK_FOLLOW)
-            .map_err(|error| Error::at(&partial)(error.into()))?;
-        Ok(partial)
+    fn link(&self, name: &Path) -> nix::Result<()> {
+        let from = self.partial.clone().unwrap_or_else(|| PathBuf::from(handed(&self.file)));
+        linkat(AT_FDCWD, &from, AT_FDCWD, name, AtFlags::AT_SYMLINK_FOLLOW)
     }
 }
 
@@ -104,17 +118,28 @@ impl Drop for Place {
     }
 }
 
-fn folder(target: &Path) -> &Path {
+pub(crate) fn folder(target: &Path) -> &Path {
     target.parent().unwrap_or(Path::new("/"))
 }
 
-/// A name beside the target that nobody has.
-fn beside(target: &Path) -> Result<PathBuf> {
-    let name = target.file_name().ok_or_else(|| Error::Refused(format!("{} names no file", target.display())))?;
-    let (name, process) = (name.to_string_lossy(), std::process::id());
-    let names = (0..16).map(|n| target.with_file_name(format!(".{name}.{process}-{n}.partial")));
+/// What a result would replace.
+fn replaced(target: &Path, force: bool) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(target) {
+        Ok(_) if !force => Err(Error::Exists(target.to_owned())),
+        Ok(there) if !there.is_file() => {
+            Err(Error::Refused(format!("{} is no plain file and is not replaced", target.display())))
+        }
+        Ok(there) => Ok(Some(there)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::at(target)(error)),
+    }
+}
+
+/// A name that nobody has.
+fn beside(folder: &Path) -> Result<PathBuf> {
+    let names = (0..64).map(|n| folder.join(format!(".nubo.{}-{n}.partial", std::process::id())));
     let mut unused = names.filter(|path| fs::symlink_metadata(path).is_err());
-    unused.next().ok_or_else(|| Error::Refused(format!("there are too many partial files of {}", target.display())))
+    unused.next().ok_or_else(|| Error::Refused(format!("{} has too many partial files", folder.display())))
 }
 
 /// The path by which a child opens a descriptor that it has inherited.

@@ -19,7 +19,7 @@ use crate::convert::{file_name, inspected, largest};
 use crate::error::{Error, Result};
 use crate::image::{Access, Image};
 use crate::lock;
-use crate::place::Place;
+use crate::place::{Place, folder};
 use format::{Format, OnDisk, Source};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -114,7 +114,7 @@ fn rewrite(image: &Image, node: Value, target: &Path, place: &Place, how: &Spars
     if how.compress && image.format() != Format::Qcow2 {
         return Err(Error::Refused("only qcow2 has compressed clusters".to_owned()));
     }
-    let raw = Place::new(target, true)?;
+    let raw = Place::scratch(folder(target))?;
     let most = largest(image.findings().virtual_size);
     let mut unfold = limited("qemu-img", most);
     unfold.args(["convert", "-O", "raw"]).args(how.show.on_terminal().then_some("-p"));

@@ -1,0 +1,101 @@
+//! Signatures by GnuPG: made with `gpg`, and held against a keyring with `gpgv`.
+
+use crate::child::{failure, run};
+use crate::error::{Error, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder for the files that `gpgv` reads; gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Folder> {
+        let output = run(Command::new("mktemp").args(["-d", "-t", "nubo-signature-XXXXXXXXXX"]))?;
+        let path = PathBuf::from(output.stdout.trim());
+        if !output.status.success() || !path.is_dir() {
+            return Err(Error::Refused("no temporary folder can be made".to_owned()));
+        }
+        Ok(Folder(path))
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).map_err(Error::at(&path))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes `index.asc` in a folder: its index, clear-signed by a key of the user's own GnuPG.
+pub(crate) fn sign(folder: &Path, text: &str, key: &str) -> Result<Vec<u8>> {
+    let own = Folder::new()?;
+    let (plain, signed) = (own.keep("index", text.as_bytes())?, own.0.join("index.asc"));
+    let mut command = Command::new("gpg");
+    command.args(["--batch", "--yes", "--quiet", "--digest-algo", "SHA512", "--local-user", key]);
+    command.args(["--clearsign", "--output"]).arg(&signed).arg(&plain).current_dir(folder);
+    let output = run(&mut command)?;
+    match output.status.success() {
+        true => fs::read(&signed).map_err(Error::at(&signed)),
+        false => Err(failure(&command, &output)),
+    }
+}
+
+/// The text that a clear-signed file really signs, if a key of the keyring has signed it.
+pub(crate) fn clear(signed: &[u8], keyring: &Path) -> Result<Vec<u8>> {
+    let own = Folder::new()?;
+    let (signed, plain) = (own.keep("signed", signed)?, own.0.join("plain"));
+    let mut command = gpgv(&own, keyring)?;
+    command.arg("--output").arg(&plain).arg(&signed);
+    verified(&mut command)?;
+    fs::read(&plain).map_err(Error::at(&plain))
+}
+
+/// Holds a signature that stands in a file of its own against what it signs.
+pub(crate) fn detached(text: &[u8], signature: &[u8], keyring: &Path) -> Result<()> {
+    let own = Folder::new()?;
+    let (text, signature) = (own.keep("text", text)?, own.keep("signature", signature)?);
+    let mut command = gpgv(&own, keyring)?;
+    verified(command.arg(&signature).arg(&text))
+}
+
+fn verified(command: &mut Command) -> Result<()> {
+    let output = run(command)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = output.stderr.replace('\n', "; ").replace("gpgv: ", "");
+            Err(Error::Refused(format!(
+                "the signature is not of a key of the keyring: {}",
+                said.trim_end_matches("; ")
+            )))
+        }
+    }
+}
+
+/// `gpgv` with a keyring, which may be armoured.
+fn gpgv(own: &Folder, keyring: &Path) -> Result<Command> {
+    let bytes = fs::read(keyring).map_err(Error::at(keyring))?;
+    let keys = own.keep("keys", &bytes)?;
+    let ring = if bytes.starts_with(b"-----BEGIN") {
+        let ring = own.0.join("ring");
+        let mut command = Command::new("gpg");
+        command.args(["--batch", "--quiet", "--no-options", "--homedir"]).arg(&own.0);
+        command.arg("--output").arg(&ring).arg("--dearmor").arg(&keys);
+        let output = run(&mut command)?;
+        if !output.status.success() {
+            return Err(failure(&command, &output));
+        }
+        ring
+    } else {
+        keys
+    };
+    let mut command = Command::new("gpgv");
+    command.args(["--quiet", "--homedir"]).arg(&own.0).arg("--keyring").arg(ring);
+    Ok(command)
+}
