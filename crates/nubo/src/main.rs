@@ -13,6 +13,7 @@ mod lock;
 mod netns;
 mod process;
 mod progress;
+mod pull_command;
 mod settings;
 mod setup;
 mod simulated;
@@ -143,6 +144,13 @@ enum ImageCommand {
     Inspect(inspect::Options),
     #[command(flatten)]
     Work(workshop_command::Work),
+    /// Get an image from a repository or a site of cloud images
+    Pull(pull_command::Options),
+    /// Folders of images with an index that others read, too
+    Repository {
+        #[command(subcommand)]
+        command: pull_command::RepositoryCommand,
+    },
 }
 
 fn main() -> ExitCode {
@@ -190,6 +198,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Image { command: ImageCommand::Inspect(options) } => return inspect::main(&options),
         Command::Image { command: ImageCommand::Work(work) } => return Ok(workshop_command::main(work)),
+        Command::Image { command: ImageCommand::Pull(options) } => return Ok(pull_command::pull(options)),
+        Command::Image { command: ImageCommand::Repository { command } } => {
+            return Ok(pull_command::repository(command));
+        }
         Command::Control => {
             log();
             control_command::main(&settings)?;

@@ -100,7 +100,11 @@ pub enum Work {
 
 /// Does it, and says what came of it.
 pub fn main(work: Work) -> ExitCode {
-    match run(work) {
+    exit(run(work))
+}
+
+pub fn exit(result: Result<bool>) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -177,7 +181,7 @@ fn sparsified(done: &workshop::Sparsified) -> String {
     lines.join("\n")
 }
 
-fn tell(json: bool, result: &impl Serialize, line: &str) -> Result<bool> {
+pub fn tell(json: bool, result: &impl Serialize, line: &str) -> Result<bool> {
     if json {
         println!("{:#}", serde_json::to_value(result)?);
     } else {
