@@ -11,6 +11,8 @@ const FILES: u32 = 256;
 /// What is read of a program's words.
 const SAID_BYTES: u64 = 64 << 10;
 
+const SHOWN_CHARS: usize = 1500;
+
 /// Whether a person watches the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Show {
@@ -88,6 +90,8 @@ pub(crate) fn watched(command: &mut Command, show: Show) -> Result<()> {
 pub(crate) fn failure(command: &Command, output: &Output) -> Error {
     let said = output.stderr.trim();
     let said = said.strip_prefix(&format!("{}: ", name(command))).unwrap_or(said).replace('\n', "; ");
+    // What was wrong stands at the end.
+    let said = said.char_indices().nth_back(SHOWN_CHARS).map_or(&said[..], |(at, _)| &said[at..]).to_owned();
     Error::Tool { program: name(command), ended: ended(output.status), said }
 }
 

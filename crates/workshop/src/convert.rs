@@ -105,7 +105,7 @@ fn backing_files(image: &Image, paths: &[PathBuf]) -> Result<Vec<Image>> {
     }
 }
 
-fn known(name: &str) -> Result<Format> {
+pub(crate) fn known(name: &str) -> Result<Format> {
     use Format::{Qcow2, Raw, Vdi, Vhd, Vhdx, Vmdk};
     [Raw, Qcow2, Vmdk, Vdi, Vhd, Vhdx].into_iter().find(|format| format.disk_format() == Some(name)).ok_or_else(|| {
         Error::Refused(format!("'{name}' is no format that is written: raw, qcow2, vmdk, vdi, vhd and vhdx are"))

@@ -5,6 +5,7 @@
 //! one: the file is opened here once, inspected, and handed on as a descriptor; a backing file is one that the user
 //! names. Results appear under their name when they are whole, or not at all. Nothing is ever mounted.
 
+pub mod build;
 mod chain;
 mod change;
 mod child;

@@ -27,6 +27,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+pub(crate) use volume::Crc;
 use volume::{Left, Read, Volume};
 
 /// How to go about it.
