@@ -1,6 +1,7 @@
 //! The program: one binary for every part of the cloud.
 
 mod agent_command;
+mod build_command;
 mod client;
 mod control_command;
 mod demo;
@@ -30,7 +31,6 @@ mod workshop_command;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use settings::{Flags, Settings};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -133,12 +133,8 @@ enum Command {
 enum ImageCommand {
     /// Build a bootable image
     Build {
-        /// The only recipe so far: `tiny`, a Linux of under 25 MiB
-        #[arg(value_parser = ["tiny"])]
-        recipe: String,
-        /// Where the qcow2 goes (default: tiny.qcow2 in the state)
-        #[arg(long)]
-        output: Option<PathBuf>,
+        #[command(subcommand)]
+        recipe: build_command::Recipe,
     },
     /// What a disk image really is, and whether it would be accepted
     Inspect(inspect::Options),
@@ -193,8 +189,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Keys { command } => return keys::main(&settings, command),
         Command::Keystone { command } => return keystone::main(&settings, command),
-        Command::Image { command: ImageCommand::Build { output, .. } } => {
-            build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
+        Command::Image { command: ImageCommand::Build { recipe } } => {
+            return Ok(build_command::main(&settings, recipe));
         }
         Command::Image { command: ImageCommand::Inspect(options) } => return inspect::main(&options),
         Command::Image { command: ImageCommand::Work(work) } => return Ok(workshop_command::main(work)),
