@@ -3,7 +3,7 @@
 
 use crate::change::in_place;
 use crate::child::{Show, limited};
-use crate::convert::{file_name, largest};
+use crate::convert::{file_name, largest_of};
 use crate::error::{Error, Result};
 use crate::image::{Access, Image};
 use std::path::Path;
@@ -18,8 +18,7 @@ pub fn rebase(path: &Path, from: &Path, onto: &Path, show: Show) -> Result<()> {
     let overlay = overlay(path)?;
     let (old, new) = (Image::open(from, None)?, Image::open(onto, None)?);
     let target = onto.canonicalize().map_err(Error::at(onto))?;
-    let largest = largest(overlay.findings().virtual_size);
-    let mut command = limited("qemu-img", largest);
+    let mut command = limited("qemu-img", largest_of(&overlay, 0));
     // QEMU opens the new file by the name that goes into the header; it is the one that was looked at.
     command.args(["rebase", "-F", new.driver(), "-b"]).arg(&target);
     if show.on_terminal() {
@@ -35,8 +34,7 @@ pub fn rebase(path: &Path, from: &Path, onto: &Path, show: Show) -> Result<()> {
 pub fn commit(path: &Path, into: &Path, show: Show) -> Result<()> {
     let overlay = overlay(path)?;
     let base = Image::open_for(into, None, Access::Write)?;
-    let sizes = [&overlay, &base].map(|image| image.findings().virtual_size);
-    let mut command = limited("qemu-img", largest(sizes[0].max(sizes[1])));
+    let mut command = limited("qemu-img", largest_of(&base, overlay.findings().virtual_size));
     command.args(["commit", "-d"]);
     if show.on_terminal() {
         command.arg("-p");

@@ -1,7 +1,7 @@
 //! Growing, checking and comparing images.
 
 use crate::child::{Show, failure, limited, run, succeed, watched};
-use crate::convert::{file_name, largest};
+use crate::convert::{file_name, largest_of};
 use crate::error::{Error, Result};
 use crate::image::{Access, Image};
 use format::Format;
@@ -29,7 +29,7 @@ pub fn resize(path: &Path, size_bytes: u64, shrink: bool) -> Result<u64> {
     if size_bytes == 0 || !size_bytes.is_multiple_of(512) {
         return Err(Error::Refused(format!("{size_bytes} bytes are no whole number of sectors")));
     }
-    let mut command = limited("qemu-img", largest(size_bytes.max(now)));
+    let mut command = limited("qemu-img", largest_of(&image, size_bytes));
     command.args(["resize", "-q", "-f", image.driver()]);
     if size_bytes < now {
         command.arg("--shrink");
@@ -71,7 +71,7 @@ pub fn check(path: &Path, repair: Option<&str>) -> Result<Checked> {
     if !matches!(image.format(), Format::Qcow2 | Format::Vmdk | Format::Vdi | Format::Vhdx) {
         return Ok(Checked { format, ..Checked::default() });
     }
-    let mut command = limited("qemu-img", largest(image.findings().virtual_size));
+    let mut command = limited("qemu-img", largest_of(&image, 0));
     command.args(["check", "--output=json"]);
     if let Some(what) = repair {
         command.args(["-r", what]);

@@ -70,6 +70,11 @@ pub(crate) fn largest(virtual_size: u64) -> u64 {
     virtual_size.min(VIRTUAL_BYTES) + virtual_size / 16 + (64 << 20)
 }
 
+/// The same for an image that is changed in place: snapshots in it have room of their own.
+pub(crate) fn largest_of(image: &Image, virtual_size: u64) -> u64 {
+    largest(virtual_size.max(image.findings().virtual_size)) + image.findings().size_bytes
+}
+
 /// A node as QEMU's programs read it from their command line, which then look at no header for what is below it.
 pub(crate) fn file_name(node: &Value) -> String {
     format!("json:{node}")

@@ -188,22 +188,35 @@ const HEAD_BYTES: usize = (64 << 10) + 4096;
 
 type Free = Read<Vec<Range<u64>>>;
 
+/// What else may stand in a partition: nothing of it is looked into, and a mark of a file system that is read here, too,
+/// may be what is left of an earlier use.
+const OTHERS: [(&str, usize, &[u8]); 19] = [
+    ("LUKS", 0, b"LUKS\xba\xbe"),
+    ("LVM", 0, b"LABELONE"),
+    ("LVM", 512, b"LABELONE"),
+    ("LVM", 1024, b"LABELONE"),
+    ("LVM", 1536, b"LABELONE"),
+    ("RAID", 0, b"\xfc\x4e\x2b\xa9"),
+    ("RAID", 4096, b"\xfc\x4e\x2b\xa9"),
+    ("swap", 4086, b"SWAPSPACE2"),
+    ("NTFS", 3, b"NTFS    "),
+    ("exFAT", 3, b"EXFAT   "),
+    ("BitLocker", 3, b"-FVE-FS-"),
+    ("ReFS", 3, b"ReFS\0"),
+    ("FAT", 54, b"FAT1"),
+    ("FAT", 82, b"FAT32"),
+    ("squashfs", 0, b"hsqs"),
+    ("ISO 9660", 32769, b"CD001"),
+    ("F2FS", 1024, b"\x10\x20\xf5\xf2"),
+    ("bcache", 4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+    ("ReiserFS", 65588, b"ReIsEr"),
+];
+
 /// Recognises what stands in a partition, and reads what is free in it.
 fn read(volume: &Volume<'_>) -> Read<(Option<&'static str>, Free)> {
     let head = volume.head(HEAD_BYTES)?;
     let marks = [ext4::is(&head), xfs::is(&head), btrfs::is(&head)];
-    let other = if head.slice(0, 6) == b"LUKS\xba\xbe" {
-        Some("LUKS")
-    } else if (0..4).any(|sector| head.slice(512 * sector, 8) == b"LABELONE") {
-        Some("LVM")
-    } else if head.slice(4096, 4) == 0xa92b_4efc_u32.to_le_bytes() || head.slice(0, 4) == 0xa92b_4efc_u32.to_le_bytes()
-    {
-        Some("RAID")
-    } else if head.slice(4086, 10) == b"SWAPSPACE2" {
-        Some("swap")
-    } else {
-        None
-    };
+    let other = OTHERS.iter().find(|(_, at, mark)| head.slice(*at, mark.len()) == *mark).map(|(kind, _, _)| *kind);
     Ok(match (marks, other) {
         ([false, false, false], None) => (None, Ok(Vec::new())),
         ([true, false, false], None) => (Some("ext4"), ext4::free(volume)),

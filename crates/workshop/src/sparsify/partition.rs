@@ -9,20 +9,21 @@ const ENTRIES: u32 = 1024;
 /// Logical partitions in a chain.
 const LOGICAL: usize = 128;
 
-/// The partitions in bytes, in the order of their beginnings; the whole disk where there is no table.
+/// The partitions in bytes, in the order of their beginnings; the whole disk where there is no table. One of both may be
+/// what is left of an earlier use, and nobody can say which: such a disk is left alone.
 pub(crate) fn partitions(disk: &Volume<'_>) -> Read<Vec<Range<u64>>> {
     let head = disk.head(8192)?;
-    for sector in [512u64, 4096] {
-        if head.slice(sector as usize, 8) == b"EFI PART" {
-            return ordered(gpt(disk, sector)?);
-        }
+    let table = [512u64, 4096].into_iter().find(|sector| head.slice(*sector as usize, 8) == b"EFI PART");
+    let found = match table {
+        Some(sector) => gpt(disk, sector)?,
+        None if head.le16(510) == 0xaa55 => mbr(disk)?,
+        None => Vec::new(),
+    };
+    match (found.is_empty(), super::knows(disk)?) {
+        (true, _) if table.is_none() => Ok(vec![0..disk.length]),
+        (_, true) => alone("bears the marks of partitions and of a file system at once"),
+        (_, false) => ordered(found),
     }
-    let whole = vec![0..disk.length];
-    if head.le16(510) != 0xaa55 || super::knows(disk)? {
-        return Ok(whole);
-    }
-    let found = mbr(disk)?;
-    if found.is_empty() { Ok(whole) } else { ordered(found) }
 }
 
 fn gpt(disk: &Volume<'_>, sector: u64) -> Read<Vec<Range<u64>>> {

@@ -283,6 +283,42 @@ fn partitions_are_found_and_a_qcow2_becomes_smaller() {
 }
 
 #[test]
+fn what_may_be_left_of_an_earlier_use_is_not_believed() {
+    let Some(bench) = bench() else { return };
+    let path = bench.disk("part", 60 * MIB);
+    run("mke2fs", &["-q", "-F", "-t", "ext4", &path]);
+    let disk = fs::read(&path).unwrap();
+    let left_alone = |disk: &Vec<u8>| {
+        let (free, found) = free_ranges(disk).unwrap();
+        assert!(free.is_empty() && found.len() == 1, "{found:?}");
+        found[0].left_alone.clone().unwrap()
+    };
+    assert!(!free_ranges(&disk).unwrap().0.is_empty());
+    // Partitions on a disk that was one file system, and the other way round.
+    let mut both = disk.clone();
+    both[446 + 4] = 0x83;
+    both[446 + 8..446 + 16].copy_from_slice(&[0, 8, 0, 0, 0, 8, 0, 0]);
+    both[510..512].copy_from_slice(&[0x55, 0xaa]);
+    assert!(left_alone(&both).contains("partitions and of a file system"));
+    let mut both = disk.clone();
+    let superblock = both[1024..2048].to_vec();
+    gpt(&mut both, &[1..59]);
+    let mut header = both[512..1024].to_vec();
+    // The table lies elsewhere, so that the superblock is still whole.
+    header[72..80].copy_from_slice(&64u64.to_le_bytes());
+    let sum = Crc::ethernet().around(&header[..92], 16);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    both.copy_within(1024..1024 + 128 * 128, 64 * 512);
+    both[512..1024].copy_from_slice(&header);
+    both[1024..2048].copy_from_slice(&superblock);
+    assert!(left_alone(&both).contains("partitions and of a file system"));
+    // Another file system, whose maker did not wipe the superblock.
+    let mut both = disk.clone();
+    both[3..11].copy_from_slice(b"NTFS    ");
+    assert!(left_alone(&both).contains("several kinds"));
+}
+
+#[test]
 fn an_mbr_leads_to_its_logical_partitions() {
     let mut disk = vec![0u8; 8 << 20];
     let table = |disk: &mut [u8], at: usize, entries: &[(u8, u32, u32)]| {
