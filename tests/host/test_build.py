@@ -35,7 +35,7 @@ def test_a_debian_boots_and_is_set_up_by_cloud_init(tmp_path):
     (tmp_path / "seed").write_bytes(bytes(1 << 20))
     run("mkfs.vfat", "-n", "CIDATA", "seed")
     run("mcopy", "-i", "seed", "user-data", "meta-data", "::/")
-    accel = "kvm:tcg" if os.access("/dev/kvm", os.W_OK) else "tcg"
+    accel = os.environ.get("NUBO_ACCEL", "tcg")
     machine = ["-machine", f"accel={accel}", "-m", "768", "-display", "none", "-serial", "file:console", "-no-reboot"]
     disks = ["-drive", "file=debian.qcow2,if=virtio", "-drive", "file=seed,if=virtio,format=raw"]
     network = ["-nic", "user,model=virtio-net-pci"]
