@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Until one of several servers counts as away.
+/// Until one server counts as away, and all of several: somebody waits no longer than this for what may be old.
 const ONE: Duration = Duration::from_secs(3);
 /// Where systems keep whom they believe.
 const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -40,7 +40,7 @@ impl Connect for Network {
     async fn open(&self, server: &Server) -> ldap::Result<Box<dyn Session>> {
         let mut last = Error::Io(io::ErrorKind::NotConnected.into());
         for url in &server.urls {
-            match tokio::time::timeout(ONE, connect(url, server)).await {
+            match tokio::time::timeout(ONE / (server.urls.len() as u32).max(1), connect(url, server)).await {
                 Ok(Ok(connection)) => return Ok(Box::new(Line(connection))),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = Error::Io(io::ErrorKind::TimedOut.into()),

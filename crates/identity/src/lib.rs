@@ -482,8 +482,8 @@ impl rest::Tokens for Identity {
     fn admit(&self, caller: &Caller, service: &Service, method: &rest::Method, path: &str) -> Result<()> {
         let verified = caller.token.as_ref().and_then(|token| token.downcast_ref::<token::verify::Verified>());
         let Some(verified) = verified else { return Ok(()) };
-        // Good for other services only, as in Keystone since 2026.
-        if service.name == "identity" && verified.by(token::methods::Methods::EC2) {
+        // Good for other services only, as in Keystone since 2026; who has the keys of tokens has identity as well.
+        if matches!(service.name, "identity" | "nubo") && verified.by(token::methods::Methods::EC2) {
             return Err(Fault::forbidden(
                 "You are not authorized to perform the requested action: tokens of EC2 keys are for other services only.",
             ));

@@ -44,6 +44,10 @@ use tokio::sync::Semaphore;
 
 /// Uploads that are taken in at a time; more wait. Each uses three blocking threads.
 const UPLOADS: usize = 32;
+/// Of these, imports that convert.
+const CONVERTING: usize = 8;
+/// Images that are read for [`data::download`] before they are given out.
+const VERIFYING: usize = 4;
 
 #[derive(Clone)]
 pub struct Options {
@@ -131,6 +135,12 @@ pub struct Service {
     options: Options,
     stores: Stores,
     uploads: Semaphore,
+    /// Imports that convert: each holds an upload's place as well, and the others stay for uploads.
+    converting: Semaphore,
+    /// The disks that are converted: one reads or writes at a time, and sees no other's bytes.
+    conversion: Semaphore,
+    /// Downloads that read all bytes first.
+    verifying: Arc<Semaphore>,
 }
 
 /// The kinds of documents, for opening the store.
@@ -149,7 +159,9 @@ impl Service {
     /// Unavailable when a folder cannot be made.
     pub fn new(store: Store, env: Env, options: Options) -> Result<Arc<Service>> {
         let stores = Stores::open(&options.folder, &options.stores)?;
-        Ok(Arc::new(Service { store, env, options, stores, uploads: Semaphore::new(UPLOADS) }))
+        let [uploads, converting, conversion] = [UPLOADS, CONVERTING, 1].map(Semaphore::new);
+        let verifying = Arc::new(Semaphore::new(VERIFYING));
+        Ok(Arc::new(Service { store, env, options, stores, uploads, converting, conversion, verifying }))
     }
 
     /// The image's bytes, for an agent. NotFound for an image without bytes or in quarantine.

@@ -28,6 +28,11 @@ impl Entry {
         values.into_iter().flatten().filter_map(|value| std::str::from_utf8(value).ok())
     }
 
+    /// What its parts take in memory beside their bytes.
+    pub(crate) fn overhead(&self) -> usize {
+        self.attributes.values().map(|values| 128 + 64 * values.len()).sum()
+    }
+
     /// Its first value, if that is text.
     pub fn text(&self, attribute: &str) -> Option<&str> {
         let first = self.attributes.get(&attribute.to_lowercase())?.first()?;
@@ -74,6 +79,11 @@ pub fn bind(id: u32, dn: &str, password: &str) -> Vec<u8> {
 
 pub fn unbind(id: u32) -> Vec<u8> {
     message(id, |to| to.bytes(0x42, &[]))
+}
+
+/// Nobody waits for the rest of this operation's answer.
+pub fn abandon(id: u32, operation: u32) -> Vec<u8> {
+    message(id, |to| to.number(0x50, operation))
 }
 
 pub fn start_tls(id: u32) -> Vec<u8> {
@@ -153,11 +163,14 @@ fn entry(body: &mut Reader) -> Result<Entry> {
         let mut all = Vec::new();
         while !values.is_empty() {
             all.push(values.expect(OCTETS)?.to_vec());
+            count += 1;
+            if count > VALUES {
+                return Err(Error::TooMuch("an entry has too many values"));
+            }
         }
-        count += all.len();
         entry.attributes.insert(name, all);
-        if entry.attributes.len() > ATTRIBUTES || count > VALUES {
-            return Err(Error::TooMuch("an entry has too many values"));
+        if entry.attributes.len() > ATTRIBUTES {
+            return Err(Error::TooMuch("an entry has too many attributes"));
         }
     }
     Ok(entry)

@@ -311,7 +311,7 @@ async fn a_connection_that_breaks_is_replaced() {
     assert!(store.get::<Note>("before").await.unwrap().is_some());
     let (admin, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
-    let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+    let end_all = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
                    AND application_name = 'nubo'";
     let gate = hold(&store).await;
     let job = tokio::spawn({

@@ -37,8 +37,14 @@ pub(crate) struct Output {
 /// A command in which a program has limits on memory, time and files (`file_bytes` for each that it writes), can gain
 /// no privilege, and, where we are root, keeps of all capabilities the one to open files whoever owns them.
 pub(crate) fn limited(program: &str, file_bytes: u64) -> Command {
+    limited_to(program, file_bytes, None)
+}
+
+/// The same, with so many seconds of processor time.
+pub(crate) fn limited_to(program: &str, file_bytes: u64, cpu_s: Option<u64>) -> Command {
     let mut command = Command::new("prlimit");
-    command.args(["--core=0".to_owned(), format!("--as={MEMORY_BYTES}"), format!("--cpu={CPU_S}")]);
+    let cpu_s = cpu_s.unwrap_or(CPU_S);
+    command.args(["--core=0".to_owned(), format!("--as={MEMORY_BYTES}"), format!("--cpu={cpu_s}")]);
     command.args([format!("--nofile={FILES}"), format!("--fsize={file_bytes}"), "--".to_owned()]);
     command.args(["setpriv", "--no-new-privs", "--pdeathsig", "KILL"]);
     if nix::unistd::geteuid().is_root() {

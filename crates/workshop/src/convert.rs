@@ -1,6 +1,6 @@
 //! From one format to another, and from a chain of files to one.
 
-use crate::child::{Show, limited, watched};
+use crate::child::{Show, limited_to, watched};
 use crate::error::{Error, Result};
 use crate::image::{Access, Image, VIRTUAL_BYTES};
 use crate::place::Place;
@@ -23,6 +23,8 @@ pub struct Conversion {
     pub compress: bool,
     /// The files that the source stands on, the nearest first. What its header names is not followed.
     pub backing: Vec<PathBuf>,
+    /// Seconds of processor time that it may take; none: a day.
+    pub cpu_s: Option<u64>,
     pub force: bool,
     pub show: Show,
 }
@@ -46,7 +48,7 @@ pub fn convert(source: &Path, target: &Path, conversion: &Conversion) -> Result<
     let image = Image::open_overlay(source, conversion.from.as_deref(), Access::Read)?;
     let below = backing_files(&image, &conversion.backing)?;
     let place = Place::new(target, conversion.force)?;
-    let mut command = limited("qemu-img", largest(image.findings().virtual_size));
+    let mut command = limited_to("qemu-img", largest(image.findings().virtual_size), conversion.cpu_s);
     command.args(["convert", "-O", to.driver()]);
     if conversion.compress {
         command.arg("-c");

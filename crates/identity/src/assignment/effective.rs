@@ -27,7 +27,8 @@ pub fn roles_with(model: &Model, user: &str, groups: &[String], place: &Place) -
 fn each_of_actor<'a>(model: &'a Model, user: &str, groups: &[String], tell: &mut dyn FnMut(&'a Arc<Assignment>)) {
     let own = model.assignments.find("actor", user).filter(|a| matches!(a.actor, Actor::User(_)));
     own.for_each(&mut *tell);
-    for group in model.groups_of(user).chain(groups.iter().map(String::as_str)) {
+    let stands = |group: &&str| model.groups.get(group).is_some_and(|group| model.group_stands(group));
+    for group in model.groups_of(user).chain(groups.iter().map(String::as_str)).filter(stands) {
         let of_group = model.assignments.find("actor", group).filter(|a| matches!(a.actor, Actor::Group(_)));
         of_group.for_each(&mut *tell);
     }

@@ -9,7 +9,7 @@ use crate::documents::*;
 use base::{Fault, Result};
 use ldap::{Dn, Entry, Filter, Found, Scope, Search};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::Secret;
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,6 +17,13 @@ use tokio::time::{Instant, timeout_at};
 
 /// The most groups of one user.
 const GROUPS: usize = 1000;
+
+/// Without those whose id another one has, too: they count for none.
+fn once<T>(all: Vec<T>, id: impl Fn(&T) -> &String) -> Vec<T> {
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    all.iter().for_each(|one| *count.entry(id(one).clone()).or_default() += 1);
+    all.into_iter().filter(|one| count[id(one)] == 1).collect()
+}
 
 pub(super) struct Asking {
     settings: Settings,
@@ -133,14 +140,15 @@ impl Asking {
         let class = self.settings.users.clone();
         let search = self.in_tree(&class, term.filters(&class.name), self.settings.of_people(), self.most());
         let (entries, more) = self.listed(search, "users").await?;
-        Ok((self.as_people(&entries).await?, more))
+        Ok((once(self.as_people(&entries).await?, |person| &person.local_id), more))
     }
 
     pub async fn circles(&mut self, term: &Term) -> Result<(Vec<Circle>, bool)> {
         let class = self.settings.groups.clone();
         let search = self.in_tree(&class, term.filters(&class.name), self.settings.of_circles(), self.most());
         let (entries, more) = self.listed(search, "groups").await?;
-        Ok((entries.iter().filter_map(|entry| self.settings.circle(entry)).collect(), more))
+        let circles = entries.iter().filter_map(|entry| self.settings.circle(entry)).collect();
+        Ok((once(circles, |circle: &Circle| &circle.local_id), more))
     }
 
     /// The one entry with this value; none where there are several, which are nobody.
@@ -171,18 +179,30 @@ impl Asking {
         Ok(self.as_people(found.as_slice()).await?.pop())
     }
 
+    /// The user with this id. A directory finds ids in other letters as well, and any of several values: those are
+    /// the ids of somebody else.
     pub async fn person(&mut self, local_id: &str) -> Result<Option<Person>> {
+        let found = self.member(local_id).await?;
+        Ok(found.filter(|person| person.local_id == local_id))
+    }
+
+    /// The user whom a group names by an id, as the directory compares ids.
+    async fn member(&mut self, local_id: &str) -> Result<Option<Person>> {
         self.one_person(self.settings.users.id.clone(), local_id).await
     }
 
+    /// The user of this name, if nobody else has its id: who can give himself an id must not become another by it.
     pub async fn person_named(&mut self, name: &str) -> Result<Option<Person>> {
-        self.one_person(self.settings.users.name.clone(), name).await
+        let Some(named) = self.one_person(self.settings.users.name.clone(), name).await? else { return Ok(None) };
+        let same = self.person(&named.local_id).await?;
+        Ok(same.filter(|person| person.dn == named.dn))
     }
 
     pub async fn circle(&mut self, local_id: &str) -> Result<Option<Circle>> {
         let (class, wanted) = (self.settings.groups.clone(), self.settings.of_circles());
         let found = self.only(&class, &class.id, local_id, wanted).await?;
-        Ok(found.and_then(|entry| self.settings.circle(&entry)))
+        let circle = found.and_then(|entry| self.settings.circle(&entry));
+        Ok(circle.filter(|circle| circle.local_id == local_id))
     }
 
     /// The groups of a user.
@@ -196,7 +216,17 @@ impl Asking {
                 self.domain
             )));
         }
-        Ok(found.entries.iter().filter_map(|entry| self.settings.circle(entry)).collect())
+        let circles: Vec<Circle> = found.entries.iter().filter_map(|entry| self.settings.circle(entry)).collect();
+        if circles.is_empty() {
+            return Ok(circles);
+        }
+        // Another group with the id of one of them would be that one.
+        let ids = circles.iter().map(|circle| Filter::equal(&class.id, &circle.local_id)).collect();
+        let search = self.in_tree(&class, vec![Filter::Or(ids)], self.settings.of_circles(), 2 * GROUPS);
+        let same: Vec<Circle> =
+            self.search(search).await?.entries.iter().filter_map(|entry| self.settings.circle(entry)).collect();
+        let same = once(same, |circle| &circle.local_id);
+        Ok(circles.into_iter().filter(|circle| same.iter().any(|it| it.dn == circle.dn)).collect())
     }
 
     /// Those members of a group that are users of the domain.
@@ -206,7 +236,7 @@ impl Asking {
         let mut people = Vec::new();
         for key in keys {
             let found =
-                if self.settings.members_are_ids { self.person(&key).await? } else { self.person_at(&key).await? };
+                if self.settings.members_are_ids { self.member(&key).await? } else { self.person_at(&key).await? };
             people.extend(found);
         }
         Ok(people)

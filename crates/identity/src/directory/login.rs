@@ -2,6 +2,7 @@
 //! the password of its entry.
 
 use crate::Identity;
+use crate::login_limit::Subject;
 use crate::model::{Model, named};
 use crate::token::issue::{self, Proof};
 use crate::token::methods::Methods;
@@ -85,8 +86,16 @@ impl Identity {
             return Err(refused("the directory has no such user, or a disabled one"));
         };
         let circles = asking.circles_of(&person).await?;
+        // A directory finds a name however it is spelled: what is counted is whom it finds. By id it is counted already.
+        let subject = super::public_id(domain, "user", &person.local_id);
+        let counted = matches!(who, Who::Named(_)).then_some(Subject::User(&subject));
+        let place = self.login_limit.take(&self.options.login_limit, counted.as_slice(), self.env.now())?;
         // From here on the connection is the user's own.
-        let taken = asking.bind(&person.dn, password).await?;
+        let taken = asking.bind(&person.dn, password).await;
+        if !matches!(taken, Ok(false)) {
+            self.login_limit.give_back(place);
+        }
+        let taken = taken?;
         asking.close().await;
         if !taken {
             return Err(refused("the directory does not take the password"));

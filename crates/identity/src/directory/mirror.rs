@@ -8,7 +8,7 @@ use super::{Groups, Users};
 use crate::Identity;
 use crate::documents::*;
 use crate::model::named;
-use base::{GroupId, Result, UserId};
+use base::{Fault, GroupId, Result, UserId};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use store::{Query, Tx};
@@ -40,7 +40,13 @@ impl Person {
     fn put(&self, tx: &mut Tx, domain: &str) -> Result<()> {
         match tx.get_unique::<User>("directory", [domain, &self.local_id])? {
             Some(known) => drop(tx.update(&self.user(known.doc.id, domain))?),
-            None => drop(tx.create(&self.user(public_id(domain, "user", &self.local_id).into(), domain))?),
+            None => {
+                let id: UserId = public_id(domain, "user", &self.local_id).into();
+                // A user of an identity provider may have the id: it is no one's but that one's.
+                if tx.get::<User>(&id)?.is_none() {
+                    tx.create(&self.user(id, domain))?;
+                }
+            }
         }
         Ok(())
     }
@@ -79,15 +85,19 @@ impl Identity {
         self.sync().await
     }
 
-    /// Keeps users; their ids, in the same order.
+    /// Keeps users; their ids, in the same order, without those whom somebody of elsewhere has the id of.
     pub(super) async fn keep_people(&self, domain: &str, people: &[Person]) -> Result<Users> {
         let (mut ids, mut changed) = (Vec::with_capacity(people.len()), Vec::new());
         {
             let model = self.present();
             for person in people {
                 let known = model.users.one("directory", &named(domain, &person.local_id));
-                let id =
+                let id: UserId =
                     known.map_or_else(|| public_id(domain, "user", &person.local_id).into(), |user| user.id.clone());
+                if known.is_none() && model.users.get(&id).is_some() {
+                    tracing::warn!(domain, user = %id, "a user of a directory has the id of another user, and is left out");
+                    continue;
+                }
                 if known.is_none_or(|user| **user != person.user(id.clone(), domain)) {
                     changed.push(person.clone());
                 }
@@ -138,7 +148,8 @@ impl Identity {
     /// Keeps a user and exactly these groups of it.
     pub(super) async fn keep_person(&self, domain: &str, person: &Person, circles: &[Circle]) -> Result<UserId> {
         let groups = self.keep_circles(domain, circles).await?;
-        let user = self.keep_people(domain, std::slice::from_ref(person)).await?.remove(0);
+        let user = self.keep_people(domain, std::slice::from_ref(person)).await?.pop();
+        let user = user.ok_or_else(|| Fault::conflict("Another user has the id of this user of a directory."))?;
         let wanted = groups.iter().map(|group| (user.clone(), group.clone())).collect();
         self.keep_memberships("user", &user, wanted).await?;
         self.directories.mark(&user, self.env.now(), true);
@@ -154,7 +165,9 @@ impl Identity {
     async fn keep_memberships(&self, index: &'static str, of: &str, wanted: BTreeSet<(UserId, GroupId)>) -> Result<()> {
         let known: BTreeSet<(UserId, GroupId)> = {
             let model = self.present();
-            model.memberships.find(index, of).map(|member| (member.user_id.clone(), member.group_id.clone())).collect()
+            // What an identity provider has lent is no word of the directory's.
+            let own = model.memberships.find(index, of).filter(|member| member.lent.is_none());
+            own.map(|member| (member.user_id.clone(), member.group_id.clone())).collect()
         };
         let over = known.difference(&wanted).map(|pair| (pair.clone(), false));
         let new = wanted.difference(&known).map(|pair| (pair.clone(), true));
@@ -166,7 +179,7 @@ impl Identity {
                     let id = Membership::id_of(user, group);
                     if *is_member && tx.get::<User>(user)?.is_some() && tx.get::<Group>(group)?.is_some() {
                         tx.put(&Membership { id, user_id: user.clone(), group_id: group.clone(), lent: None })?;
-                    } else if !is_member && tx.get::<Membership>(&id)?.is_some() {
+                    } else if !is_member && tx.get::<Membership>(&id)?.is_some_and(|member| member.lent.is_none()) {
                         tx.delete::<Membership>(&id)?;
                     }
                 }

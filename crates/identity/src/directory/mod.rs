@@ -28,7 +28,7 @@ use crate::Identity;
 use crate::documents::*;
 use crate::model::Model;
 use asking::Asking;
-use base::{Fault, GroupId, Result, Timestamp, UserId};
+use base::{Fault, FaultKind, GroupId, Result, Timestamp, UserId};
 use entry::Term;
 use ldap::{Found, Search};
 use rest::Call;
@@ -319,7 +319,7 @@ impl Identity {
         if let Some(user) = user {
             let user = self.present().users.get(user).cloned();
             if let Some(user) = user {
-                self.note(&user.domain_id, self.renew_user(&user).await);
+                self.note(&format!("lists of {}", user.domain_id), self.renew_user(&user).await);
             }
             return;
         }
@@ -334,18 +334,21 @@ impl Identity {
                 .collect()
         };
         for group in groups {
-            if !self
-                .directories
-                .with(|memory| lately(memory.broken.get(group.domain_id.as_str()).copied(), self.env.now(), BROKEN_S))
-            {
-                self.note(&group.domain_id, self.renew_group(&group, true).await);
+            // Members may take long where one look at one user does not: a slow list says nothing to tokens.
+            let (lists, now) = (format!("lists of {}", group.domain_id), self.env.now());
+            let is_broken = |of: &str| self.directories.with(|memory| lately(memory.broken.get(of).copied(), now, BROKEN_S));
+            if !is_broken(&group.domain_id) && !is_broken(&lists) {
+                self.note(&lists, self.renew_group(&group, true).await);
             }
         }
     }
 
     fn note(&self, domain: &str, asked: Result<()>) {
         if let Err(fault) = asked {
-            self.directories.mark_broken(domain, self.env.now());
+            // What is wrong with one user or group says nothing of the others.
+            if fault.kind == FaultKind::Unavailable {
+                self.directories.mark_broken(domain, self.env.now());
+            }
             tracing::warn!(domain, "what was last seen of a directory is used: {}", fault.chain());
         }
     }
@@ -362,16 +365,20 @@ impl Identity {
     /// Asks for whom a token stands, if that is due. True if what is known may have changed.
     pub(crate) async fn refresh(&self, token: &str, verified: Option<&crate::token::verify::Verified>) -> bool {
         // Nearly always.
-        if verified
-            .is_some_and(|verified| verified.user.directory.is_none() && verified.user.id == verified.payload.user)
-        {
+        if verified.is_some_and(|verified| {
+            verified.user.directory.is_none() && verified.user.id == verified.payload.user && verified.trust.is_none()
+        }) {
             return false;
         }
         let users: Vec<Arc<User>> = {
             let model = self.present();
             let mut ids: BTreeSet<UserId> = BTreeSet::new();
             match verified {
-                Some(verified) => ids.extend([verified.user.id.clone(), verified.payload.user.clone()]),
+                Some(verified) => {
+                    ids.extend([verified.user.id.clone(), verified.payload.user.clone()]);
+                    // Whoever lends loses nothing by it but what he lends: he must still have it.
+                    ids.extend(verified.trust.iter().flat_map(|trust| crate::trust::lenders(&model, trust)));
+                }
                 None if model.domain_configs.all().any(|config| settings::names_directory(config)) => {
                     ids.extend(model.keys.open(token).map(|(payload, _)| payload.user));
                 }

@@ -435,3 +435,36 @@ async fn who_is_enabled_may_be_told_by_a_group() {
     assert_eq!(at.login("eve", "e", Value::Null).await.status, 201);
     assert_eq!(at.login("ada", "a", Value::Null).await.status, 401);
 }
+
+#[tokio::test]
+async fn nobody_becomes_another_by_an_id_that_he_gives_himself() {
+    let at = at().await;
+    let own = at.login("bob", "b", Value::Null).await;
+    assert_eq!(own.status, 201);
+    // Bob may write what is his id here, and takes that of another.
+    let stolen = [("objectClass", "inetOrgPerson"), ("uid", "ada"), ("sn", "bob")];
+    at.change(|entries| entries[1] = entry("uid=bob,ou=people,dc=x", &stolen));
+    assert_eq!(at.login("bob", "b", Value::Null).await.status, 401);
+    assert_eq!(at.users("").await, ["eve"], "two have one id, and count for none");
+    at.wait(FRESH_S).await;
+    assert_eq!(at.cloud.validate(&own.token).await.status, 404, "who had the id of before is gone");
+    // A group with the id of another one gives none of its roles.
+    at.change(|entries| entries[1] = person("bob", &[]));
+    at.ship().await;
+    let mut second = crew(&["uid=bob,ou=people,dc=x"]);
+    second.dn = "cn=crew,ou=mine,ou=groups,dc=x".into();
+    at.configure(json!({"query_scope": "sub"})).await;
+    at.change(|entries| entries.push(second));
+    assert_eq!(at.login("bob", "b", Value::Null).await.status, 201);
+    let groups = at.cloud.get(&format!("/v3/users/{}/groups", at.user("bob"))).await;
+    assert_eq!(groups.body["groups"], json!([]), "{}", groups.body);
+}
+
+#[tokio::test]
+async fn an_entry_under_another_spelling_of_its_id_is_another_user() {
+    let at = at().await;
+    let token = at.login("ada", "a", Value::Null).await.token;
+    at.change(|entries| entries[0] = person("ADA", &[("enabled", "FALSE")]));
+    at.wait(FRESH_S).await;
+    assert_eq!(at.cloud.validate(&token).await.status, 404, "ada is gone, and ADA is disabled");
+}

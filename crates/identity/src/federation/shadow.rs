@@ -56,12 +56,14 @@ fn domain_id(model: &Model, domain: Option<&DomainRef>, usual: &DomainId) -> Res
 pub(super) fn groups(model: &Model, mapped: &Mapped, usual: &DomainId) -> Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     for id in &mapped.group_ids {
-        model.groups.get(id).ok_or_else(|| refused("the mapping names a group that is not there"))?;
+        let group = model.groups.get(id).filter(|group| model.group_stands(group));
+        group.ok_or_else(|| refused("the mapping names a group that is not there"))?;
         ids.insert(id.clone());
     }
     for (name, domain) in &mapped.group_names {
         let domain = domain_id(model, Some(domain), usual)?;
-        ids.extend(model.groups.one("name", &named(&domain, name)).map(|group| group.id.to_string()));
+        let group = model.groups.one("name", &named(&domain, name)).filter(|group| model.group_stands(group));
+        ids.extend(group.map(|group| group.id.to_string()));
     }
     Ok(ids)
 }

@@ -235,10 +235,11 @@ impl Import<'_> {
                 true => user.name.clone(),
                 false => self.name::<User>([&user.domain_id, &user.name], &user.id)?,
             };
-            self.put(&User { name, ..user.clone() })?;
+            // Before the user: where a part has room for one of both, the next one has not seen the user.
             if let Some(failed) = failed.get(user.id.as_str()).filter(|_| !known) {
                 self.put(*failed)?;
             }
+            self.put(&User { name, ..user.clone() })?;
         }
         for group in &dump.groups {
             let known = self.tx.get::<Group>(&group.id)?.is_some();

@@ -128,6 +128,15 @@ impl Identity {
     pub(crate) async fn issue_for(&self, proof: Proof, scope: Option<serde_json::Value>) -> Result<Issued> {
         self.confirm(&proof.user).await?;
         let issued = self.seal(proof, scope)?;
+        if let Some(trust) = &issued.verified.trust {
+            let lenders = crate::trust::lenders(&self.present(), trust);
+            for lender in &lenders {
+                self.confirm(lender).await?;
+            }
+            if !crate::trust::chain_holds(&self.present(), trust, self.env.now()) {
+                return Err(refused("the trust no longer holds"));
+            }
+        }
         if let Some(trust) = issued.verified.trust.as_ref().filter(|trust| trust.remaining_uses.is_some()) {
             self.use_up(&trust.id).await?;
         }

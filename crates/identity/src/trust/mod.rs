@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::{Query, Tx};
 
-pub(crate) use redelegation::{chain_holds, origin};
+pub(crate) use redelegation::{chain_holds, lenders, origin};
 
 /// The most roles that one trust lends.
 const ROLES: usize = 100;

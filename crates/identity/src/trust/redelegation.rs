@@ -82,6 +82,11 @@ pub(crate) fn origin(model: &Model, trust: &Trust) -> UserId {
     ancestors(model, trust).last().unwrap_or(trust).trustor_user_id.clone()
 }
 
+/// Everybody who lends by the trust, or by one before it.
+pub(crate) fn lenders(model: &Model, trust: &Trust) -> Vec<UserId> {
+    std::iter::once(trust).chain(ancestors(model, trust)).map(|trust| trust.trustor_user_id.clone()).collect()
+}
+
 /// True if the trust and all before it last, all that have part in it are enabled, and the first trustor still has every
 /// role that is lent.
 pub(crate) fn chain_holds(model: &Model, trust: &Trust, now: Timestamp) -> bool {

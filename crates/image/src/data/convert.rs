@@ -9,11 +9,14 @@ use crate::Service;
 use crate::document::{Contents, Image};
 use agent_api::DiskFormat;
 use base::{Fault, ImageId, Result};
+use format::Decision;
 use md5::{Digest, Md5};
 use sha2::Sha512;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use model::deadline::Operation;
 use workshop::Conversion;
 
 /// Formats of disks that are converted.
@@ -45,17 +48,30 @@ pub async fn convert(
             "The disk has {virtual_size} bytes, and imports make raw files of disks, of at most {most} bytes."
         )));
     }
+    let _alone = service.conversion.acquire().await;
     let partial = files.path(&Files::partial(image, nonce));
     let target = files.path(&Files::converted(image, nonce));
+    let (limits, enforced) = (service.options.format_limits.clone(), service.options.format_enforcement);
+    let cpu_s = service.options.deadlines.seconds(Operation::Image).max(1) as u64;
     let work = move || {
-        let conversion = Conversion { from, to: to.as_str().to_owned(), ..Conversion::default() };
-        let converted = workshop::convert(&partial, &target, &conversion).map_err(refused)?;
+        let conversion = Conversion { from, to: to.as_str().to_owned(), cpu_s: Some(cpu_s), ..Conversion::default() };
+        let converted = workshop::convert(&partial, &target, &conversion).map_err(broken)?;
         let file = File::open(&target).and_then(|file| file.lock().map(|()| file)).map_err(failed)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o640)).map_err(failed)?;
+        // What a guest has written into its disk may be anything, another format as well.
+        let findings = format::OnDisk::new(file.try_clone().map_err(failed)?).and_then(|file| format::examine(&file));
+        let (virtual_size_bytes, quarantined) =
+            match format::decide(to.as_str(), "bare", &findings.map_err(failed)?, &limits) {
+                Decision::Accept(accepted) => (accepted.virtual_size, None),
+                Decision::Refuse(why) if enforced => {
+                    return Err(Fault::unsupported_media(format!("What the image was converted to is refused: {why}")));
+                }
+                Decision::Refuse(why) => (None, Some(why)),
+            };
         let (md5, sha512) = digests(&file).map_err(failed)?;
         std::fs::rename(&target, &partial).map_err(failed)?;
         let size_bytes = converted.size_bytes;
-        let contents =
-            Contents { size_bytes, virtual_size_bytes: Some(converted.virtual_size), md5, sha512, ..contents };
+        let contents = Contents { size_bytes, virtual_size_bytes, quarantined, md5, sha512, ..contents };
         Ok((contents, file))
     };
     let worked = tokio::task::spawn_blocking(work).await;
@@ -66,9 +82,15 @@ fn failed(error: std::io::Error) -> Fault {
     Fault::unavailable("The image service cannot convert an image.").because(error)
 }
 
-/// Whatever a conversion ends with, another attempt with the same bytes ends with it, too.
-fn refused(error: workshop::Error) -> Fault {
-    Fault::unsupported_media(format!("The image cannot be converted: {error}."))
+/// Bytes that are refused are refused again; what else goes wrong may come right.
+fn broken(error: workshop::Error) -> Fault {
+    match error {
+        workshop::Error::Refused(why) => Fault::unsupported_media(format!("The image cannot be converted: {why}.")),
+        workshop::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Fault::too_large("Image storage media is full.").because(source)
+        }
+        other => Fault::unavailable("The image could not be converted.").because(other),
+    }
 }
 
 /// MD5 and SHA-512 in hex.

@@ -52,8 +52,9 @@ async fn whole_copy(service: &Arc<Service>, contents: &Contents) -> Result<File>
     if service.store.is_inline() {
         return stores.read_verified(&contents);
     }
-    let _permit = service.uploads.acquire().await;
-    let read = tokio::task::spawn_blocking(move || stores.read_verified(&contents)).await;
+    let permit = service.verifying.clone().acquire_owned().await;
+    // The place is free when all is read, whether its client still waits or not.
+    let read = tokio::task::spawn_blocking(move || (stores.read_verified(&contents), permit).0).await;
     read.map_err(|error| Fault::bug("the reading of an image ended badly").because(error))?
 }
 

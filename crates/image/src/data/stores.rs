@@ -91,8 +91,12 @@ impl Stores {
     }
 
     /// Removes the names by content that no image has.
-    pub fn sweep_contents(&self) -> Result<()> {
-        self.0.iter().try_for_each(|store| store.files.sweep_contents())
+    pub fn sweep_contents(&self) {
+        for store in &self.0 {
+            if let Err(fault) = store.files.sweep_contents() {
+                tracing::warn!(store = store.id, "names by content are left to the next sweep: {}", fault.chain());
+            }
+        }
     }
 
     /// Every file of every store that follows the naming.

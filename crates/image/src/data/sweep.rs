@@ -45,7 +45,10 @@ impl Service {
     async fn untidy(&self) -> Result<Vec<String>> {
         let transfers = self.store.read(|reader| Ok(reader.list::<Image>(Query::index("transfer", "yes"))?)).await?;
         let mut ids: BTreeSet<String> = transfers.into_iter().map(|image| image.doc.id.to_string()).collect();
-        ids.extend(self.list_files(|stores| stores.sweep_contents().and_then(|()| stores.list())).await?.into_iter().map(|(_, found)| found.image.to_string()));
+        ids.extend(self.list_files(|stores| {
+                    stores.sweep_contents();
+                    stores.list()
+                }).await?.into_iter().map(|(_, found)| found.image.to_string()));
         Ok(ids.into_iter().collect())
     }
 
@@ -107,6 +110,7 @@ impl Service {
                 image.not_copied = copying.to;
             }
             if image.importing.take().is_some() {
+                image.staged = None;
                 image.fail_transfer("The import ended with the deletion of the image. Import again.");
             }
             quota::settle(tx, &quota, Some(&before), Some(&image))?;

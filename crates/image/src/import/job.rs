@@ -111,6 +111,8 @@ impl Work for ImportWork {
     async fn step(&self, _: &str, held: &Held) -> Result<Progress> {
         let Some(job) = held.job().await? else { return Ok(Progress::Done) };
         let (service, input) = (&self.0, input_of(&job)?);
+        let converts = service.options.convert_to.is_some();
+        let _turn = if converts { Some(service.converting.acquire().await) } else { None };
         let _permit = service.uploads.acquire().await;
         let (fetched, origin) = self.fetch(&input).await?;
         let (task, held_begun) = (input.task.clone(), held.clone());
@@ -129,7 +131,7 @@ impl Work for ImportWork {
         let copies = Copying { task: input.task.clone(), to: then, failed: Vec::new() };
         let first = input.stores.first().cloned().unwrap_or_else(|| LOCAL.to_owned());
         // What a location says lies there is what it says.
-        let converts = !matches!(input.source, Source::Web { location: true, .. });
+        let converts = converts && !matches!(input.source, Source::Web { location: true, .. });
         let stores = After { first, then: Some(copies).filter(|_| !last), converts };
         let expected = input.clone();
         let prepare = move |image: &mut Image| {

@@ -1,6 +1,7 @@
 //! Signatures by GnuPG: made with `gpg`, and held against a keyring with `gpgv`.
 
-use crate::child::{failure, run};
+use super::index::INDEX_BYTES;
+use crate::child::{failure, limited, run};
 use crate::error::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,7 +96,8 @@ fn gpgv(own: &Folder, keyring: &Path) -> Result<Command> {
     } else {
         keys
     };
-    let mut command = Command::new("gpgv");
+    // It unfolds what is packed before it knows who has signed it.
+    let mut command = limited("gpgv", 2 * INDEX_BYTES);
     command.args(["--quiet", "--homedir"]).arg(&own.0).arg("--keyring").arg(ring);
     Ok(command)
 }

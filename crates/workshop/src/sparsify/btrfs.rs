@@ -133,6 +133,8 @@ impl Reader<'_> {
         self.walk(root, &mut |key, leaf, at, length| {
             if key.kind == CHUNK_ITEM {
                 ensure(items.len() < CHUNKS, "has too many chunks")?;
+                // Of one or two stripes, which are all that is read.
+                ensure(length <= 48 + 2 * 32, "has a chunk of a wrong shape")?;
                 items.push((key, leaf.slice(at, length).to_vec()));
             }
             Ok(())

@@ -125,8 +125,18 @@ fn rewrite(image: &Image, node: Value, target: &Path, place: &Place, how: &Spars
     let mut fold = limited("qemu-img", most);
     fold.args(["convert", "-f", "raw", "-O", image.driver()]).args(how.compress.then_some("-c"));
     fold.args(how.show.on_terminal().then_some("-p"));
+    // A VHD would get the next larger size that has a geometry.
+    fold.args((image.format() == Format::Vhd).then_some(["-o", "force_size=on"]).into_iter().flatten());
     watched(fold.arg(raw.name()).arg(place.name()), how.show)?;
-    inspected(place, image.format())?;
+    let found = inspected(place, image.format())?;
+    if found.virtual_size != image.findings().virtual_size {
+        return Err(Error::Refused(format!(
+            "{} would have {} bytes instead of {} as another file of its format",
+            image.path().display(),
+            found.virtual_size,
+            image.findings().virtual_size
+        )));
+    }
     Ok(file_systems)
 }
 
@@ -230,5 +240,6 @@ fn read(volume: &Volume<'_>) -> Read<(Option<&'static str>, Free)> {
 /// True where a volume bears a mark, so that it is no table of partitions.
 fn knows(volume: &Volume<'_>) -> Read<bool> {
     let head = volume.head(HEAD_BYTES)?;
-    Ok(ext4::is(&head) || xfs::is(&head) || btrfs::is(&head))
+    let other = OTHERS.iter().any(|(_, at, mark)| head.slice(*at, mark.len()) == *mark);
+    Ok(other || ext4::is(&head) || xfs::is(&head) || btrfs::is(&head))
 }

@@ -15,6 +15,7 @@ pub(crate) fn partitions(disk: &Volume<'_>) -> Read<Vec<Range<u64>>> {
     let head = disk.head(8192)?;
     let table = [512u64, 4096].into_iter().find(|sector| head.slice(*sector as usize, 8) == b"EFI PART");
     let found = match table {
+        Some(_) if !is_protective(&head) => return alone("has a GPT that the table before it does not know of"),
         Some(sector) => gpt(disk, sector)?,
         None if head.le16(510) == 0xaa55 => mbr(disk)?,
         None => Vec::new(),
@@ -24,6 +25,12 @@ pub(crate) fn partitions(disk: &Volume<'_>) -> Read<Vec<Range<u64>>> {
         (_, true) => alone("bears the marks of partitions and of a file system at once"),
         (_, false) => ordered(found),
     }
+}
+
+/// The old table says that all of the disk belongs to a GPT: systems look at no GPT without it.
+fn is_protective(head: &super::volume::Bytes) -> bool {
+    let kinds: Vec<u8> = (0..4).map(|n| head.u8(446 + 16 * n + 4)).filter(|kind| *kind != 0).collect();
+    head.le16(510) == 0xaa55 && !kinds.is_empty() && kinds.iter().all(|kind| *kind == 0xee)
 }
 
 fn gpt(disk: &Volume<'_>, sector: u64) -> Read<Vec<Range<u64>>> {

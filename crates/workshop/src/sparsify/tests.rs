@@ -223,6 +223,9 @@ fn gpt(disk: &mut Vec<u8>, parts: &[Range<u64>]) {
         table[128 * n + 32..128 * n + 40].copy_from_slice(&(part.start * MIB / 512).to_le_bytes());
         table[128 * n + 40..128 * n + 48].copy_from_slice(&(part.end * MIB / 512 - 1).to_le_bytes());
     }
+    disk[446 + 4] = 0xee;
+    disk[446 + 8..446 + 16].copy_from_slice(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
     let mut header = vec![0; 512];
     header[..8].copy_from_slice(b"EFI PART");
     header[12..16].copy_from_slice(&92u32.to_le_bytes());
@@ -312,6 +315,9 @@ fn what_may_be_left_of_an_earlier_use_is_not_believed() {
     both[512..1024].copy_from_slice(&header);
     both[1024..2048].copy_from_slice(&superblock);
     assert!(left_alone(&both).contains("partitions and of a file system"));
+    // A GPT that nothing but its own marks speaks for: the disk has got a table of the older kind since.
+    both[446 + 4] = 0x83;
+    assert!(left_alone(&both).contains("does not know of"));
     // Another file system, whose maker did not wipe the superblock.
     let mut both = disk.clone();
     both[3..11].copy_from_slice(b"NTFS    ");
