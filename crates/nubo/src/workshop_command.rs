@@ -118,7 +118,7 @@ fn run(work: Work) -> Result<bool> {
     match work {
         Work::Convert { file, output, format, declared, backing, compress, force, json } => {
             let show = Show::Progress;
-            let conversion = Conversion { from: declared, to: format, compress, backing, force, show };
+            let conversion = Conversion { from: declared, to: format, compress, backing, cpu_s: None, force, show };
             let made = workshop::convert(&file, &output, &conversion)?;
             let line = format!("{}: {}, {} bytes", output.display(), made.format, made.size_bytes);
             tell(json, &made, &line)

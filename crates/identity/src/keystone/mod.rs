@@ -12,7 +12,7 @@ mod catalog;
 use crate::Identity;
 use crate::documents::*;
 use crate::limit::Model;
-use base::{Fault, Result, RoleId, ServiceId};
+use base::{Fault, Result, RoleId, ServiceId, UserId};
 use rest::Call;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -99,6 +99,26 @@ impl Dump {
         ];
         counts.into_iter().sum()
     }
+}
+
+/// Refuses what no part could make, before the first one makes anything.
+fn sound(dump: &Dump) -> Result<()> {
+    for mapping in &dump.mappings {
+        crate::federation::rules::Rules::read(&mapping.schema_version, &mapping.rules)
+            .map_err(|fault| Fault::invalid(format!("mapping {}: {}", mapping.id, fault.message)))?;
+    }
+    let rules: BTreeMap<&str, &UserId> =
+        dump.access_rules.iter().map(|rule| (rule.id.as_str(), &rule.user_id)).collect();
+    for credential in &dump.application_credentials {
+        for rule in credential.access_rules.iter().flatten() {
+            // Without its rules a credential could do everything.
+            if rules.get(rule.as_str()) != Some(&&credential.user_id) {
+                let id = &credential.id;
+                return Err(Fault::invalid(format!("Application credential {id}: its access rule {rule} is missing.")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How many of each kind were made, and how many were there.
@@ -303,15 +323,6 @@ impl Import<'_> {
             if !self.of_user::<ApplicationCredential>(&credential.user_id)? {
                 continue;
             }
-            for rule in credential.access_rules.iter().flatten() {
-                // Without its rules a credential could do everything.
-                if self.tx.get::<AccessRule>(rule)?.is_none_or(|rule| rule.user_id != credential.user_id) {
-                    let id = &credential.id;
-                    return Err(Fault::invalid(format!(
-                        "Application credential {id}: its access rule {rule} is missing."
-                    )));
-                }
-            }
             let roles = credential.roles.iter().map(|role| self.role(role)).collect();
             self.put(&ApplicationCredential { roles, ..credential.clone() })?;
         }
@@ -340,11 +351,7 @@ impl Import<'_> {
 
     fn federation(&mut self, dump: &Dump) -> Result<()> {
         dump.identity_providers.iter().try_for_each(|provider| self.put(provider))?;
-        for mapping in &dump.mappings {
-            crate::federation::rules::Rules::read(&mapping.schema_version, &mapping.rules)
-                .map_err(|fault| Fault::invalid(format!("mapping {}: {}", mapping.id, fault.message)))?;
-            self.put(mapping)?;
-        }
+        dump.mappings.iter().try_for_each(|mapping| self.put(mapping))?;
         dump.protocols.iter().try_for_each(|protocol| self.put(protocol))?;
         dump.service_providers.iter().try_for_each(|provider| self.put(provider))?;
         dump.revocations.iter().try_for_each(|event| self.put(event))
@@ -385,6 +392,7 @@ impl Identity {
         if let Some(suffix) = &suffix {
             base::limits::text("the suffix", suffix, 32)?;
         }
+        sound(&dump)?;
         let (model, dump, mut whole) = (self.options.limit_model, Arc::new(dump), Report::default());
         // A dry run sees nothing of an earlier transaction.
         let room = if store::scope::is_dry() { THINGS } else { PART };
@@ -464,5 +472,25 @@ mod tests {
         assert!(store.get::<Role>("sailor").await.unwrap().is_none(), "nothing was imported");
         let (report, _) = parts(&store, 2, Some("-old")).await.unwrap();
         assert_eq!((report.renamed.len(), report.made["user"]), (1, 5));
+    }
+
+    #[test]
+    fn what_no_part_could_make_is_refused_before_the_first() {
+        let mapping = json!({"id": "m", "rules": [{"local": [{"user": {"name": "{7}"}}], "remote": [{"type": "A"}]}],
+            "schema_version": "1.0"});
+        let bad = Dump { mappings: vec![serde_json::from_value(mapping).unwrap()], ..dump() };
+        assert!(sound(&bad).unwrap_err().message.starts_with("mapping m: "));
+        let credential = json!({"id": "c", "name": "ci", "user_id": "u", "project_id": "p", "description": null,
+            "unrestricted": false, "expires_at": null, "secret": "", "roles": [], "access_rules": ["r"]});
+        let mut bad = Dump { application_credentials: vec![serde_json::from_value(credential).unwrap()], ..dump() };
+        assert!(sound(&bad).unwrap_err().message.contains("its access rule r is missing"));
+        let rule = |user: &str| {
+            let rule = json!({"id": "r", "user_id": user, "service": "compute", "method": "GET", "path": "/v2.1/servers"});
+            serde_json::from_value::<AccessRule>(rule).unwrap()
+        };
+        bad.access_rules = vec![rule("another")];
+        assert!(sound(&bad).is_err(), "it is another's");
+        bad.access_rules = vec![rule("u")];
+        sound(&bad).unwrap();
     }
 }
