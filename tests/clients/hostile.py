@@ -62,8 +62,9 @@ class Api:
         return answer.headers["X-Subject-Token"]
 
     def files(self):
-        """Every file of the image folder, those of transfers included."""
-        return sorted((path.name, path.stat().st_size) for path in (self.state / "control/images").iterdir())
+        """Every file of the image folder, those of transfers and names by content included."""
+        files = (path for path in (self.state / "control/images").rglob("*") if path.is_file())
+        return sorted((path.name, path.stat().st_size) for path in files)
 
     def all(self):
         """Everything that the cloud shows, and the bytes that it keeps."""
