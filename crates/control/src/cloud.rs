@@ -155,8 +155,7 @@ impl Cloud {
         adjust: impl FnOnce(store::Options) -> store::Options,
     ) -> Result<Cloud> {
         let store = open_store(&options, &env, adjust).await?;
-        let rules = [identity::RULES, image::RULES, network::RULES, volume::RULES, compute::RULES];
-        let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
+        let policy = Arc::new(Policy::joined(&crate::policies::DEFAULTS, options.policy.as_deref())?);
         let sealed = store.reseal().await?;
         if sealed > 0 {
             tracing::info!(sealed, "sealed secrets anew");
@@ -239,7 +238,7 @@ impl Cloud {
             compute: compute.clone(),
             volume: volume.clone(),
         });
-        let mut services = vec![own_api::service(&own, identity.clone(), &bin)?, identity.service(policy.clone()), image.rest(policy.clone())];
+        let mut services = vec![own_api::service(&own, identity.clone(), &bin, &policy)?, identity.service(policy.clone()), image.rest(policy.clone())];
         services.push(network.service());
         services.push(volume.service());
         services.extend(compute.services());

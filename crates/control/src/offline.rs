@@ -33,8 +33,7 @@ impl Offline {
         if known != Some(cloud) {
             return Err(Fault::conflict(format!("The store is not that of cloud {}.", options.bootstrap.cloud_id)));
         }
-        let rules = [identity::RULES, image::RULES, network::RULES, volume::RULES, compute::RULES];
-        let policy = Arc::new(Policy::joined(&rules, options.policy.as_deref())?);
+        let policy = Arc::new(Policy::joined(&crate::policies::DEFAULTS, options.policy.as_deref())?);
         let sessions = Sessions::new(store.clone(), env.clone());
         let image = image::Service::new(store.clone(), env.clone(), image::Options::new(&options.images))?;
         let network_options = network::Options { uplink: options.masquerade.clone(), ..network::Options::default() };

@@ -1,7 +1,7 @@
 //! nubo's own service: health, metrics, status, and who owns what on a host.
 
 use crate::audit::{Audit, MOST};
-use crate::{Sessions, keys, trash};
+use crate::{Sessions, keys, policies, trash};
 use crate::watch::{self, Watching};
 use base::{Fault, Result};
 use contract::Explain;
@@ -72,8 +72,15 @@ struct Part {
     detail: String,
 }
 
-pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>, bin: &Arc<trash::Bin>) -> Result<Service> {
-    let policy = Arc::new(Policy::joined(&[RULES, trash::RULES, keys::RULES, crate::keystone::RULES], None)?);
+pub(crate) fn service(
+    own: &Arc<Own>,
+    tokens: Arc<dyn rest::Tokens>,
+    bin: &Arc<trash::Bin>,
+    services: &Arc<Policy>,
+) -> Result<Service> {
+    let rules = [RULES, trash::RULES, keys::RULES, crate::keystone::RULES, policies::RULES];
+    let policy = Arc::new(Policy::joined(&rules, None)?);
+    let asking = Arc::new(policies::Asking::new(&bin.identity, [services, &policy]));
     let watching = Watching::new(own.store.clone(), tokens, policy.clone(), watch::Patience::default());
     let admin = |rule| Access::Rule(rule);
     Ok(Service {
@@ -105,7 +112,7 @@ pub(crate) fn service(own: &Arc<Own>, tokens: Arc<dyn rest::Tokens>, bin: &Arc<t
             Route::new(own, Method::POST, "/nubo/v1/repair", "nubo:repair", admin("nubo:repair"), 200, repair)
                 .no_dry_run("the audit names beforehand what a repair mends, and how")
                 .no_undo("a repair brings back what history has, and writes none"),
-        ], trash::routes(bin), keys::routes(&bin.identity), crate::keystone::routes(&bin.identity)]
+        ], trash::routes(bin), keys::routes(&bin.identity), crate::keystone::routes(&bin.identity), policies::routes(&asking)]
         .concat(),
     })
 }

@@ -41,6 +41,7 @@ pub mod password;
 pub mod policy_text;
 pub mod project;
 pub mod role;
+mod rights;
 mod rules;
 mod then;
 pub mod token;

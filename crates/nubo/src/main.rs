@@ -13,6 +13,7 @@ mod keystone;
 mod lock;
 mod netns;
 mod process;
+mod policy_command;
 mod progress;
 mod pull_command;
 mod settings;
@@ -104,6 +105,11 @@ enum Command {
         #[command(subcommand)]
         command: keystone::KeystoneCommand,
     },
+    /// Who may do what
+    Policy {
+        #[command(subcommand)]
+        command: policy_command::PolicyCommand,
+    },
     /// The keys that seal tokens
     Keys {
         #[command(subcommand)]
@@ -187,6 +193,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Undo { requests, partial, dry_run, json } => {
             return trash::undo(&settings, trash::Undo { requests, partial, dry_run, json });
         }
+        Command::Policy { command } => return policy_command::main(&settings, command),
         Command::Keys { command } => return keys::main(&settings, command),
         Command::Keystone { command } => return keystone::main(&settings, command),
         Command::Image { command: ImageCommand::Build { recipe } } => {

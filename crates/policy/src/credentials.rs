@@ -84,6 +84,15 @@ macro_rules! fields {
                 }
             }
 
+            /// The first of its names.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Field::$field => [$($name),+][0],)*
+                    Field::Roles => "roles",
+                    Field::ServiceRoles => "service_roles",
+                }
+            }
+
             /// True if `test` holds for the fact, or for one entry where it is a list.
             pub fn any(self, creds: &Credentials, test: &dyn Fn(Value<'_>) -> bool) -> bool {
                 match self {

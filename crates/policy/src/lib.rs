@@ -8,6 +8,7 @@
 mod base_rules;
 mod check;
 mod credentials;
+mod explain;
 mod overrides;
 mod parse;
 mod target;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use base_rules::BASE;
 pub use credentials::Credentials;
+pub use explain::{Explanation, Step};
 pub use target::{Target, Value};
 
 use base::{Fault, Result};

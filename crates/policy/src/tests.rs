@@ -228,3 +228,41 @@ proptest! {
         prop_assert_eq!(plain, !policy(format!("not ({rule})")).allows("question", &creds, &target));
     }
 }
+
+#[test]
+fn a_decision_tells_each_check() {
+    const RULES: &[Rule] = &[
+        Rule::new("owned", "project_id:%(project_id)s and not user_name:eve", &[], ""),
+        Rule::new("list", "rule:owned and role:member or role:admin", &[Scope::Project], ""),
+        Rule::new("system", "@", &[Scope::System], ""),
+    ];
+    let policy = Policy::new(RULES, None).unwrap();
+    let creds = Credentials { roles: vec!["member".into()], project_id: Some("p".into()), ..Credentials::default() };
+    assert!(policy.explain("nothing", &creds, &Target::new()).is_none());
+    for rule in policy.rules() {
+        for target in [Target::project("p"), Target::project("q"), Target::new()] {
+            let told = policy.explain(rule.name, &creds, &target).unwrap();
+            assert_eq!(told.decision, policy.check(rule.name, &creds, &target), "{}", rule.name);
+            assert_eq!(told.text, rule.check);
+            if told.decision != Decision::WrongScope {
+                assert_eq!(told.steps[0].holds, told.decision == Decision::Allowed, "{}: {told:?}", rule.name);
+            }
+        }
+    }
+    let told = policy.explain("list", &creds, &Target::project("q")).unwrap();
+    let lines: Vec<_> = told.steps.iter().map(|step| (step.depth, step.check.as_str(), step.holds)).collect();
+    assert_eq!(
+        lines,
+        [
+            (0, "any of", false),
+            (1, "all of", false),
+            (2, "rule:owned", false),
+            (3, "all of", false),
+            (4, "project_id:%(project_id)s", false),
+            (4, "not", true),
+            (5, "user_name:eve", false),
+            (2, "role:member", true),
+            (1, "role:admin", false),
+        ]
+    );
+}
