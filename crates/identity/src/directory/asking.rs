@@ -191,6 +191,14 @@ impl Asking {
         self.one_person(self.settings.users.id.clone(), local_id).await
     }
 
+    /// Somebody who would lie where users lie, and does not; asks as often as for one who does.
+    pub async fn nobody(&mut self, name: &str) -> Result<Person> {
+        self.person("nubo-nobody").await?;
+        let (local_id, name) = (name.to_owned(), name.to_owned());
+        let dn = format!("{}=nubo-nobody,{}", self.settings.users.id, self.settings.users.tree);
+        Ok(Person { dn, local_id, name, enabled: false, default_project: None, extra: Extra::new() })
+    }
+
     /// The user of this name, if nobody else has its id: who can give himself an id must not become another by it.
     pub async fn person_named(&mut self, name: &str) -> Result<Option<Person>> {
         let Some(named) = self.one_person(self.settings.users.name.clone(), name).await? else { return Ok(None) };

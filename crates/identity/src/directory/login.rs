@@ -24,6 +24,13 @@ enum Who {
     Local(String),
 }
 
+impl Who {
+    fn text(&self) -> &str {
+        let (Who::Named(text) | Who::Local(text)) = self;
+        text
+    }
+}
+
 impl Asked {
     pub fn domain(&self) -> &str {
         &self.domain
@@ -81,9 +88,11 @@ impl Identity {
             Who::Named(name) => asking.person_named(name).await?,
             Who::Local(id) => asking.person(id).await?,
         };
-        let Some(person) = person.filter(|person| person.enabled) else {
-            asking.close().await;
-            return Err(refused("the directory has no such user, or a disabled one"));
+        // Whoever is not there, or may not log in, takes as many questions as the others: nobody learns names by time.
+        let is_there = person.as_ref().is_some_and(|person| person.enabled);
+        let person = match person {
+            Some(person) => person,
+            None => asking.nobody(who.text()).await?,
         };
         let circles = asking.circles_of(&person).await?;
         // A directory finds a name however it is spelled: what is counted is whom it finds. By id it is counted already.
@@ -91,14 +100,14 @@ impl Identity {
         let counted = matches!(who, Who::Named(_)).then_some(Subject::User(&subject));
         let place = self.login_limit.take(&self.options.login_limit, counted.as_slice(), self.env.now())?;
         // From here on the connection is the user's own.
-        let taken = asking.bind(&person.dn, password).await;
+        let taken = asking.bind(&person.dn, password).await.map(|taken| taken && is_there);
         if !matches!(taken, Ok(false)) {
             self.login_limit.give_back(place);
         }
         let taken = taken?;
         asking.close().await;
         if !taken {
-            return Err(refused("the directory does not take the password"));
+            return Err(refused("the directory has no such user, or a disabled one, or does not take the password"));
         }
         self.keep_person(domain, &person, &circles).await
     }

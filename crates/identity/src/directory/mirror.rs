@@ -4,20 +4,56 @@
 //! users of identity providers are.
 
 use super::entry::{Circle, Person, public_id};
-use super::{Groups, Users};
 use crate::Identity;
 use crate::documents::*;
-use crate::model::named;
+use crate::model::{Model, Row, Table, named};
 use base::{Fault, GroupId, Result, UserId};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use store::{Query, Tx};
+use store::{Document, Query, Tx};
 
 /// How many things are written at once: others wait for the writer, too.
 const AT_ONCE: usize = 200;
 
-impl Person {
-    fn user(&self, id: UserId, domain: &str) -> User {
+/// A user or a group, as a directory has it.
+pub(super) trait Seen: Clone + Send + Sync + 'static {
+    type Kept: Document + Row + PartialEq;
+    type Id: Clone + From<String> + AsRef<str> + Send;
+    const KIND: &'static str;
+
+    fn local_id(&self) -> &str;
+    fn all(model: &Model) -> &Table<Self::Kept>;
+    /// What is kept of it.
+    fn document(&self, id: Self::Id, domain: &str) -> Self::Kept;
+
+    fn put(&self, tx: &mut Tx, domain: &str) -> Result<()> {
+        if let Some(known) = tx.get_unique::<Self::Kept>("directory", [domain, self.local_id()])? {
+            let id = known.doc.id().to_owned().into();
+            return Ok(tx.update(&self.document(id, domain)).map(drop)?);
+        }
+        let id = Self::Id::from(public_id(domain, Self::KIND, self.local_id()));
+        // A user of an identity provider may have the id: it is no one's but that one's.
+        if tx.get::<Self::Kept>(id.as_ref())?.is_none() {
+            tx.create(&self.document(id, domain))?;
+        }
+        Ok(())
+    }
+}
+
+impl Seen for Person {
+    type Kept = User;
+    type Id = UserId;
+    const KIND: &'static str = "user";
+
+    fn local_id(&self) -> &str {
+        &self.local_id
+    }
+
+    fn all(model: &Model) -> &Table<User> {
+        &model.users
+    }
+
+    fn document(&self, id: UserId, domain: &str) -> User {
         User {
             id,
             name: self.name.clone(),
@@ -36,24 +72,22 @@ impl Person {
             directory: Some(OfDirectory { local_id: self.local_id.clone(), gone: false }),
         }
     }
-
-    fn put(&self, tx: &mut Tx, domain: &str) -> Result<()> {
-        match tx.get_unique::<User>("directory", [domain, &self.local_id])? {
-            Some(known) => drop(tx.update(&self.user(known.doc.id, domain))?),
-            None => {
-                let id: UserId = public_id(domain, "user", &self.local_id).into();
-                // A user of an identity provider may have the id: it is no one's but that one's.
-                if tx.get::<User>(&id)?.is_none() {
-                    tx.create(&self.user(id, domain))?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-impl Circle {
-    fn group(&self, id: GroupId, domain: &str) -> Group {
+impl Seen for Circle {
+    type Kept = Group;
+    type Id = GroupId;
+    const KIND: &'static str = "group";
+
+    fn local_id(&self) -> &str {
+        &self.local_id
+    }
+
+    fn all(model: &Model) -> &Table<Group> {
+        &model.groups
+    }
+
+    fn document(&self, id: GroupId, domain: &str) -> Group {
         Group {
             id,
             name: self.name.clone(),
@@ -62,14 +96,6 @@ impl Circle {
             extra: self.extra.clone(),
             directory: Some(OfDirectory { local_id: self.local_id.clone(), gone: false }),
         }
-    }
-
-    fn put(&self, tx: &mut Tx, domain: &str) -> Result<()> {
-        match tx.get_unique::<Group>("directory", [domain, &self.local_id])? {
-            Some(known) => drop(tx.update(&self.group(known.doc.id, domain))?),
-            None => drop(tx.create(&self.group(public_id(domain, "group", &self.local_id).into(), domain))?),
-        }
-        Ok(())
     }
 }
 
@@ -85,21 +111,21 @@ impl Identity {
         self.sync().await
     }
 
-    /// Keeps users; their ids, in the same order, without those whom somebody of elsewhere has the id of.
-    pub(super) async fn keep_people(&self, domain: &str, people: &[Person]) -> Result<Users> {
-        let (mut ids, mut changed) = (Vec::with_capacity(people.len()), Vec::new());
+    /// Keeps users or groups; their ids, in the same order, without those whose id is somebody's of elsewhere.
+    pub(super) async fn keep_seen<S: Seen>(&self, domain: &str, seen: &[S]) -> Result<Vec<S::Id>> {
+        let (mut ids, mut changed) = (Vec::with_capacity(seen.len()), Vec::new());
         {
             let model = self.present();
-            for person in people {
-                let known = model.users.one("directory", &named(domain, &person.local_id));
-                let id: UserId =
-                    known.map_or_else(|| public_id(domain, "user", &person.local_id).into(), |user| user.id.clone());
-                if known.is_none() && model.users.get(&id).is_some() {
-                    tracing::warn!(domain, user = %id, "a user of a directory has the id of another user, and is left out");
+            for one in seen {
+                let known = S::all(&model).one("directory", &named(domain, one.local_id()));
+                let id = known.map(|kept| kept.id().to_owned());
+                let id = S::Id::from(id.unwrap_or_else(|| public_id(domain, S::KIND, one.local_id())));
+                if known.is_none() && S::all(&model).get(id.as_ref()).is_some() {
+                    tracing::warn!(domain, id = id.as_ref(), kind = S::KIND, "the id is another's: it is left out");
                     continue;
                 }
-                if known.is_none_or(|user| **user != person.user(id.clone(), domain)) {
-                    changed.push(person.clone());
+                if known.is_none_or(|kept| **kept != one.document(id.clone(), domain)) {
+                    changed.push(one.clone());
                 }
                 ids.push(id);
             }
@@ -110,35 +136,7 @@ impl Identity {
                 if !is_there(tx, &domain)? {
                     return Ok(());
                 }
-                some.iter().try_for_each(|person| person.put(tx, &domain))
-            })
-            .await?;
-        }
-        Ok(ids)
-    }
-
-    /// Keeps groups; their ids, in the same order.
-    pub(super) async fn keep_circles(&self, domain: &str, circles: &[Circle]) -> Result<Groups> {
-        let (mut ids, mut changed) = (Vec::with_capacity(circles.len()), Vec::new());
-        {
-            let model = self.present();
-            for circle in circles {
-                let known = model.groups.one("directory", &named(domain, &circle.local_id));
-                let id =
-                    known.map_or_else(|| public_id(domain, "group", &circle.local_id).into(), |group| group.id.clone());
-                if known.is_none_or(|group| **group != circle.group(id.clone(), domain)) {
-                    changed.push(circle.clone());
-                }
-                ids.push(id);
-            }
-        }
-        for some in changed.chunks(AT_ONCE) {
-            let (some, domain) = (some.to_vec(), domain.to_owned());
-            self.keep(move |tx| {
-                if !is_there(tx, &domain)? {
-                    return Ok(());
-                }
-                some.iter().try_for_each(|circle| circle.put(tx, &domain))
+                some.iter().try_for_each(|one| one.put(tx, &domain))
             })
             .await?;
         }
@@ -147,8 +145,8 @@ impl Identity {
 
     /// Keeps a user and exactly these groups of it.
     pub(super) async fn keep_person(&self, domain: &str, person: &Person, circles: &[Circle]) -> Result<UserId> {
-        let groups = self.keep_circles(domain, circles).await?;
-        let user = self.keep_people(domain, std::slice::from_ref(person)).await?.pop();
+        let groups = self.keep_seen(domain, circles).await?;
+        let user = self.keep_seen(domain, std::slice::from_ref(person)).await?.pop();
         let user = user.ok_or_else(|| Fault::conflict("Another user has the id of this user of a directory."))?;
         let wanted = groups.iter().map(|group| (user.clone(), group.clone())).collect();
         self.keep_memberships("user", &user, wanted).await?;

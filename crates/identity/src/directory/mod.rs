@@ -27,8 +27,9 @@ pub use settings::{Certificates, Server, Url};
 use crate::Identity;
 use crate::documents::*;
 use crate::model::Model;
+use crate::token::verify::Verified;
 use asking::Asking;
-use base::{Fault, FaultKind, GroupId, Result, Timestamp, UserId};
+use base::{Fault, FaultKind, Result, Timestamp, UserId};
 use entry::Term;
 use ldap::{Found, Search};
 use rest::Call;
@@ -235,7 +236,7 @@ impl Identity {
         let mut asking = self.asking(&domain, LIST).await?;
         let (people, truncated) = asking.people(&Term::of(call)).await?;
         asking.close().await;
-        let ids = self.keep_people(&domain, &people).await?;
+        let ids = self.keep_seen(&domain, &people).await?;
         Ok(Some(Listed { domain, ids: ids.iter().map(ToString::to_string).collect(), truncated }))
     }
 
@@ -245,7 +246,7 @@ impl Identity {
         let mut asking = self.asking(&domain, LIST).await?;
         let (circles, truncated) = asking.circles(&Term::of(call)).await?;
         asking.close().await;
-        let ids = self.keep_circles(&domain, &circles).await?;
+        let ids = self.keep_seen(&domain, &circles).await?;
         Ok(Some(Listed { domain, ids: ids.iter().map(ToString::to_string).collect(), truncated }))
     }
 
@@ -278,9 +279,9 @@ impl Identity {
         };
         let people = if members { Some(asking.members(&circle).await?) } else { None };
         asking.close().await;
-        self.keep_circles(&group.domain_id, std::slice::from_ref(&circle)).await?;
+        self.keep_seen(&group.domain_id, std::slice::from_ref(&circle)).await?;
         if let Some(people) = people {
-            let users = self.keep_people(&group.domain_id, &people).await?;
+            let users = self.keep_seen(&group.domain_id, &people).await?;
             self.keep_members(&group.id, &users).await?;
         }
         Ok(())
@@ -362,8 +363,17 @@ impl Identity {
         }
     }
 
+    /// The same for everybody who stands behind a token.
+    pub(crate) async fn confirm_all(&self, verified: &Verified) -> Result<()> {
+        let users = behind(&self.present(), verified);
+        for user in &users {
+            self.confirm(user).await?;
+        }
+        Ok(())
+    }
+
     /// Asks for whom a token stands, if that is due. True if what is known may have changed.
-    pub(crate) async fn refresh(&self, token: &str, verified: Option<&crate::token::verify::Verified>) -> bool {
+    pub(crate) async fn refresh(&self, token: &str, verified: Option<&Verified>) -> bool {
         // Nearly always.
         if verified.is_some_and(|verified| {
             verified.user.directory.is_none() && verified.user.id == verified.payload.user && verified.trust.is_none()
@@ -374,11 +384,7 @@ impl Identity {
             let model = self.present();
             let mut ids: BTreeSet<UserId> = BTreeSet::new();
             match verified {
-                Some(verified) => {
-                    ids.extend([verified.user.id.clone(), verified.payload.user.clone()]);
-                    // Whoever lends loses nothing by it but what he lends: he must still have it.
-                    ids.extend(verified.trust.iter().flat_map(|trust| crate::trust::lenders(&model, trust)));
-                }
+                Some(verified) => ids.extend(behind(&model, verified)),
                 None if model.domain_configs.all().any(|config| settings::names_directory(config)) => {
                     ids.extend(model.keys.open(token).map(|(payload, _)| payload.user));
                 }
@@ -398,6 +404,9 @@ impl Identity {
     }
 }
 
-/// Ids of what was kept, in the order in which it came.
-type Users = Vec<UserId>;
-type Groups = Vec<GroupId>;
+/// Who must be there for a token to hold: its user, who has it, and who lends by its trust or by one before that, since
+/// he must still have what he lends.
+fn behind(model: &Model, verified: &Verified) -> BTreeSet<UserId> {
+    let lenders = verified.trust.iter().flat_map(|trust| crate::trust::lenders(model, trust));
+    [verified.user.id.clone(), verified.payload.user.clone()].into_iter().chain(lenders).collect()
+}

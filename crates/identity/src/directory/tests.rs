@@ -14,6 +14,8 @@ struct Fake {
     passwords: Mutex<BTreeMap<String, String>>,
     down: AtomicBool,
     asked: AtomicUsize,
+    /// Logins and searches.
+    operations: AtomicUsize,
 }
 
 /// A connection, and who is logged in.
@@ -60,6 +62,7 @@ impl Connect for Network {
 #[async_trait::async_trait]
 impl Session for Line {
     async fn bind(&mut self, dn: &str, password: &str) -> ldap::Result<bool> {
+        self.0.operations.fetch_add(1, Ordering::SeqCst);
         // As directories do it: whoever has no password is nobody, and let in.
         let taken =
             password.is_empty() || self.0.passwords.lock().unwrap().get(dn).is_some_and(|known| known == password);
@@ -68,6 +71,7 @@ impl Session for Line {
     }
 
     async fn search(&mut self, search: &Search) -> ldap::Result<Found> {
+        self.0.operations.fetch_add(1, Ordering::SeqCst);
         assert_eq!(self.1, "cn=reader,dc=x", "only the reader searches");
         let base = ldap::Dn::parse(&search.base).unwrap();
         let entries = self.0.entries.lock().unwrap().clone();
@@ -467,4 +471,21 @@ async fn an_entry_under_another_spelling_of_its_id_is_another_user() {
     at.change(|entries| entries[0] = person("ADA", &[("enabled", "FALSE")]));
     at.wait(FRESH_S).await;
     assert_eq!(at.cloud.validate(&token).await.status, 404, "ada is gone, and ADA is disabled");
+}
+
+#[tokio::test]
+async fn who_is_not_there_takes_as_many_questions_as_who_is() {
+    let at = at().await;
+    let asks = async |name: &str| {
+        let before = at.fake.operations.load(Ordering::SeqCst);
+        assert_eq!(at.login(name, "wrong", Value::Null).await.status, 401, "{name}");
+        at.fake.operations.load(Ordering::SeqCst) - before
+    };
+    let of_bob = asks("bob").await;
+    assert!(of_bob >= 4, "{of_bob}");
+    for name in ["nobody", "eve"] {
+        assert_eq!(asks(name).await, of_bob, "{name}");
+    }
+    at.fake.passwords.lock().unwrap().insert("uid=nubo-nobody,ou=people,dc=x".into(), "wrong".into());
+    assert_eq!(at.login("nobody", "wrong", Value::Null).await.status, 401, "whatever the directory says");
 }

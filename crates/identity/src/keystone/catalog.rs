@@ -130,7 +130,9 @@ impl Import<'_> {
             }
         }
         let mut made = Vec::new();
-        for limit in &dump.limits {
+        // Those of domains first: they are what those of projects are held against, also where a part ends in between.
+        let (of_domains, of_projects): (Vec<_>, Vec<_>) = dump.limits.iter().partition(|limit| limit.domain_id.is_some());
+        for limit in of_domains.into_iter().chain(of_projects) {
             if self.is_here::<Limit>(Some(&limit.id))? {
                 self.put(limit)?;
                 continue;
@@ -157,8 +159,11 @@ impl Import<'_> {
                 self.left_out("limit of a project that has another here");
                 continue;
             }
+            let room = self.room;
             self.put(&limit)?;
-            made.push(limit);
+            if self.room < room {
+                made.push(limit);
+            }
         }
         made.iter().try_for_each(|limit| self.model.check(self.tx, limit))
     }

@@ -129,10 +129,7 @@ impl Identity {
         self.confirm(&proof.user).await?;
         let issued = self.seal(proof, scope)?;
         if let Some(trust) = &issued.verified.trust {
-            let lenders = crate::trust::lenders(&self.present(), trust);
-            for lender in &lenders {
-                self.confirm(lender).await?;
-            }
+            self.confirm_all(&issued.verified).await?;
             if !crate::trust::chain_holds(&self.present(), trust, self.env.now()) {
                 return Err(refused("the trust no longer holds"));
             }

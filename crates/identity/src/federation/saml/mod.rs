@@ -106,7 +106,7 @@ async fn asserted(identity: &Identity, call: &mut Call) -> Result<(Element, Arc<
     let Request { auth: Auth { identity: proof, scope } } = call.json().await?;
     // An assertion is worth as much as a new token.
     if let Ok(lately) = identity.verify_lately(&proof.token.id).await {
-        identity.confirm(&lately.verified.user.id).await?;
+        identity.confirm_all(&lately.verified).await?;
     }
     let known = identity.known(&proof.token.id);
     let verified = known.map_err(|fault| Fault::not_found("Could not find token.").because(fault))?.verified;
