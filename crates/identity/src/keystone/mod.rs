@@ -493,4 +493,46 @@ mod tests {
         bad.access_rules = vec![rule("u")];
         sound(&bad).unwrap();
     }
+
+    /// The limits of a domain are there before those of its projects are held against them, wherever a part ends.
+    #[tokio::test]
+    async fn a_part_may_end_within_the_limits_of_two_levels() {
+        let project = |id: &str, domain: Option<&str>| {
+            let project = json!({"id": id, "name": id, "domain_id": domain, "parent_id": domain, "enabled": true,
+                "is_domain": domain.is_none(), "description": "", "tags": [], "options": {}, "extra": {}});
+            serde_json::from_value::<Project>(project).unwrap()
+        };
+        let limit = |id: &str, project: Option<&str>, domain: Option<&str>, most: i64| {
+            let limit = json!({"id": id, "project_id": project, "domain_id": domain, "service_id": "s", "region_id": null,
+                "resource_name": "cores", "resource_limit": most, "description": null});
+            serde_json::from_value::<Limit>(limit).unwrap()
+        };
+        let service = json!({"id": "s", "type": "compute", "name": "nova", "enabled": true, "description": null, "extra": {}});
+        let registered = json!({"id": "r", "service_id": "s", "region_id": null, "resource_name": "cores",
+            "default_limit": 10, "description": null});
+        let dump = Arc::new(Dump {
+            catalog: true,
+            projects: vec![project("d", None), project("p", Some("d"))],
+            services: vec![serde_json::from_value(service).unwrap()],
+            registered_limits: vec![serde_json::from_value(registered).unwrap()],
+            // As they come from the database: by their ids.
+            limits: vec![limit("a", Some("p"), None, 50), limit("b", None, Some("d"), 100)],
+            ..Dump::default()
+        });
+        for room in [100, 5, 1] {
+            let options = Options { kinds: crate::kinds(), ..Options::memory() };
+            let store = Store::open(options, base::Env::seeded(7).0).await.unwrap();
+            let mut made = 0;
+            loop {
+                let dump = dump.clone();
+                let work = move |tx: &mut Tx| import(tx, &dump, None, Model::StrictTwoLevel, room);
+                let (report, more) = store.write(store::Cause::new("test", "", "import"), work).await.unwrap().value;
+                made += report.made.values().sum::<usize>();
+                if !more {
+                    break;
+                }
+            }
+            assert_eq!(made, 6, "in parts of {room}");
+        }
+    }
 }
