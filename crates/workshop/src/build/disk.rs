@@ -44,8 +44,9 @@ impl Grub {
         let read = |name: &str| {
             let path = Path::new("boot/grub/i386-pc").join(name);
             let inside = tree.join(&path);
-            // A link in somebody's tree could lead out of it.
-            let is_file = fs::symlink_metadata(&inside).is_ok_and(|it| it.is_file() && it.len() <= MIB);
+            // A link in somebody's tree, at any level, could lead out of it.
+            let real = inside.canonicalize().is_ok_and(|real| tree.canonicalize().is_ok_and(|it| real == it.join(&path)));
+            let is_file = real && fs::symlink_metadata(&inside).is_ok_and(|it| it.is_file() && it.len() <= MIB);
             match is_file {
                 true => fs::read(&inside).map_err(Error::at(&inside)),
                 false => Err(Error::Refused(format!(

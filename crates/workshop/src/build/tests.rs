@@ -72,13 +72,20 @@ fn a_small_system_becomes_a_disk() {
     std::os::unix::fs::symlink("/etc/passwd", grub.join("boot.img")).unwrap();
     assert!(built(&pack("link.tgz"), &on("disk", "raw")).unwrap_err().to_string().contains("boot.img"));
     fs::remove_file(grub.join("boot.img")).unwrap();
+    let elsewhere = path("elsewhere");
+    fs::rename(&grub, &elsewhere).unwrap();
+    fs::write(elsewhere.join("boot.img"), [0xb0; 512]).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &grub).unwrap();
+    assert!(built(&pack("parent.tgz"), &on("disk", "raw")).unwrap_err().to_string().contains("boot.img"));
+    fs::remove_file(&grub).unwrap();
+    fs::rename(&elsewhere, &grub).unwrap();
     fs::write(grub.join("boot.img"), [0xb0; 512]).unwrap();
     fs::write(grub.join("core.img"), vec![0xc0; 30_000]).unwrap();
     let whole = pack("whole.tgz");
     let small = Disk { size_bytes: Some(8 << 20), ..on("disk", "raw") };
     assert!(built(&whole, &small).unwrap_err().to_string().contains("too small"));
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 4, "{left:?}");
+    assert_eq!(left.len(), 5, "{left:?}");
 
     let made = built(&whole, &on("disk", "raw")).unwrap();
     let packed = built(&whole, &Disk { compress: true, ..on("disk.qcow2", "qcow2") }).unwrap();

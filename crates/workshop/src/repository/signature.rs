@@ -6,37 +6,23 @@ use crate::error::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
 
-/// A folder for the files that `gpgv` reads; gone with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Folder> {
-        let output = run(Command::new("mktemp").args(["-d", "-t", "nubo-signature-XXXXXXXXXX"]))?;
-        let path = PathBuf::from(output.stdout.trim());
-        if !output.status.success() || !path.is_dir() {
-            return Err(Error::Refused("no temporary folder can be made".to_owned()));
-        }
-        Ok(Folder(path))
-    }
-
-    fn keep(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).map_err(Error::at(&path))?;
-        Ok(path)
-    }
+/// A folder for the files that `gpgv` reads, which nobody else may enter; gone with it.
+fn own_folder() -> Result<TempDir> {
+    tempfile::Builder::new().prefix("nubo-signature-").tempdir().map_err(Error::doing("making a temporary folder"))
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn keep(folder: &TempDir, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).map_err(Error::at(&path))?;
+    Ok(path)
 }
 
 /// Writes `index.asc` in a folder: its index, clear-signed by a key of the user's own GnuPG.
 pub(crate) fn sign(folder: &Path, text: &str, key: &str) -> Result<Vec<u8>> {
-    let own = Folder::new()?;
-    let (plain, signed) = (own.keep("index", text.as_bytes())?, own.0.join("index.asc"));
+    let own = own_folder()?;
+    let (plain, signed) = (keep(&own, "index", text.as_bytes())?, own.path().join("index.asc"));
     let mut command = Command::new("gpg");
     command.args(["--batch", "--yes", "--quiet", "--digest-algo", "SHA512", "--local-user", key]);
     command.args(["--clearsign", "--output"]).arg(&signed).arg(&plain).current_dir(folder);
@@ -49,8 +35,8 @@ pub(crate) fn sign(folder: &Path, text: &str, key: &str) -> Result<Vec<u8>> {
 
 /// The text that a clear-signed file really signs, if a key of the keyring has signed it.
 pub(crate) fn clear(signed: &[u8], keyring: &Path) -> Result<Vec<u8>> {
-    let own = Folder::new()?;
-    let (signed, plain) = (own.keep("signed", signed)?, own.0.join("plain"));
+    let own = own_folder()?;
+    let (signed, plain) = (keep(&own, "signed", signed)?, own.path().join("plain"));
     let mut command = gpgv(&own, keyring)?;
     command.arg("--output").arg(&plain).arg(&signed);
     verified(&mut command)?;
@@ -59,8 +45,8 @@ pub(crate) fn clear(signed: &[u8], keyring: &Path) -> Result<Vec<u8>> {
 
 /// Holds a signature that stands in a file of its own against what it signs.
 pub(crate) fn detached(text: &[u8], signature: &[u8], keyring: &Path) -> Result<()> {
-    let own = Folder::new()?;
-    let (text, signature) = (own.keep("text", text)?, own.keep("signature", signature)?);
+    let own = own_folder()?;
+    let (text, signature) = (keep(&own, "text", text)?, keep(&own, "signature", signature)?);
     let mut command = gpgv(&own, keyring)?;
     verified(command.arg(&signature).arg(&text))
 }
@@ -80,13 +66,13 @@ fn verified(command: &mut Command) -> Result<()> {
 }
 
 /// `gpgv` with a keyring, which may be armoured.
-fn gpgv(own: &Folder, keyring: &Path) -> Result<Command> {
+fn gpgv(own: &TempDir, keyring: &Path) -> Result<Command> {
     let bytes = fs::read(keyring).map_err(Error::at(keyring))?;
-    let keys = own.keep("keys", &bytes)?;
+    let keys = keep(own, "keys", &bytes)?;
     let ring = if bytes.starts_with(b"-----BEGIN") {
-        let ring = own.0.join("ring");
+        let ring = own.path().join("ring");
         let mut command = Command::new("gpg");
-        command.args(["--batch", "--quiet", "--no-options", "--homedir"]).arg(&own.0);
+        command.args(["--batch", "--quiet", "--no-options", "--homedir"]).arg(own.path());
         command.arg("--output").arg(&ring).arg("--dearmor").arg(&keys);
         let output = run(&mut command)?;
         if !output.status.success() {
@@ -98,6 +84,6 @@ fn gpgv(own: &Folder, keyring: &Path) -> Result<Command> {
     };
     // It unfolds what is packed before it knows who has signed it.
     let mut command = limited("gpgv", 2 * INDEX_BYTES);
-    command.args(["--quiet", "--homedir"]).arg(&own.0).arg("--keyring").arg(ring);
+    command.args(["--quiet", "--homedir"]).arg(own.path()).arg("--keyring").arg(ring);
     Ok(command)
 }
