@@ -6,6 +6,7 @@
 mod by_hand;
 mod guest;
 mod identity;
+mod images;
 mod keystone;
 mod load;
 mod real;
@@ -45,6 +46,9 @@ fn main() -> Result<()> {
     }
     if wanted("identity") {
         rows.extend(runtime.block_on(identity::measure(&nubo))?);
+    }
+    if wanted("images") {
+        rows.extend(runtime.block_on(images::measure(&nubo))?);
     }
     if wanted("real") || wanted("volumes") || wanted("guest") {
         rows.extend(runtime.block_on(real::measure(wanted))?);

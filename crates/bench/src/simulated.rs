@@ -307,16 +307,20 @@ pub async fn image(admin: &mut Session, name: &str, bytes: impl Into<Bytes>) -> 
     Ok(id)
 }
 
-async fn uploads(admin: &mut Session, cloud: &Running) -> Result<Vec<Row>> {
-    let mut bytes = vec![0u8; UPLOAD_BYTES];
-    let mut x = 1u64;
+/// Bytes that neither repeat nor shrink.
+pub fn noise(length: usize) -> Bytes {
+    let (mut bytes, mut x) = (vec![0u8; length], 1u64);
     for chunk in bytes.chunks_mut(8) {
         x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         chunk.copy_from_slice(&x.to_le_bytes()[..chunk.len()]);
     }
+    bytes.into()
+}
+
+async fn uploads(admin: &mut Session, cloud: &Running) -> Result<Vec<Row>> {
+    let bytes = noise(UPLOAD_BYTES);
     let path = std::env::temp_dir().join(format!("nubo-bench-{}", std::process::id()));
     std::fs::File::create(&path)?.write_all(&bytes)?;
-    let bytes = Bytes::from(bytes);
     let (mut ours, mut cpu, mut slower, mut tools_cpu) = (vec![], vec![], vec![], vec![]);
     for n in 0..TURNS {
         let before = cloud.cpu()?;
@@ -325,8 +329,8 @@ async fn uploads(admin: &mut Session, cloud: &Running) -> Result<Vec<Row>> {
         ours.push(began.elapsed().as_secs_f64());
         cpu.push(cloud.cpu()? - before);
         admin.send(Method::DELETE, &format!("/image/v2/images/{id}"), "", Bytes::new()).await?;
-        let (md5, md5_cpu) = timed("md5sum", &path)?;
-        let (sha, sha_cpu) = timed("sha512sum", &path)?;
+        let (md5, md5_cpu) = timed(&format!("md5sum {}", path.display()))?;
+        let (sha, sha_cpu) = timed(&format!("sha512sum {}", path.display()))?;
         slower.push(md5.max(sha));
         tools_cpu.push(md5_cpu + sha_cpu);
     }
@@ -353,12 +357,12 @@ async fn uploads(admin: &mut Session, cloud: &Running) -> Result<Vec<Row>> {
     ])
 }
 
-/// Wall and CPU seconds of a tool over a file, as bash's `time` tells them.
-fn timed(tool: &str, path: &Path) -> Result<(f64, f64)> {
-    let script = format!("TIMEFORMAT='%R %U %S'; time {tool} {} >/dev/null", path.display());
+/// Wall and CPU seconds of a command, as bash's `time` tells them.
+pub fn timed(command: &str) -> Result<(f64, f64)> {
+    let script = format!("set -e; TIMEFORMAT='%R %U %S'; time {command} >/dev/null");
     let output = Command::new("bash").args(["-c", &script]).output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [wall, user, system] = figures[..] else { bail!("{tool}: {text}") };
+    let [wall, user, system] = figures[..] else { bail!("{command}: {text}") };
     Ok((wall, user + system))
 }

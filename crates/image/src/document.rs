@@ -52,7 +52,8 @@ pub struct Image {
     /// The task whose job brings the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub importing: Option<String>,
-    /// Where the bytes were taken from, by who said that they lie there.
+    /// Where the bytes were taken from, by who said that they lie there. What was fetched and is not what was promised
+    /// stays named, as in Glance, until bytes come another way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locations: Vec<Location>,
     /// Copies that are being made.
@@ -107,6 +108,9 @@ fn local_alone() -> Vec<String> {
 
 /// The store that every cloud has: the service's own folder.
 pub const LOCAL: &str = "local";
+
+/// The store that clients see for what was taken from a location; no store has this name.
+pub const WEB: &str = "web";
 
 /// Copies that a job makes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! The stores: folders that hold the files of images, each under the same name in all stores that have it.
 
 use super::files::{Files, Found};
-use crate::document::{Contents, LOCAL};
+use crate::document::{Contents, LOCAL, WEB};
 use base::{Fault, ImageId, Result};
 use sha2::{Digest, Sha512};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ impl Stores {
         let mut stores = vec![Store { id: LOCAL.to_owned(), files: Files::open(local)? }];
         for (id, folder) in others {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-            if id == LOCAL || id == "web" || id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+            if id == LOCAL || id == WEB || id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
                 return Err(Fault::invalid(format!("'{id}' is no name for a store of images.")));
             }
             stores.push(Store { id: id.clone(), files: Files::open(folder)? });

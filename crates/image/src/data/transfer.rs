@@ -149,6 +149,7 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
         let counted = if status == Status::Saving { quota::SIZE } else { quota::STAGE };
         quota::precheck(tx, &quota, &image, counted, size_bytes.unwrap_or(0))?;
         image.status = status;
+        image.locations.clear();
         image.begin_transfer(&wanted, tx.now());
         quota::settle(tx, &quota, Some(&before), Some(&image))?;
         tx.update(&image)?;

@@ -1,6 +1,6 @@
 //! An image as the API writes it, and the attributes as the API takes them.
 
-use crate::document::{Image, LOCAL, Status, Visibility};
+use crate::document::{Image, LOCAL, Status, Visibility, WEB};
 use base::{Fault, ProjectId, Result, limits};
 use serde_json::{Map, Value, json};
 use store::Stored;
@@ -97,24 +97,49 @@ pub fn view(image: &Stored<Image>) -> Value {
     if let Value::Object(attributes) = attributes {
         view.extend(attributes);
     }
-    if let Some(contents) = contents {
-        let mut stores = contents.stores.clone();
-        stores.sort();
+    let stores = stores(image);
+    if !stores.is_empty() {
         view.insert("stores".to_owned(), json!(stores.join(",")));
     }
-    if let Some(task) = image.importing.as_ref().or(image.copying.as_ref().map(|copying| &copying.task)) {
-        let to = image.copying.as_ref().map_or(LOCAL.to_owned(), |copying| copying.to.join(","));
-        view.insert("os_glance_import_task".to_owned(), json!(task));
-        view.insert("os_glance_importing_to_stores".to_owned(), json!(to));
-    }
-    let failed = image.copying.as_ref().map_or(&image.not_copied, |copying| &copying.failed);
-    if !failed.is_empty() {
-        view.insert("os_glance_failed_import".to_owned(), json!(failed.join(",")));
-    }
+    view.extend(arrival(image));
     if let Some(reason) = contents.and_then(|contents| contents.quarantined.as_ref()) {
         view.insert("nubo:quarantined".to_owned(), json!(reason));
     }
     Value::Object(view)
+}
+
+/// The stores that have the bytes. What came from a location shows the store of locations, as in Glance, for the first:
+/// the bytes are kept there all the same.
+fn stores(image: &Image) -> Vec<&str> {
+    let located = !image.locations.is_empty();
+    let kept = image.contents.iter().flat_map(|contents| &contents.stores).map(String::as_str);
+    let mut stores: Vec<&str> = kept.filter(|store| !located || *store != LOCAL).collect();
+    stores.extend(Some(WEB).filter(|_| located));
+    stores.sort_unstable();
+    stores
+}
+
+/// How far an import or the making of copies is. Clients take the empty list of stores for its end.
+fn arrival(image: &Image) -> Map<String, Value> {
+    let mut arrival = Map::new();
+    let copying = image.copying.as_ref();
+    let task = image.importing.as_ref().or(copying.map(|copying| &copying.task));
+    let failed = copying.map_or(&image.not_copied, |copying| &copying.failed);
+    let several = image.contents.as_ref().is_some_and(|contents| contents.stores.len() > 1);
+    if task.is_none() && failed.is_empty() && !several {
+        return arrival;
+    }
+    let to = match (task, copying) {
+        (None, _) => String::new(),
+        (Some(_), None) => LOCAL.to_owned(),
+        (Some(_), Some(copying)) => copying.to.join(","),
+    };
+    if let Some(task) = task {
+        arrival.insert("os_glance_import_task".to_owned(), json!(task));
+    }
+    arrival.insert("os_glance_importing_to_stores".to_owned(), json!(to));
+    arrival.insert("os_glance_failed_import".to_owned(), json!(failed.join(",")));
+    arrival
 }
 
 /// Sets an attribute or a custom property as a create or a patch asks. Invalid where the schema says no; Forbidden for

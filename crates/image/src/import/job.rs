@@ -165,7 +165,6 @@ impl Work for ImportWork {
         if let Some(before) = wanting(tx, &input)? {
             let mut image = before.clone();
             (image.importing, image.staged) = (None, None);
-            image.locations.clear();
             image.fail_transfer(&reason);
             quota::settle(tx, &self.0.options.quota, Some(&before), Some(&image))?;
             tx.update(&image)?;

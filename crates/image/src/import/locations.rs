@@ -5,7 +5,7 @@
 //! `https` count, under the rules of a web download; nothing says where a file lies on a disk of the cloud.
 
 use super::job::{Source, start};
-use crate::document::{LOCAL, Promised, Status};
+use crate::document::{LOCAL, Promised, Status, WEB};
 use crate::images::find;
 use crate::tasks::{self, Task};
 use crate::{Service, quota};
@@ -73,7 +73,7 @@ fn promised(data: &Value) -> Result<Promised> {
 /// Where the bytes were taken from; for what was uploaded, their name in the store, which is no path.
 pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     let image = service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
-    let web = image.locations.iter().map(|location| json!({"url": location.url, "metadata": {"store": "web"}}));
+    let web = image.locations.iter().map(|location| json!({"url": location.url, "metadata": {"store": WEB}}));
     let own = image.contents.as_ref().filter(|_| image.locations.is_empty()).map(|contents| {
         json!({"url": format!("nubo:sha512:{}", contents.sha512), "metadata": {"store": contents.stores.join(",")}})
     });

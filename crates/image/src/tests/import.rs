@@ -181,6 +181,7 @@ async fn a_location_is_fetched_and_held_to_its_promise() {
     let view = world.show(&id).await;
     assert_eq!((&view["os_hash_algo"], &view["os_hash_value"]), (&json!("sha256"), &json!(sha256)));
     assert_eq!(world.get(ADMIN, &path).await.expect(200).json(), json!([{"url": url, "metadata": {"store": "web"}}]));
+    assert_eq!(view["stores"], "web");
     world.get(OWNER, &path).await.refuses(403, "fetch_image_location");
     world.send(OWNER, "POST", &path, json!({"url": url})).await.refuses(409, "if image status is active");
     let wrong = world.raw_image(OWNER).await;
@@ -191,13 +192,22 @@ async fn a_location_is_fetched_and_held_to_its_promise() {
     assert_eq!((&task["status"], &task["type"]), (&json!("failure"), &json!("location_import")));
     assert!(task["message"].as_str().unwrap().contains("was promised"), "{task}");
     let view = world.show(&wrong).await;
-    assert_eq!((&view["status"], &view["os_hash_algo"]), (&json!("queued"), &Value::Null));
-    assert_eq!(world.get(ADMIN, &format!("/v2/images/{wrong}/locations")).await.expect(200).json(), json!([]));
+    assert_eq!((&view["status"], &view["os_hash_algo"], &view["stores"]), (&json!("queued"), &Value::Null, &json!("web")));
+    let tried = world.get(ADMIN, &format!("/v2/images/{wrong}/locations")).await.expect(200).json();
+    assert_eq!(tried, json!([{"url": url, "metadata": {"store": "web"}}]));
     // A promise of nothing.
     let location = json!({"url": url, "validation_data": {}});
     world.send(OWNER, "POST", &format!("/v2/images/{wrong}/locations"), location).await.expect(202);
     wait_for("the bytes", async || world.show(&wrong).await["status"] == "active").await;
     assert_eq!(world.show(&wrong).await["os_hash_algo"], "sha512");
+    // Bytes that come another way are no longer those of the location.
+    let other = world.raw_image(OWNER).await;
+    let promise = json!({"os_hash_algo": "sha512", "os_hash_value": "beefdead".repeat(16)});
+    let location = json!({"url": url, "validation_data": promise});
+    world.send(OWNER, "POST", &format!("/v2/images/{other}/locations"), location).await.expect(202);
+    assert_eq!(ended(&world, &other).await["status"], "failure");
+    world.upload(OWNER, &other, "bytes").await.expect(204);
+    assert_eq!(world.show(&other).await["stores"], "local");
     let uploaded = world.raw_image(OWNER).await;
     world.upload(OWNER, &uploaded, "bytes").await.expect(204);
     let own = world.get(ADMIN, &format!("/v2/images/{uploaded}/locations")).await.expect(200).json();

@@ -62,6 +62,9 @@ async fn an_image_is_copied_and_taken_from_stores() {
     world.send(ADMIN, "POST", &import, copy(json!({"stores": ["none"]}))).await.refuses(409, "no store");
     world.send(ADMIN, "POST", &import, copy(json!({"all_stores": true}))).await.expect(202);
     stored(&world, &id, "local,second,third").await;
+    let view = world.show(&id).await;
+    let arrival = ["os_glance_import_task", "os_glance_importing_to_stores", "os_glance_failed_import"];
+    assert_eq!(arrival.map(|name| &view[name]), [&Value::Null, &json!(""), &json!("")]);
     assert_eq!(files(&world), [1, 1, 1]);
     world.send(ADMIN, "POST", &import, copy(json!({"all_stores": true}))).await.expect(202);
     let usage = world.get(OWNER, "/v2/info/usage").await.expect(200).json();
