@@ -48,6 +48,8 @@ pub struct CloudOptions {
     pub images: PathBuf,
     /// Further folders for images, by the ids that clients know them by.
     pub image_stores: BTreeMap<String, PathBuf>,
+    /// Where images are cached, and how many bytes of them.
+    pub image_cache: Option<image::CacheOptions>,
     /// The text of `policy.yaml`.
     pub policy: Option<String>,
     pub bcrypt_rounds: u32,
@@ -172,6 +174,7 @@ impl Cloud {
         image_options.quota.limits = Some(identity.clone());
         image_options.region = REGION.into();
         image_options.stores = options.image_stores.clone();
+        image_options.cache = options.image_cache.clone();
         if let Some((text, format)) = &options.image_protections {
             let protections = image::protection::Protections::read(text, *format, policy.clone())?;
             image_options.protections = Arc::new(protections);

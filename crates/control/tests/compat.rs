@@ -46,6 +46,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         public_url: "http://cloud".into(),
         images: images.to_owned(),
         image_stores: Default::default(),
+        image_cache: None,
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,

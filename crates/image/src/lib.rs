@@ -4,6 +4,7 @@
 //! that its inspection has not accepted, and never hold a transaction while bytes move. The life of an image is drawn
 //! at [`document::Image`].
 
+mod cache;
 pub mod data;
 pub mod document;
 mod explain;
@@ -49,6 +50,14 @@ const CONVERTING: usize = 8;
 /// Images that are read for [`data::download`] before they are given out.
 const VERIFYING: usize = 4;
 
+/// Copies on this machine of images whose bytes lie elsewhere.
+#[derive(Clone, Debug)]
+pub struct CacheOptions {
+    pub folder: PathBuf,
+    /// What is used least lately goes when there is more.
+    pub most_bytes: u64,
+}
+
 #[derive(Clone)]
 pub struct Options {
     /// Where the bytes are kept: the store `local`.
@@ -71,6 +80,8 @@ pub struct Options {
     pub web: Arc<dyn web::Web>,
     /// What imports make of disks; none: they stay what they are.
     pub convert_to: Option<DiskFormat>,
+    /// None: the calls for the cache say that there is none.
+    pub cache: Option<CacheOptions>,
 }
 
 impl Options {
@@ -88,6 +99,7 @@ impl Options {
             web_rules: web::Rules::default(),
             web: Arc::new(web::Unreachable),
             convert_to: None,
+            cache: None,
         }
     }
 }
@@ -96,7 +108,8 @@ impl Options {
 const NO_PAST: &[(&str, &str)] =
     &[("images:download", "the bytes of an image lie in files, and those of a deleted one are gone")];
 
-const NO_CACHE: &str = "there is no cache: it answers 404 and changes nothing";
+/// Why what is done to the cache has neither dry run nor undo.
+const CACHE: &str = "what is cached is no state of the cloud: it goes and comes again at any time";
 
 /// Which operations have no dry run or cannot be undone.
 const EXCEPT: &[(&str, DryRun, Undo)] = &[
@@ -119,11 +132,11 @@ const EXCEPT: &[(&str, DryRun, Undo)] = &[
     ),
     ("stores:delete", DryRun::Yes, Undo::Not("the bytes of a copy that is gone are gone")),
     ("tasks:delete", DryRun::Yes, Undo::Not("it answers 405 and changes nothing")),
-    ("cache:clear", DryRun::Yes, Undo::Not(NO_CACHE)),
-    ("cache:clean", DryRun::Yes, Undo::Not(NO_CACHE)),
-    ("cache:prune", DryRun::Yes, Undo::Not(NO_CACHE)),
-    ("cache:queue", DryRun::Yes, Undo::Not(NO_CACHE)),
-    ("cache:delete", DryRun::Yes, Undo::Not(NO_CACHE)),
+    ("cache:clear", DryRun::Not(CACHE), Undo::Not(CACHE)),
+    ("cache:clean", DryRun::Not(CACHE), Undo::Not(CACHE)),
+    ("cache:prune", DryRun::Not(CACHE), Undo::Not(CACHE)),
+    ("cache:queue", DryRun::Not(CACHE), Undo::Not(CACHE)),
+    ("cache:delete", DryRun::Not(CACHE), Undo::Not(CACHE)),
     ("images:delete_nameless", DryRun::Yes, Undo::Not("it answers 404 and changes nothing")),
     ("images:update_nameless", DryRun::Yes, Undo::Not("it answers 404 and changes nothing")),
 ];
@@ -141,6 +154,7 @@ pub struct Service {
     conversion: Semaphore,
     /// Downloads that read all bytes first.
     verifying: Arc<Semaphore>,
+    cache: Option<cache::Cache>,
 }
 
 /// The kinds of documents, for opening the store.
@@ -161,7 +175,8 @@ impl Service {
         let stores = Stores::open(&options.folder, &options.stores)?;
         let [uploads, converting, conversion] = [UPLOADS, CONVERTING, 1].map(Semaphore::new);
         let verifying = Arc::new(Semaphore::new(VERIFYING));
-        Ok(Arc::new(Service { store, env, options, stores, uploads, converting, conversion, verifying }))
+        let cache = options.cache.as_ref().map(cache::Cache::open).transpose()?;
+        Ok(Arc::new(Service { store, env, options, stores, uploads, converting, conversion, verifying, cache }))
     }
 
     /// The image's bytes, for an agent. NotFound for an image without bytes or in quarantine.
@@ -172,7 +187,15 @@ impl Service {
         let image = self.store.get::<Image>(id).await?;
         let contents = image.and_then(|image| image.doc.contents).filter(|contents| contents.quarantined.is_none());
         let contents = contents.ok_or_else(|| base::Fault::not_found(format!("Image {id} has no usable bytes.")))?;
-        self.stores.read(&contents)
+        self.copy_of(id, &contents)
+    }
+
+    /// The bytes of an image, from the cache where they are there.
+    fn copy_of(&self, id: &ImageId, contents: &document::Contents) -> Result<std::fs::File> {
+        match self.cache.as_ref().and_then(|cache| cache.folder.read(id)) {
+            Some(file) => Ok(file),
+            None => self.stores.read(contents),
+        }
     }
 
     /// The ids of all images, those in the trash included: what is named after another belongs to nobody.
@@ -263,13 +286,13 @@ impl Service {
             M::GET, "/v2/tasks", "tasks:list", Rule("get_tasks"), 200, tasks::ops::list;
             M::GET, "/v2/tasks/{task_id}", "tasks:show", Rule("get_task"), 200, tasks::ops::show;
             M::DELETE, "/v2/tasks/{task_id}", "tasks:delete", Rule("modify_task"), 405, tasks::ops::delete;
-            M::GET, "/v2/cache", "cache:list", Rule("cache_list"), 404, stores::no_cache;
-            M::DELETE, "/v2/cache", "cache:clear", Rule("cache_delete"), 404, stores::no_cache;
-            M::POST, "/v2/cache/clean", "cache:clean", Rule("cache_clean"), 404, stores::no_cache;
-            M::POST, "/v2/cache/prune", "cache:prune", Rule("cache_prune"), 404, stores::no_cache;
-            M::GET, "/v2/cache/nodes/{image_id}", "cache:nodes", Rule("list_cached_nodes"), 404, stores::no_cache;
-            M::PUT, "/v2/cache/{image_id}", "cache:queue", Rule("cache_image"), 404, stores::no_cache;
-            M::DELETE, "/v2/cache/{image_id}", "cache:delete", Rule("cache_delete"), 404, stores::no_cache;
+            M::GET, "/v2/cache", "cache:list", Rule("cache_list"), 200, cache::list;
+            M::DELETE, "/v2/cache", "cache:clear", Rule("cache_delete"), 204, cache::clear;
+            M::POST, "/v2/cache/clean", "cache:clean", Rule("cache_clean"), 200, cache::clean;
+            M::POST, "/v2/cache/prune", "cache:prune", Rule("cache_prune"), 200, cache::prune;
+            M::GET, "/v2/cache/nodes/{image_id}", "cache:nodes", Rule("list_cached_nodes"), 409, cache::nodes;
+            M::PUT, "/v2/cache/{image_id}", "cache:queue", Rule("cache_image"), 202, cache::queue;
+            M::DELETE, "/v2/cache/{image_id}", "cache:delete", Rule("cache_delete"), 204, cache::delete;
             M::POST, "/v2/images/{image_id}/actions/deactivate", "images:deactivate", Rule("deactivate"), 204, ops::deactivate;
             M::POST, "/v2/images/{image_id}/actions/reactivate", "images:reactivate", Rule("reactivate"), 204, ops::reactivate;
             M::PUT, "/v2/images/{image_id}/tags/{tag}", "tags:create", Rule("modify_image"), 204, ops::add_tag;

@@ -105,10 +105,3 @@ pub async fn delete(service: Arc<Service>, call: Call) -> Result<Reply> {
     }
     Ok(Reply::empty(204))
 }
-
-/// Bytes lie in files of the cloud already, and no cache stands before them.
-pub async fn no_cache(_: Arc<Service>, call: Call) -> Result<Reply> {
-    only_projects(&call)?;
-    call.enforce(&Target::project(call.caller.project_id().as_deref()))?;
-    Err(Fault::not_found("Caching via API is not supported at this site."))
-}

@@ -51,6 +51,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         public_url,
         images: settings.state.join("control/images"),
         image_stores: settings.image_stores.clone(),
+        image_cache: settings.image_cache.clone(),
         policy,
         bcrypt_rounds: settings.bcrypt_rounds,
         compliance: settings.compliance.clone(),

@@ -62,6 +62,7 @@ struct File {
     /// Folders beside `control/images` that hold images, by the ids that clients know them by.
     #[serde(default)]
     image_stores: BTreeMap<String, PathBuf>,
+    image_cache: Option<ImageCache>,
     #[serde(default)]
     deadlines: BTreeMap<String, u32>,
     security_compliance: Option<SecurityCompliance>,
@@ -109,6 +110,24 @@ impl LoginLimit {
 #[serde(deny_unknown_fields, default)]
 struct ImageConversion {
     output_format: Option<agent_api::DiskFormat>,
+}
+
+/// Copies on this machine of images that lie elsewhere.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageCache {
+    /// As people write sizes: `10G`.
+    max_size: String,
+    /// Without it, `control/image-cache` of the state folder.
+    folder: Option<PathBuf>,
+}
+
+impl ImageCache {
+    fn read(self, state: &Path) -> Result<control::CacheOptions> {
+        let most_bytes = workshop::parse_size(&self.max_size).context("image_cache: max_size")?;
+        let folder = self.folder.unwrap_or_else(|| state.join("control/image-cache"));
+        Ok(control::CacheOptions { folder, most_bytes })
+    }
 }
 
 /// How tokens are made, in Keystone's words.
@@ -232,6 +251,7 @@ pub struct Settings {
     pub reclaim_instance_interval_s: u32,
     pub image_format_enforcement: bool,
     pub image_stores: BTreeMap<String, PathBuf>,
+    pub image_cache: Option<control::CacheOptions>,
     /// What may be fetched by users' URLs.
     pub image_import: control::web::Rules,
     /// What imports make of disks, if anything.
@@ -255,6 +275,7 @@ impl Settings {
         let listen = pick(&flags.listen, "NUBO_LISTEN", &file.listen).unwrap_or_else(|| "127.0.0.1:8774".into());
         let cidr = pick(&flags.external_cidr, "NUBO_EXTERNAL_CIDR", &file.external_cidr);
         let cidr = cidr.unwrap_or_else(|| "172.24.4.0/24".into());
+        let image_cache = file.image_cache.map(|cache| cache.read(&state)).transpose()?;
         let settings = Settings {
             state,
             listen: listen.parse().with_context(|| format!("NUBO_LISTEN: {listen} is not ADDRESS:PORT"))?,
@@ -284,6 +305,7 @@ impl Settings {
             image_conversion: file.image_conversion.output_format,
             image_property_protections: file.image_property_protections,
             image_stores: file.image_stores,
+            image_cache,
             deadlines: deadlines(&flags.deadlines, &file.deadlines)?,
             compliance: file.security_compliance.unwrap_or_default().read(),
             limit_model: file.unified_limit.read()?,

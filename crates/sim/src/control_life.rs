@@ -23,6 +23,7 @@ fn options(world: &World) -> CloudOptions {
         public_url: "http://cloud".into(),
         images: world.folder.join("images"),
         image_stores: [("second".to_owned(), world.folder.join("images-2"))].into(),
+        image_cache: None,
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,

@@ -30,7 +30,7 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     let size = contents.size_bytes;
     let range = asked.map(|text| parse(&text, size)).transpose()?.flatten();
     let (first, length) = range.unwrap_or((0, size));
-    let mut file = if verify { whole_copy(&service, contents).await? } else { service.stores.read(contents)? };
+    let mut file = if verify { whole_copy(&service, contents).await? } else { service.copy_of(&image.id, contents)? };
     if first > 0 {
         file.seek(SeekFrom::Start(first)).map_err(|error| Fault::bug("seek in an image file").because(error))?;
     }

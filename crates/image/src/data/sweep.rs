@@ -42,13 +42,18 @@ impl Reconciler for Sweeper {
 
 impl Service {
     /// Images with a transfer, and images that files are named after.
-    async fn untidy(&self) -> Result<Vec<String>> {
+    async fn untidy(self: &Arc<Self>) -> Result<Vec<String>> {
         let transfers = self.store.read(|reader| Ok(reader.list::<Image>(Query::index("transfer", "yes"))?)).await?;
         let mut ids: BTreeSet<String> = transfers.into_iter().map(|image| image.doc.id.to_string()).collect();
-        ids.extend(self.list_files(|stores| {
-                    stores.sweep_contents();
-                    stores.list()
-                }).await?.into_iter().map(|(_, found)| found.image.to_string()));
+        let listed = self.list_files(|stores| {
+            stores.sweep_contents();
+            stores.list()
+        });
+        ids.extend(listed.await?.into_iter().map(|(_, found)| found.image.to_string()));
+        if let Some(cache) = &self.cache {
+            ids.extend(cache.folder.entries()?.into_iter().map(|entry| entry.image.to_string()));
+            self.fill_cache().await;
+        }
         Ok(ids.into_iter().collect())
     }
 
@@ -74,6 +79,9 @@ impl Service {
             // Whoever looks at jobs ends those that are late; an image that came back from the trash has none.
             self.end_orphan(id).await?;
             image = self.store.get::<Image>(id).await?;
+        }
+        if image.is_none() {
+            self.uncache(id);
         }
         let resting = self.resting(id).await?;
         let image = image.map(|image| image.doc).or(resting);

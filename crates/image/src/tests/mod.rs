@@ -1,5 +1,6 @@
 //! The service through its gateway, on a store in memory and a folder of its own.
 
+mod cache;
 mod conversion;
 mod data;
 mod hostile;

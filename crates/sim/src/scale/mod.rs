@@ -100,6 +100,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         image_import: Default::default(),
         image_protections: None,
         image_stores: Default::default(),
+        image_cache: None,
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),

@@ -1,0 +1,182 @@
+//! The cache API: copies of images on this machine, for stores that are not.
+//!
+//! What is cached is no state of the cloud: it can go at any time, and comes again. It lies in a folder of each control
+//! process's machine, as Glance's does.
+
+pub mod folder;
+
+use crate::document::{Image, Status};
+use crate::images::{find, ops::only_projects};
+use crate::{CacheOptions, Service};
+use base::{Fault, ImageId, Result};
+use folder::Folder;
+use policy::Target;
+use rest::{Call, Reply};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The header that says which of the two `DELETE /v2/cache` empties.
+const TARGET: &str = "x-image-cache-clear-target";
+
+pub struct Cache {
+    pub folder: Folder,
+    /// One image is brought at a time: uploads and downloads go first.
+    filling: Semaphore,
+}
+
+impl Cache {
+    /// # Errors
+    /// Unavailable when the folder cannot be made.
+    pub fn open(options: &CacheOptions) -> Result<Cache> {
+        Ok(Cache { folder: Folder::open(&options.folder, options.most_bytes)?, filling: Semaphore::new(1) })
+    }
+}
+
+impl Service {
+    fn cached(&self) -> Result<&Cache> {
+        self.cache.as_ref().ok_or_else(|| Fault::not_found("Caching via API is not supported at this site."))
+    }
+
+    /// Brings images that wait, one after the other; beside the caller where there are threads.
+    pub async fn fill_cache(self: &Arc<Self>) {
+        if self.store.is_inline() {
+            return self.fill_all().await;
+        }
+        let service = self.clone();
+        tokio::spawn(async move { service.fill_all().await });
+    }
+
+    async fn fill_all(&self) {
+        let Some(cache) = &self.cache else { return };
+        let _alone = cache.filling.acquire().await;
+        // What is queued from now on is seen by whoever queues it.
+        for image in cache.folder.queued().unwrap_or_default() {
+            if let Err(fault) = self.fill(cache, &image).await {
+                tracing::warn!(%image, "an image is not cached: {}", fault.chain());
+            }
+            if let Err(fault) = cache.folder.unqueue(&image) {
+                tracing::warn!(%image, "{}", fault.chain());
+            }
+        }
+    }
+
+    async fn fill(&self, cache: &Cache, id: &ImageId) -> Result<()> {
+        let image = self.store.get::<Image>(id).await?.map(|image| image.doc);
+        let contents = image.filter(|image| image.status == Status::Active).and_then(|image| image.contents);
+        let Some(contents) = contents.filter(|_| !cache.folder.has(id)) else { return Ok(()) };
+        let (stores, to) = (self.stores.clone(), cache.folder.nameless()?);
+        let copy = move || stores.read_verified(&contents).and_then(|from| folder::copy(from, &to)).map(|()| to);
+        let file = if self.store.is_inline() {
+            copy()?
+        } else {
+            let copied = tokio::task::spawn_blocking(copy).await;
+            copied.map_err(|error| Fault::bug("filling the cache ended badly").because(error))??
+        };
+        if !cache.folder.keep(id, &file)? {
+            tracing::warn!(image = %id, "an image is larger than the cache");
+        }
+        // Deleted meanwhile: it would lie there until the next sweep.
+        if self.store.get::<Image>(id).await?.is_none() {
+            cache.folder.remove(id)?;
+        }
+        Ok(())
+    }
+
+    /// An image that is gone is cached no longer.
+    pub fn uncache(&self, id: &ImageId) {
+        let Some(cache) = &self.cache else { return };
+        if let Err(fault) = cache.folder.remove(id).and_then(|_| cache.folder.unqueue(id)) {
+            tracing::warn!(image = %id, "an image stays in the cache: {}", fault.chain());
+        }
+    }
+}
+
+fn allowed(call: &Call) -> Result<()> {
+    only_projects(call)?;
+    call.enforce(&Target::project(call.caller.project_id().as_deref()))
+}
+
+pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
+    allowed(&call)?;
+    let folder = &service.cached()?.folder;
+    let cached = folder.entries()?.into_iter().map(|entry| {
+        json!({
+            "image_id": entry.image,
+            "hits": entry.hits,
+            "last_accessed": entry.accessed_s,
+            "last_modified": entry.modified_s,
+            "size": entry.size_bytes,
+        })
+    });
+    let cached: Vec<Value> = cached.collect();
+    Reply::json(200, &json!({"cached_images": cached, "queued_images": folder.queued()?}))
+}
+
+pub async fn queue(service: Arc<Service>, call: Call) -> Result<Reply> {
+    allowed(&call)?;
+    let cache = service.cached()?;
+    let image = service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
+    if image.status != Status::Active {
+        return Err(Fault::invalid("Only images with status active can be targeted for queueing"));
+    }
+    if !cache.folder.has(&image.id) {
+        cache.folder.queue(&image.id)?;
+        service.fill_cache().await;
+    }
+    Ok(Reply::empty(202))
+}
+
+/// One image, out of both.
+pub async fn delete(service: Arc<Service>, call: Call) -> Result<Reply> {
+    allowed(&call)?;
+    let (folder, id) = (&service.cached()?.folder, ImageId::new(call.param("image_id")));
+    let was = [folder.unqueue(&id)?, folder.remove(&id)?];
+    if was == [false, false] && service.store.get::<Image>(&id).await?.is_none() {
+        return Err(Fault::not_found(format!("Image {id} not found.")));
+    }
+    Ok(Reply::empty(204))
+}
+
+/// All images, out of what the header says.
+pub async fn clear(service: Arc<Service>, call: Call) -> Result<Reply> {
+    allowed(&call)?;
+    let folder = &service.cached()?.folder;
+    let (cached, queued) = match call.header(TARGET).unwrap_or("").to_ascii_lowercase().as_str() {
+        "" => (true, true),
+        "cache" => (true, false),
+        "queue" => (false, true),
+        _ => return Err(Fault::invalid(format!("If provided '{TARGET}' must be 'cache', 'queue' or empty string."))),
+    };
+    if queued {
+        for image in folder.queued()? {
+            folder.unqueue(&image)?;
+        }
+    }
+    if cached {
+        for entry in folder.entries()? {
+            folder.remove(&entry.image)?;
+        }
+    }
+    Ok(Reply::empty(204))
+}
+
+/// A copy is whole or is not there, so that nothing has to be cleaned.
+pub async fn clean(service: Arc<Service>, call: Call) -> Result<Reply> {
+    allowed(&call)?;
+    service.cached()?;
+    Ok(Reply::empty(200))
+}
+
+pub async fn prune(service: Arc<Service>, call: Call) -> Result<Reply> {
+    allowed(&call)?;
+    let (files, bytes) = service.cached()?.folder.prune(None)?;
+    Reply::json(200, &json!({"total_files_pruned": files, "total_bytes_pruned": bytes}))
+}
+
+/// Of Glance's central cache, which knows the caches of all machines.
+pub async fn nodes(service: Arc<Service>, call: Call) -> Result<Reply> {
+    allowed(&call)?;
+    service.cached()?;
+    Err(Fault::conflict("Centralized caching is not enabled"))
+}
