@@ -4,7 +4,8 @@ use crate::document::{Image, MemberStatus, Visibility};
 use base::{Fault, Result, Timestamp};
 use rest::Query;
 use std::cmp::Ordering;
-use store::Stored;
+use std::collections::VecDeque;
+use store::{Reader, Stored};
 
 /// Glance's page when a client names none.
 const PAGE: usize = 25;
@@ -21,6 +22,39 @@ pub struct Wanted {
     sort: Vec<(String, bool)>,
     pub limit: usize,
     pub marker: Option<String>,
+}
+
+/// Images in the order of creation, read in pieces.
+pub struct Source {
+    query: store::Query,
+    read: VecDeque<Stored<Image>>,
+    /// How many are read the next time: more and more, since filters may leave few.
+    piece: usize,
+    ended: bool,
+}
+
+impl Source {
+    pub fn of(query: store::Query, piece: usize) -> Source {
+        Source { query, read: VecDeque::new(), piece, ended: false }
+    }
+
+    /// These, which are in that order.
+    pub fn these(images: Vec<Stored<Image>>) -> Source {
+        Source { query: store::Query::all(), read: images.into(), piece: 0, ended: true }
+    }
+
+    /// Reads on where nothing is left.
+    fn fill(&mut self, reader: &mut Reader) -> Result<()> {
+        if self.read.is_empty() && !self.ended {
+            self.read = reader.list::<Image>(self.query.clone().limit(self.piece))?.into();
+            self.ended = self.read.len() < self.piece;
+            self.piece = (2 * self.piece).min(base::limits::PAGE);
+            if let Some(last) = self.read.back() {
+                self.query = self.query.clone().after(last.id.as_str());
+            }
+        }
+        Ok(())
+    }
 }
 
 enum Wish {
@@ -107,6 +141,41 @@ impl Wanted {
         Ok(())
     }
 
+    /// Whether the list is in the order of creation, which is the store's own, and whether that rises.
+    pub fn by_creation(&self) -> Option<bool> {
+        match self.sort.as_slice() {
+            [(key, rises)] if key == "created_at" => Some(*rises),
+            _ => None,
+        }
+    }
+
+    /// The page of a list in the order of creation: reads no further than its last image. Each of the sources is in that
+    /// order and begins after the marker; what several have is taken once.
+    pub fn read_page(
+        &self,
+        sources: &mut [Source],
+        reader: &mut Reader,
+        own: Option<&str>,
+        shown: impl Fn(Stored<Image>) -> Stored<Image>,
+    ) -> Result<(Vec<Stored<Image>>, bool)> {
+        let (mut images, mut last) = (Vec::<Stored<Image>>::new(), None);
+        while images.len() < self.limit {
+            for source in &mut *sources {
+                source.fill(reader)?;
+            }
+            let heads = sources.iter_mut().filter(|source| !source.read.is_empty());
+            let Some(first) = heads.min_by(|a, b| self.order(&a.read[0], &b.read[0])) else { break };
+            let Some(image) = first.read.pop_front() else { break };
+            if last.as_ref() == Some(&image.id) {
+                continue;
+            }
+            last = Some(image.id.clone());
+            images.extend(Some(shown(image)).filter(|image| self.shows(image, own)));
+        }
+        let full = !images.is_empty() && images.len() == self.limit;
+        Ok((images, full))
+    }
+
     /// Picks the page out of all images that the caller may see. Invalid when the marker is none of those seen.
     /// `own` is the caller's project. Tells whether the page is full, which is when Glance names a next one.
     pub fn page(&self, seen: Vec<Stored<Image>>, own: Option<&str>) -> Result<(Vec<Stored<Image>>, bool)> {
@@ -114,17 +183,22 @@ impl Wanted {
             None => None,
             Some(id) => {
                 let found = seen.iter().find(|image| *image.id == **id).cloned();
-                Some(found.ok_or_else(|| Fault::invalid(format!("No image found with ID {id}")))?)
+                Some(found.ok_or_else(|| no_marker(id))?)
             }
         };
         let mut images: Vec<_> = seen.into_iter().filter(|image| self.shows(image, own)).collect();
-        images.sort_by(|a, b| self.order(a, b));
-        if let Some(marker) = marker {
-            images.retain(|image| self.order(image, &marker) == Ordering::Greater);
-        }
+        self.put_in_order(&mut images, marker.as_ref());
         images.truncate(self.limit);
         let full = !images.is_empty() && images.len() == self.limit;
         Ok((images, full))
+    }
+
+    /// Sorts, and takes out what is not after the marker.
+    pub fn put_in_order(&self, images: &mut Vec<Stored<Image>>, marker: Option<&Stored<Image>>) {
+        images.sort_by(|a, b| self.order(a, b));
+        if let Some(marker) = marker {
+            images.retain(|image| self.order(image, marker) == Ordering::Greater);
+        }
     }
 
     fn shows(&self, image: &Stored<Image>, own: Option<&str>) -> bool {
@@ -146,6 +220,10 @@ impl Wanted {
             .find(|order| *order != Ordering::Equal)
             .unwrap_or(Ordering::Equal)
     }
+}
+
+pub fn no_marker(id: &str) -> Fault {
+    Fault::invalid(format!("No image found with ID {id}"))
 }
 
 fn compare(key: &str, a: &Stored<Image>, b: &Stored<Image>) -> Ordering {

@@ -1,6 +1,6 @@
 //! The operations on images. Each is one transaction.
 
-use super::list::Wanted;
+use super::list::{self, Source, Wanted};
 use super::patch::{self, Change, Dialect};
 use super::wire;
 use crate::document::{Image, Member, MemberStatus, Status, Visibility};
@@ -158,11 +158,18 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     let wanted = Wanted::read(&call.query)?;
     let own = call.caller.project_id();
     call.enforce(&Target::project(own.as_deref()))?;
-    let (caller, member_status) = (call.caller.clone(), wanted.member_status);
-    let seen = service.store.read(move |reader| all_visible(reader, &caller, member_status)).await?;
-    // Before the filters: what cannot be seen is not found either.
-    let seen = seen.into_iter().map(|image| service.options.protections.shown(&call.caller, image)).collect();
-    let (images, full) = wanted.page(seen, own.as_deref())?;
+    let (caller, protections) = (call.caller.clone(), service.options.protections.clone());
+    let read = move |reader: &mut Reader| {
+        // Before the filters: what cannot be seen is not found either.
+        let shown = |image| protections.shown(&caller, image);
+        let Some(rises) = wanted.by_creation() else {
+            let seen = all_visible(reader, &caller, wanted.member_status)?;
+            return wanted.page(seen.into_iter().map(shown).collect(), own.as_deref());
+        };
+        let mut sources = by_creation(reader, &caller, &wanted, rises)?;
+        wanted.read_page(&mut sources, reader, own.as_deref(), shown)
+    };
+    let (images, full) = service.store.read(read).await?;
     let mut body = json!({
         "images": images.iter().map(wire::view).collect::<Vec<_>>(),
         "first": link(&call.query.without("marker")),
@@ -188,16 +195,53 @@ fn all_visible(reader: &mut Reader, caller: &Caller, status: Option<MemberStatus
     let mut found = reader.list::<Image>(Query::index("open", "yes"))?;
     if let Some(project) = caller.project_id() {
         found.extend(reader.list::<Image>(Query::project(project.as_str()))?);
-        for member in reader.list::<Member>(Query::project(project.as_str()))? {
-            let fits = status.is_none_or(|status| status == member.status);
-            let image = if fits { reader.get::<Image>(&member.image)? } else { None };
-            found.extend(image.filter(|image| image.visibility == Visibility::Shared));
-        }
+        found.extend(shared_with(reader, &project, status)?);
     }
     for image in found {
         images.insert(image.id.to_string(), image);
     }
     Ok(images.into_values().collect())
+}
+
+fn shared_with(reader: &mut Reader, project: &ProjectId, status: Option<MemberStatus>) -> Result<Vec<Stored<Image>>> {
+    let mut found = Vec::new();
+    for member in reader.list::<Member>(Query::project(project.as_str()))? {
+        let fits = status.is_none_or(|status| status == member.status);
+        let image = if fits { reader.get::<Image>(&member.image)? } else { None };
+        found.extend(image.filter(|image| image.visibility == Visibility::Shared));
+    }
+    Ok(found)
+}
+
+/// The same in the order of creation, after the marker. Invalid for a marker that the caller may not see.
+fn by_creation(reader: &mut Reader, caller: &Caller, wanted: &Wanted, rises: bool) -> Result<Vec<Source>> {
+    let marker = match &wanted.marker {
+        None => None,
+        Some(id) => {
+            let found = reader.get::<Image>(id)?;
+            let seen = found.as_ref().map(|image| visible(reader, caller, image)).transpose()?;
+            Some(found.filter(|_| seen == Some(true)).ok_or_else(|| list::no_marker(id))?)
+        }
+    };
+    let source = |query: Query| {
+        let query = if rises { query } else { query.reverse() };
+        let query = match &marker {
+            Some(marker) => query.after(marker.id.as_str()),
+            None => query,
+        };
+        Source::of(query, wanted.limit.max(1))
+    };
+    if is_admin(caller) {
+        return Ok(vec![source(Query::all())]);
+    }
+    let mut sources = vec![source(Query::index("open", "yes"))];
+    if let Some(project) = caller.project_id() {
+        sources.push(source(Query::project(project.as_str())));
+        let mut shared = shared_with(reader, &project, wanted.member_status)?;
+        wanted.put_in_order(&mut shared, marker.as_ref());
+        sources.push(Source::these(shared));
+    }
+    Ok(sources)
 }
 
 pub async fn update(service: Arc<Service>, mut call: Call) -> Result<Reply> {

@@ -220,6 +220,57 @@ async fn pages_cover_the_list_once_in_every_order() {
     assert_eq!(usual["first"], "/v2/images");
 }
 
+/// The order of creation is read page by page; with a second key, all is read and sorted.
+#[tokio::test]
+async fn the_order_of_creation_is_the_same_however_it_is_read() {
+    let world = World::new().await;
+    for n in 0..40 {
+        let (owner, visibility) = match n % 8 {
+            0 => (ADMIN, "public"),
+            1 => (OTHER, "community"),
+            2 => (OWNER, "community"),
+            3 | 4 => (OTHER, "shared"),
+            5 => (OTHER, "private"),
+            _ => (OWNER, "private"),
+        };
+        let image = json!({"name": format!("n{n}"), "visibility": visibility, "tags": [format!("t{}", n % 3)]});
+        let id = world.image(owner, image).await;
+        if n % 8 == 3 || n % 16 == 4 {
+            let members = format!("/v2/images/{id}/members");
+            world.send(OTHER, "POST", &members, json!({"member": "red"})).await.expect(200);
+            if n % 16 == 3 {
+                let accept = json!({"status": "accepted"});
+                world.send(OWNER, "PUT", &format!("{members}/red"), accept).await.expect(200);
+            }
+        }
+    }
+    let all = async |who: &str, query: &str| {
+        let (mut path, mut names) = (format!("/v2/images?{query}"), Vec::new());
+        loop {
+            let page = world.get(who, &path).await.expect(200).json();
+            let images = page["images"].as_array().unwrap().iter();
+            names.extend(images.map(|image| image["name"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { return names };
+            path = next.to_owned();
+        }
+    };
+    for who in [OWNER, OTHER, ADMIN, "carl:green:member"] {
+        for filter in ["", "&visibility=shared&member_status=all", "&visibility=all", "&tag=t1", "&visibility=community"] {
+            for dir in ["asc", "desc"] {
+                let sorted = all(who, &format!("limit=100&sort=created_at:{dir},id:{dir}{filter}")).await;
+                assert!(!sorted.is_empty() || filter.contains("shared"), "{who} {filter}");
+                for limit in [1, 3, 7, 100] {
+                    let read = all(who, &format!("limit={limit}&sort=created_at:{dir}{filter}")).await;
+                    assert_eq!(read, sorted, "{who} {filter} {dir} {limit}");
+                }
+            }
+        }
+    }
+    let hidden = world.image(OTHER, json!({"name": "hidden"})).await;
+    world.get(OWNER, &format!("/v2/images?marker={hidden}")).await.refuses(400, "No image found");
+    assert_eq!(world.get(OWNER, "/v2/images?limit=0").await.expect(200).json()["images"], json!([]));
+}
+
 #[tokio::test]
 async fn patches_follow_glances_rules() {
     let world = World::new().await;
