@@ -247,12 +247,9 @@ fn sparsified(nubo: &Path, folder: &Path, pristine: &Path, what: &str, bound: f6
     let (mut ours, mut theirs, mut freed) = (Vec::new(), Vec::new(), 0.0);
     let work = folder.join("work");
     for _ in 0..TURNS {
-        // Read once by the copying, so that it is in memory for both.
-        let copied = Command::new("cp").arg("--sparse=never").arg(pristine).arg(&work).status()?;
-        if !copied.success() {
-            bail!("the copy of {} failed", pristine.display());
-        }
+        cold(pristine, &work)?;
         theirs.push(timed(&format!("dd bs=1M of=/dev/null status=none if={}", work.display()))?.1);
+        cold(pristine, &work)?;
         let before = blocks(&work)?;
         ours.push(timed(&format!("{} image sparsify --in-place {}", nubo.display(), work.display()))?.1);
         freed = 1.0 - blocks(&work)? / before;
@@ -270,6 +267,16 @@ fn sparsified(nubo: &Path, folder: &Path, pristine: &Path, what: &str, bound: f6
         bound,
         more_is_better: false,
     })
+}
+
+/// A copy that is on disk and no longer in memory, as an image is that somebody looks at again.
+fn cold(pristine: &Path, work: &Path) -> Result<()> {
+    let (from, to) = (pristine.display(), work.display());
+    let script = format!("cp --sparse=never {from} {to} && sync {to} && dd if={to} iflag=nocache count=0 status=none");
+    if !Command::new("sh").args(["-c", &script]).status()?.success() {
+        bail!("{script} failed");
+    }
+    Ok(())
 }
 
 fn blocks(path: &Path) -> Result<f64> {

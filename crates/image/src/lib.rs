@@ -155,6 +155,8 @@ pub struct Service {
     /// Downloads that read all bytes first.
     verifying: Arc<Semaphore>,
     cache: Option<cache::Cache>,
+    /// What uploads have in memory.
+    underway: data::Underway,
 }
 
 /// The kinds of documents, for opening the store.
@@ -176,7 +178,19 @@ impl Service {
         let [uploads, converting, conversion] = [UPLOADS, CONVERTING, 1].map(Semaphore::new);
         let verifying = Arc::new(Semaphore::new(VERIFYING));
         let cache = options.cache.as_ref().map(cache::Cache::open).transpose()?;
-        Ok(Arc::new(Service { store, env, options, stores, uploads, converting, conversion, verifying, cache }))
+        let underway = data::Underway::default();
+        Ok(Arc::new(Service {
+            store,
+            env,
+            options,
+            stores,
+            uploads,
+            converting,
+            conversion,
+            verifying,
+            cache,
+            underway,
+        }))
     }
 
     /// The image's bytes, for an agent. NotFound for an image without bytes or in quarantine.

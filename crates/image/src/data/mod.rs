@@ -16,7 +16,9 @@ mod transfer;
 
 pub use download::{download, whole};
 pub use files::Files;
+
 pub use intake::{After, SnapshotIntake, begin_for_job, carry_for_job};
+pub use receive::Underway;
 pub use stores::{Store, Stores};
 pub use sweep::Sweeper;
 pub use transfer::{SENDER, judge, may_import, stage, upload};

@@ -17,23 +17,49 @@ use sha2::{Sha224, Sha256, Sha384, Sha512};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Batches that may wait for each of the three.
-const QUEUE: usize = 3;
+const QUEUE: usize = 4;
 /// The same without threads, where nobody empties the queue before the end: uploads up to 64 MiB.
-const INLINE_QUEUE: usize = 64;
+const INLINE_QUEUE: usize = 256;
 /// A batch is handed over when it has so many bytes, or so many chunks.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
+/// Bytes that all uploads together may have handed over and not done with. Only the work on them holds this, and no
+/// client: a slow one keeps nobody else waiting.
+const UNDERWAY_BYTES: usize = 12 << 20;
 const BATCH_CHUNKS: usize = 256;
 /// An upload that sends nothing for so long is broken.
 const IDLE: Duration = Duration::from_secs(120);
 /// What is still read and thrown away after a refusal, so that the client reads the answer instead of a reset.
 const DRAIN_BYTES: u64 = 64 << 20;
 
-/// Some chunks of the stream, shared.
-type Batch = Arc<[Bytes]>;
+/// Some chunks of the stream, and their share of [`Underway`].
+struct Chunks {
+    chunks: Vec<Bytes>,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+type Batch = Arc<Chunks>;
+
+/// What all uploads of a service have in memory together.
+#[derive(Clone)]
+pub struct Underway(Arc<Semaphore>);
+
+impl Default for Underway {
+    fn default() -> Underway {
+        Underway(Arc::new(Semaphore::new(UNDERWAY_BYTES)))
+    }
+}
+
+impl Underway {
+    async fn share(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        // One chunk may be larger than a batch; none is larger than all of it together.
+        let bytes = u32::try_from(bytes.min(UNDERWAY_BYTES)).unwrap_or(u32::MAX);
+        self.0.clone().acquire_many_owned(bytes).await.ok()
+    }
+}
 
 /// What to hold an upload against.
 pub struct Expected {
@@ -48,6 +74,7 @@ pub struct Expected {
     pub promised: Option<Promised>,
     /// No threads: the three do their work one after the other when all has come. See [`store::Store::is_inline`].
     pub inline: bool,
+    pub underway: Underway,
 }
 
 /// Bytes that came whole.
@@ -137,7 +164,8 @@ async fn pump(body: &mut Body, to: &[mpsc::Sender<Batch>], expected: &Expected, 
             batch.push(chunk);
         }
         if ended || batch_bytes >= BATCH_BYTES || batch.len() >= BATCH_CHUNKS {
-            let full: Batch = std::mem::take(&mut batch).into();
+            let share = if expected.inline { None } else { expected.underway.share(batch_bytes).await };
+            let full: Batch = Arc::new(Chunks { chunks: std::mem::take(&mut batch), _share: share });
             batch_bytes = 0;
             for queue in to {
                 if queue.send(full.clone()).await.is_err() {
@@ -228,7 +256,7 @@ pub async fn drain(mut body: Body, fault: &Fault) {
 fn hash<D: Digest>(mut batches: mpsc::Receiver<Batch>) -> md5::digest::Output<D> {
     let mut digest = D::new();
     while let Some(batch) = take(&mut batches) {
-        for chunk in batch.iter() {
+        for chunk in &batch.chunks {
             digest.update(chunk);
         }
     }
@@ -255,7 +283,7 @@ fn write(file: File, direct: bool, mut batches: mpsc::Receiver<Batch>) -> Result
     };
     let mut sink = Sink::new(file, direct);
     while let Some(batch) = take(&mut batches) {
-        for chunk in batch.iter() {
+        for chunk in &batch.chunks {
             sink.push(chunk).map_err(failed)?;
         }
     }

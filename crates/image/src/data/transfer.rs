@@ -82,6 +82,7 @@ pub(super) fn expected(service: &Service, image: &Image, status: Status, size_by
         size_bytes,
         promised: None,
         inline: service.store.is_inline(),
+        underway: service.underway.clone(),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::image::{Access, Image};
 use crate::lock;
 use crate::place::{Place, folder};
 use format::{Format, OnDisk, Source};
+use holes::Reading;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -87,7 +88,7 @@ pub fn sparsify_in_place(path: &Path, how: &Sparsify) -> Result<Sparsified> {
         let before_bytes = allocated(image.file())?;
         let _mine = lock::alone(image.file(), path)?;
         let (free, file_systems) = look(image.file(), how)?;
-        holes::punch(image.file(), &free)?;
+        holes::punch(image.file(), &free, Reading::Past)?;
         return Ok(Sparsified { before_bytes, after_bytes: allocated(image.file())?, file_systems });
     }
     if snapshots(&image)? > 0 {
@@ -121,7 +122,7 @@ fn rewrite(image: &Image, node: Value, target: &Path, place: &Place, how: &Spars
     unfold.args(["convert", "-O", "raw"]).args(how.show.on_terminal().then_some("-p"));
     watched(unfold.arg(file_name(&node)).arg(raw.name()), how.show)?;
     let (free, file_systems) = look(raw.file(), how)?;
-    holes::punch(raw.file(), &free)?;
+    holes::punch(raw.file(), &free, Reading::Through)?;
     let mut fold = limited("qemu-img", most);
     fold.args(["convert", "-f", "raw", "-O", image.driver()]).args(how.compress.then_some("-c"));
     fold.args(how.show.on_terminal().then_some("-p"));
