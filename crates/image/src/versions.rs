@@ -15,8 +15,8 @@ pub fn import_methods(service: &Service) -> Vec<&'static str> {
     methods
 }
 
-/// Version 2.17 is Glance with the calls for locations. What lies between and needs several stores or a cache answers as
-/// a Glance that has no cache.
+/// Version 2.17 is Glance with the calls for locations. Where no cache is set, its calls answer as those of a Glance that
+/// has none.
 fn versions(call: &Call) -> Value {
     let version = |minor: u32, status: &str| {
         json!({
