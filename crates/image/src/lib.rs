@@ -44,7 +44,7 @@ use store::Store;
 use tokio::sync::Semaphore;
 
 /// Uploads that are taken in at a time; more wait. Each uses three blocking threads.
-const UPLOADS: usize = 32;
+const UPLOADS: usize = 24;
 /// Of these, imports that convert.
 const CONVERTING: usize = 8;
 /// Images that are read for [`data::download`] before they are given out.

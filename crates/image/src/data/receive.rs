@@ -21,14 +21,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Batches that may wait for each of the three.
-const QUEUE: usize = 4;
+const QUEUE: usize = 8;
 /// The same without threads, where nobody empties the queue before the end: uploads up to 64 MiB.
-const INLINE_QUEUE: usize = 256;
+const INLINE_QUEUE: usize = 512;
 /// A batch is handed over when it has so many bytes, or so many chunks.
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH_BYTES: usize = 128 << 10;
 /// Bytes that all uploads together may have handed over and not done with. Only the work on them holds this, and no
 /// client: a slow one keeps nobody else waiting.
-const UNDERWAY_BYTES: usize = 12 << 20;
+const UNDERWAY_BYTES: usize = 8 << 20;
 const BATCH_CHUNKS: usize = 256;
 /// An upload that sends nothing for so long is broken.
 const IDLE: Duration = Duration::from_secs(120);

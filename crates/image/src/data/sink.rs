@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// What is written at once.
-const PIECE: usize = 512 << 10;
+const PIECE: usize = 256 << 10;
 /// Memory and offsets of direct writes lie on multiples of this: the largest block that disks have.
 const ALIGN: usize = 4096;
 /// Through the cache, so much is brought to disk at a time, while the hashes are still being made.

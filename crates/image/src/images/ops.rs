@@ -2,7 +2,7 @@
 
 use super::list::{self, Source, Wanted};
 use super::patch::{self, Change, Dialect};
-use super::wire;
+use super::wire::{self, View};
 use crate::document::{Image, Member, MemberStatus, Status, Visibility};
 use crate::protection::Action;
 use crate::tasks::Task;
@@ -11,6 +11,7 @@ use base::{Fault, FaultKind, ImageId, ProjectId, Result, is_uuid};
 use contract::Caller;
 use policy::Target;
 use rest::{Call, HeaderName, Reply, header};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,7 +111,7 @@ pub async fn create(service: Arc<Service>, mut call: Call) -> Result<Reply> {
         Ok(tx.create(&image)?)
     });
     let stored = service.options.protections.shown(&caller, stored.await?.value);
-    let reply = Reply::json(201, &wire::view(&stored))?
+    let reply = Reply::json(201, &View(&stored))?
         .header(header::LOCATION, call.link(&format!("/v2/images/{}", stored.id)))
         .header(HeaderName::from_static("openstack-image-import-methods"), versions::import_methods(&service).join(","))
         .header(HeaderName::from_static("openstack-image-store-ids"), service.stores.ids().join(","));
@@ -138,7 +139,7 @@ pub fn new_image(service: &Service, call: &Call, id: ImageId, body: &Map<String,
 pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
     let caller = call.caller.clone();
     let image = service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
-    Reply::json(200, &wire::view(&service.options.protections.shown(&caller, image)))
+    Reply::json(200, &View(&service.options.protections.shown(&caller, image)))
 }
 
 /// What a client asks for that leaves the id of an image empty, `/v2/images/`: no image. Glance's routes know no
@@ -170,15 +171,23 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
         wanted.read_page(&mut sources, reader, own.as_deref(), shown)
     };
     let (images, full) = service.store.read(read).await?;
-    let mut body = json!({
-        "images": images.iter().map(wire::view).collect::<Vec<_>>(),
-        "first": link(&call.query.without("marker")),
-        "schema": "/v2/schemas/images",
-    });
-    if let Some(last) = images.last().filter(|_| full) {
-        body["next"] = json!(link(&call.query.with("marker", &last.id)));
-    }
-    Reply::json(200, &body)
+    let next = images.last().filter(|_| full).map(|last| link(&call.query.with("marker", &last.id)));
+    let page = Page {
+        images: images.iter().map(View).collect(),
+        first: link(&call.query.without("marker")),
+        next,
+        schema: "/v2/schemas/images",
+    };
+    Reply::json(200, &page)
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    images: Vec<View<'a>>,
+    first: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    schema: &'static str,
 }
 
 fn link(query: &str) -> String {
@@ -269,7 +278,7 @@ pub async fn update(service: Arc<Service>, mut call: Call) -> Result<Reply> {
         Ok(tx.need::<Image>(&image.id)?)
     });
     let image = service.options.protections.shown(&caller, written.await?.value);
-    Reply::json(200, &wire::view(&image))
+    Reply::json(200, &View(&image))
 }
 
 /// The bytes are removed after the commit: a crash between leaves files without a document, which the sweeper finds.

@@ -2,7 +2,8 @@
 
 use crate::document::{Image, LOCAL, Status, Visibility, WEB};
 use base::{Fault, ProjectId, Result, limits};
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 use store::Stored;
 
 /// Most custom properties, and most tags (Glance's defaults).
@@ -36,6 +37,8 @@ pub const READ_ONLY: [&str; 13] = [
 /// Names that a custom property may not have.
 const RESERVED: [&str; 3] = ["location", "deleted", "deleted_at"];
 const RESERVED_PREFIX: &str = "os_glance";
+/// Why an image may not be used.
+const QUARANTINED: &str = "nubo:quarantined";
 
 /// The attributes that are no custom properties and may be changed.
 const CHANGEABLE: [&str; 10] = [
@@ -55,57 +58,64 @@ pub fn is_changeable(name: &str) -> bool {
     CHANGEABLE.contains(&name)
 }
 
+/// What no custom property stands beside.
+fn is_attribute(name: &str) -> bool {
+    is_changeable(name) || READ_ONLY.contains(&name) || DISALLOWED.contains(&name) || name == QUARANTINED
+}
+
 pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX)
 }
 
-/// The newest and only shape: custom properties stand beside the attributes.
-pub fn view(image: &Stored<Image>) -> Value {
-    let mut view = Map::new();
-    for (name, value) in &image.properties {
-        view.insert(name.clone(), json!(value));
+/// An image in the newest and only shape: custom properties stand beside the attributes. Written as it is serialized,
+/// since lists have thousands of them.
+pub struct View<'a>(pub &'a Stored<Image>);
+
+impl Serialize for View<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let image = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in image.properties.iter().filter(|(name, _)| !is_attribute(name)) {
+            map.serialize_entry(name, value)?;
+        }
+        let contents = image.contents.as_ref();
+        let kept = contents.or(image.staged.as_ref().map(|staged| &staged.contents));
+        // One that names the snapshots of volumes has no bytes, and says so.
+        let size = kept.map(|kept| kept.size_bytes).or((image.status == Status::Active).then_some(0));
+        map.serialize_entry("id", &image.id)?;
+        map.serialize_entry("name", &image.name)?;
+        map.serialize_entry("status", image.status.as_str())?;
+        map.serialize_entry("visibility", image.visibility.as_str())?;
+        map.serialize_entry("protected", &image.protected)?;
+        map.serialize_entry("os_hidden", &image.hidden)?;
+        map.serialize_entry("owner", &image.owner)?;
+        map.serialize_entry("container_format", &image.container_format)?;
+        map.serialize_entry("disk_format", &image.disk_format)?;
+        map.serialize_entry("min_disk", &image.min_disk_gib)?;
+        map.serialize_entry("min_ram", &image.min_ram_mib)?;
+        map.serialize_entry("size", &size)?;
+        map.serialize_entry("virtual_size", &contents.and_then(|contents| contents.virtual_size_bytes))?;
+        map.serialize_entry("checksum", &contents.map(|contents| &contents.md5))?;
+        map.serialize_entry("os_hash_algo", &contents.map(|contents| contents.hash().0))?;
+        map.serialize_entry("os_hash_value", &contents.map(|contents| contents.hash().1))?;
+        map.serialize_entry("tags", &image.tags)?;
+        map.serialize_entry("created_at", &image.created.iso_seconds())?;
+        map.serialize_entry("updated_at", &image.updated.iso_seconds())?;
+        map.serialize_entry("file", &format_args!("/v2/images/{}/file", image.id))?;
+        map.serialize_entry("schema", "/v2/schemas/image")?;
+        map.serialize_entry("self", &format_args!("/v2/images/{}", image.id))?;
+        let stores = stores(image);
+        if !stores.is_empty() {
+            map.serialize_entry("stores", &stores.join(","))?;
+        }
+        for (name, value) in arrival(image) {
+            map.serialize_entry(name, &value)?;
+        }
+        if let Some(reason) = contents.and_then(|contents| contents.quarantined.as_ref()) {
+            map.serialize_entry(QUARANTINED, reason)?;
+        }
+        map.end()
     }
-    let contents = image.contents.as_ref();
-    let size = contents.or(image.staged.as_ref().map(|staged| &staged.contents)).map(|contents| contents.size_bytes);
-    // One that names the snapshots of volumes has no bytes, and says so.
-    let size = size.or((image.status == Status::Active).then_some(0));
-    let href = format!("/v2/images/{}", image.id);
-    let attributes = json!({
-        "id": image.id,
-        "name": image.name,
-        "status": image.status.as_str(),
-        "visibility": image.visibility.as_str(),
-        "protected": image.protected,
-        "os_hidden": image.hidden,
-        "owner": image.owner,
-        "container_format": image.container_format,
-        "disk_format": image.disk_format,
-        "min_disk": image.min_disk_gib,
-        "min_ram": image.min_ram_mib,
-        "size": size,
-        "virtual_size": contents.and_then(|contents| contents.virtual_size_bytes),
-        "checksum": contents.map(|contents| &contents.md5),
-        "os_hash_algo": contents.map(|contents| contents.hash().0),
-        "os_hash_value": contents.map(|contents| contents.hash().1),
-        "tags": image.tags,
-        "created_at": image.created.iso_seconds(),
-        "updated_at": image.updated.iso_seconds(),
-        "file": format!("{href}/file"),
-        "schema": "/v2/schemas/image",
-        "self": href,
-    });
-    if let Value::Object(attributes) = attributes {
-        view.extend(attributes);
-    }
-    let stores = stores(image);
-    if !stores.is_empty() {
-        view.insert("stores".to_owned(), json!(stores.join(",")));
-    }
-    view.extend(arrival(image));
-    if let Some(reason) = contents.and_then(|contents| contents.quarantined.as_ref()) {
-        view.insert("nubo:quarantined".to_owned(), json!(reason));
-    }
-    Value::Object(view)
 }
 
 /// The stores that have the bytes. What came from a location shows the store of locations, as in Glance, for the first:
@@ -120,26 +130,22 @@ fn stores(image: &Image) -> Vec<&str> {
 }
 
 /// How far an import or the making of copies is. Clients take the empty list of stores for its end.
-fn arrival(image: &Image) -> Map<String, Value> {
-    let mut arrival = Map::new();
+fn arrival(image: &Image) -> Vec<(&'static str, String)> {
     let copying = image.copying.as_ref();
     let task = image.importing.as_ref().or(copying.map(|copying| &copying.task));
     let failed = copying.map_or(&image.not_copied, |copying| &copying.failed);
     let several = image.contents.as_ref().is_some_and(|contents| contents.stores.len() > 1);
     if task.is_none() && failed.is_empty() && !several {
-        return arrival;
+        return Vec::new();
     }
     let to = match (task, copying) {
         (None, _) => String::new(),
         (Some(_), None) => LOCAL.to_owned(),
         (Some(_), Some(copying)) => copying.to.join(","),
     };
-    if let Some(task) = task {
-        arrival.insert("os_glance_import_task".to_owned(), json!(task));
-    }
-    arrival.insert("os_glance_importing_to_stores".to_owned(), json!(to));
-    arrival.insert("os_glance_failed_import".to_owned(), json!(failed.join(",")));
-    arrival
+    let task = task.map(|task| ("os_glance_import_task", task.clone()));
+    let rest = [("os_glance_importing_to_stores", to), ("os_glance_failed_import", failed.join(","))];
+    task.into_iter().chain(rest).collect()
 }
 
 /// Sets an attribute or a custom property as a create or a patch asks. Invalid where the schema says no; Forbidden for
