@@ -1,4 +1,5 @@
-"""`nubo image build debian`: built from a mirror, booted by QEMU, set up by cloud-init. Takes minutes and a network."""
+"""`nubo image build debian`: built from a mirror, booted by QEMU from a BIOS and from UEFI, set up by cloud-init. Takes
+minutes and a network."""
 
 import os
 import shutil
@@ -10,38 +11,78 @@ import lib
 
 USER_DATA = """#cloud-config
 users: [{name: alice, lock_passwd: true}]
-runcmd: ["echo MARKER $(hostname) $(id -u alice) $(df -m / | tail -1 | awk '{print $2}') > /dev/ttyS0", "poweroff"]
+runcmd:
+  - test -d /sys/firmware/efi && echo uefi >/tmp/firmware || echo bios >/tmp/firmware
+  - mokutil --sb-state | grep -q enabled && echo secure >/tmp/firmware
+  - echo MARKER $(hostname) $(id -u alice) $(df -m / | tail -1 | awk '{print $2}') $(cat /tmp/firmware) > /dev/ttyS0
+  - poweroff
 """
+OVMF = "/usr/share/OVMF/OVMF"
+FIRMWARE = {"bios": [], "uefi": ["4M.fd"], "secure": ["4M.ms.fd"]}
 
 
-def test_a_debian_boots_and_is_set_up_by_cloud_init(tmp_path):
+def run(folder, *words):
+    subprocess.run([str(word) for word in words], cwd=folder, check=True)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """A folder with the image `debian.qcow2`, of 4 GiB, what sgdisk said of it, and the `seed` of cloud-init."""
     asked = os.environ.get("NUBO_DEBIAN_MIRROR")
     if not asked:
         pytest.skip("NUBO_DEBIAN_MIRROR names no mirror (or `default`)")
     lib.require_root()
-    for program in ("mmdebstrap", "mkfs.vfat", "mcopy", "qemu-system-x86_64"):
+    for program in ("mmdebstrap", "mkfs.vfat", "mcopy", "sgdisk", "qemu-system-x86_64"):
         lib.require("debian", shutil.which(program), f"{program} is not installed")
+    lib.require("debian", os.path.exists(f"{OVMF}_CODE_4M.ms.fd"), "ovmf is not installed")
     mirror = [] if asked == "default" else ["--mirror", asked]
 
-    def run(*words):
-        subprocess.run([str(word) for word in words], cwd=tmp_path, check=True)
+    folder = tmp_path_factory.mktemp("build")
+    run(folder, lib.NUBO, "image", "build", "debian", "--output", "debian.qcow2", *mirror)
+    assert sorted(path.name for path in folder.iterdir()) == ["debian.qcow2"]
+    run(folder, "qemu-img", "convert", "-O", "raw", "debian.qcow2", "disk.raw")
+    said = subprocess.run(["sgdisk", "-p", "-v", "disk.raw"], cwd=folder, check=True, capture_output=True, text=True)
+    (folder / "table").write_text(said.stdout)
+    (folder / "disk.raw").unlink()
+    run(folder, lib.NUBO, "image", "resize", "debian.qcow2", "4G")
+    (folder / "user-data").write_text(USER_DATA)
+    (folder / "meta-data").write_text("instance-id: i-1\nlocal-hostname: debby\n")
+    (folder / "seed").write_bytes(bytes(1 << 20))
+    run(folder, "mkfs.vfat", "-n", "CIDATA", "seed")
+    run(folder, "mcopy", "-i", "seed", "user-data", "meta-data", "::/")
+    return folder
 
-    run(lib.NUBO, "image", "build", "debian", "--output", "debian.qcow2", *mirror)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["debian.qcow2"]
-    run(lib.NUBO, "image", "resize", "debian.qcow2", "4G")
 
-    (tmp_path / "user-data").write_text(USER_DATA)
-    (tmp_path / "meta-data").write_text("instance-id: i-1\nlocal-hostname: debby\n")
-    (tmp_path / "seed").write_bytes(bytes(1 << 20))
-    run("mkfs.vfat", "-n", "CIDATA", "seed")
-    run("mcopy", "-i", "seed", "user-data", "meta-data", "::/")
+def flash(folder, kind):
+    """QEMU's words for a firmware with variables of its own; with Microsoft's keys for secure boot."""
+    if not FIRMWARE[kind]:
+        return []
+    (ending,) = FIRMWARE[kind]
+    shutil.copy(f"{OVMF}_VARS_{ending}", folder / "variables")
+    words = ["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
+    words = words if kind == "secure" else []
+    code = ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}_CODE_{ending}"]
+    return [*words, *code, "-drive", "if=pflash,format=raw,file=variables"]
+
+
+@pytest.mark.parametrize("firmware", FIRMWARE)
+def test_a_debian_boots_and_is_set_up_by_cloud_init(image, firmware):
+    run(image, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "debian.qcow2", "-F", "qcow2", "disk.qcow2")
     accel = os.environ.get("NUBO_ACCEL", "tcg")
-    machine = ["-machine", f"accel={accel}", "-m", "768", "-display", "none", "-serial", "file:console", "-no-reboot"]
-    disks = ["-drive", "file=debian.qcow2,if=virtio", "-drive", "file=seed,if=virtio,format=raw"]
+    machine = ["-accel", accel, "-m", "768", "-display", "none", "-serial", "file:console", "-no-reboot"]
+    disks = ["-drive", "file=disk.qcow2,if=virtio", "-drive", "file=seed,if=virtio,format=raw"]
     network = ["-nic", "user,model=virtio-net-pci"]
-    subprocess.run(["qemu-system-x86_64", *machine, *disks, *network], cwd=tmp_path, check=True, timeout=900)
-    console = (tmp_path / "console").read_text(errors="replace")
+    command = ["qemu-system-x86_64", *machine, *flash(image, firmware), *disks, *network]
+    subprocess.run(command, cwd=image, check=True, timeout=900)
+    console = (image / "console").read_text(errors="replace")
     marker = [line for line in console.splitlines() if line.startswith("MARKER")]
     assert marker, console[-2000:]
-    _, host, uid, mib = marker[0].split()
-    assert (host, uid) == ("debby", "1000") and int(mib) > 3500
+    _, host, uid, mib, booted = marker[0].split()
+    assert (host, uid, booted) == ("debby", "1000", firmware) and int(mib) > 3500
+
+
+def test_another_reader_of_gpt_finds_the_disk_sound(image):
+    said = (image / "table").read_text()
+    rows = [line.split() for line in said.splitlines() if line.strip()[:1].isdigit()]
+    assert [(row[0], row[5]) for row in rows] == [("1", "8304"), ("14", "EF02"), ("15", "EF00")], said
+    assert "No problems found" in said

@@ -7,7 +7,7 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use workshop::Show;
-use workshop::build::{self, Debian, Disk};
+use workshop::build::{self, Debian, Disk, Firmware};
 
 #[derive(clap::Subcommand)]
 pub enum Recipe {
@@ -37,7 +37,7 @@ pub enum Recipe {
         #[command(flatten)]
         disk: DiskOptions,
     },
-    /// A system in a tarball that has GRUB for a BIOS in it; needs root
+    /// A system in a tarball that has in it what boots it; needs root
     Tarball {
         file: PathBuf,
         #[arg(long)]
@@ -54,6 +54,9 @@ pub struct DiskOptions {
     /// Of the disk, such as 4G (default: what the system needs and some room)
     #[arg(long)]
     size: Option<String>,
+    /// What it boots from (default: both, or what a tarball has loaders for)
+    #[arg(long, value_enum)]
+    firmware: Option<FirmwareName>,
     /// Pack the clusters of a qcow2
     #[arg(long)]
     compress: bool,
@@ -62,6 +65,23 @@ pub struct DiskOptions {
     force: bool,
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum FirmwareName {
+    Bios,
+    Uefi,
+    Both,
+}
+
+impl From<FirmwareName> for Firmware {
+    fn from(name: FirmwareName) -> Firmware {
+        match name {
+            FirmwareName::Bios => Firmware::Bios,
+            FirmwareName::Uefi => Firmware::Uefi,
+            FirmwareName::Both => Firmware::Both,
+        }
+    }
 }
 
 pub fn main(settings: &Settings, recipe: Recipe) -> ExitCode {
@@ -91,6 +111,7 @@ fn run(settings: &Settings, recipe: Recipe) -> Result<bool> {
 
 fn on(output: PathBuf, options: DiskOptions) -> Result<Disk> {
     let size_bytes = options.size.as_deref().map(workshop::parse_size).transpose()?;
+    let firmware = options.firmware.map(Firmware::from);
     let DiskOptions { format, compress, force, .. } = options;
-    Ok(Disk { output, format, size_bytes, compress, force, show: Show::Progress })
+    Ok(Disk { output, format, size_bytes, firmware, compress, force, show: Show::Progress })
 }

@@ -37,7 +37,7 @@ fn missing(what: &str) -> Result<(), String> {
         "postgres" => postgres_bin().map(|_| ()).ok_or_else(|| "PostgreSQL's initdb is not installed".into()),
         "clients" => program("openstack"),
         "ovn" => program("ovn-nbctl").and_then(|()| program("ovs-vsctl")),
-        "filesystems" => ["mke2fs", "mkfs.xfs", "mkfs.btrfs"].into_iter().try_for_each(program),
+        "filesystems" => ["mke2fs", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat", "mcopy"].into_iter().try_for_each(program),
         "gnupg" => program("gpg").and_then(|()| program("gpgv")),
         "corosync" => program("corosync"),
         "ceph" => program("ceph"),

@@ -1,20 +1,30 @@
-//! A disk that boots, from the tree of a system: GPT, GRUB for a BIOS, one ext4. Written without mounting anything.
+//! A disk that boots, from the tree of a system: GPT, GRUB for a BIOS, an EFI system partition, one ext4. Written
+//! without mounting anything.
+//!
+//! ```text
+//! 0          1 MiB        2 MiB                  126 MiB                     end - 1 MiB
+//! | GPT      | 14: GRUB   | 15: EFI system       | 1: root (ext4) …          | GPT |
+//! ```
+//! Without a firmware, its partition is missing; without UEFI, the root begins at 2 MiB.
 //!
 //! GRUB's own installer needs devices and mounts to find out where its second part lies; here that is known, because
 //! this lays it there: in a partition of its own, in one piece.
 
+use super::esp::{Esp, inside};
 use crate::error::{Error, Result};
 use crate::sparsify::Crc;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const SECTOR: u64 = 512;
 const MIB: u64 = 1 << 20;
-/// Where GRUB's second part lies, and the root behind it.
-const CORE_START: u64 = MIB;
-pub(crate) const ROOT_START: u64 = 2 * MIB;
+/// Where GRUB's second part lies, and what follows it.
+const CORE: Range<u64> = MIB..2 * MIB;
+/// As large as in Debian's own images for clouds.
+const ESP: Range<u64> = 2 * MIB..126 * MIB;
 /// Kept for the second GPT.
 const END_BYTES: u64 = MIB;
 const ENTRIES: usize = 128;
@@ -27,9 +37,14 @@ const CORE_SEGMENT: u16 = 0x820;
 /// Code before the disk's signature and the partitions.
 const BOOT_CODE: usize = 440;
 
-/// Linux' root for x86-64, and GRUB's own.
+/// Linux' root for x86-64, GRUB's own, and UEFI's.
 const ROOT_TYPE: &str = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709";
 const CORE_TYPE: &str = "21686148-6449-6e6f-744e-656564454649";
+const ESP_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+/// Their places in the table, as Debian's own images have them: the root first, the others far behind.
+const ROOT_ENTRY: usize = 0;
+const CORE_ENTRY: usize = 13;
+const ESP_ENTRY: usize = 14;
 
 /// Both parts of GRUB, as they lie in a tree after its installation.
 pub(crate) struct Grub {
@@ -38,56 +53,63 @@ pub(crate) struct Grub {
 }
 
 impl Grub {
+    /// None where the tree has neither part.
+    ///
     /// # Errors
-    /// Refused where the tree has none.
-    pub fn of(tree: &Path) -> Result<Grub> {
-        let read = |name: &str| {
-            let path = Path::new("boot/grub/i386-pc").join(name);
-            let inside = tree.join(&path);
-            // A link in somebody's tree, at any level, could lead out of it.
-            let real = inside.canonicalize().is_ok_and(|real| tree.canonicalize().is_ok_and(|it| real == it.join(&path)));
-            let is_file = real && fs::symlink_metadata(&inside).is_ok_and(|it| it.is_file() && it.len() <= MIB);
-            match is_file {
-                true => fs::read(&inside).map_err(Error::at(&inside)),
-                false => Err(Error::Refused(format!(
-                    "the system has no /{}: install GRUB for a BIOS in it (grub-mkimage -O i386-pc)",
-                    path.display()
-                ))),
-            }
+    /// Refused where they are none of GRUB.
+    pub fn of(tree: &Path) -> Result<Option<Grub>> {
+        let read = |name: &str| -> Result<Option<Vec<u8>>> {
+            let Some(path) = inside(tree, &Path::new("boot/grub/i386-pc").join(name)) else { return Ok(None) };
+            let fits = fs::symlink_metadata(&path).is_ok_and(|it| it.is_file() && it.len() <= MIB);
+            fits.then(|| fs::read(&path).map_err(Error::at(&path))).transpose()
         };
-        let (boot, core) = (read("boot.img")?, read("core.img")?);
-        if boot.len() != 512 || core.len() < 1024 || core.len() as u64 > ROOT_START - CORE_START {
+        let (Some(boot), Some(core)) = (read("boot.img")?, read("core.img")?) else { return Ok(None) };
+        if boot.len() != 512 || core.len() < 1024 || core.len() as u64 > CORE.end - CORE.start {
             return Err(Error::Refused("the system's boot.img or core.img is none of GRUB".to_owned()));
         }
-        Ok(Grub { boot, core })
+        Ok(Some(Grub { boot, core }))
     }
 }
 
-/// The bytes of the root's partition on a disk of this size; whole MiB.
-pub(crate) fn root_bytes(disk_bytes: u64) -> u64 {
-    (disk_bytes.saturating_sub(ROOT_START + END_BYTES)) / MIB * MIB
+/// What a disk is booted by: one of both, or both.
+pub(crate) struct Loaders {
+    pub grub: Option<Grub>,
+    pub esp: Option<Esp>,
 }
 
+impl Loaders {
+    pub fn root_start(&self) -> u64 {
+        if self.esp.is_some() { ESP.end } else { CORE.end }
+    }
+
+    /// Of the root's partition on a disk of this size; whole MiB.
+    pub fn root_bytes(&self, disk_bytes: u64) -> u64 {
+        (disk_bytes.saturating_sub(self.root_start() + END_BYTES)) / MIB * MIB
+    }
+}
+
+/// Bytes of the partition for UEFI.
+pub(crate) const ESP_BYTES: u64 = ESP.end - ESP.start;
+
 /// Writes everything but the root itself.
-pub(crate) fn write(disk: &File, size_bytes: u64, grub: &Grub) -> io::Result<()> {
+pub(crate) fn write(disk: &File, size_bytes: u64, loaders: &Loaders) -> io::Result<()> {
     let mut first = vec![0; 512];
-    first[..BOOT_CODE].copy_from_slice(&grub.boot[..BOOT_CODE]);
-    first[BOOT_NEXT..BOOT_NEXT + 8].copy_from_slice(&(CORE_START / SECTOR).to_le_bytes());
+    let mut table = vec![0; ENTRIES * ENTRY_BYTES];
+    let start = loaders.root_start();
+    entry(&mut table, ROOT_ENTRY, ROOT_TYPE, start..start + loaders.root_bytes(size_bytes), "root")?;
+    if let Some(grub) = &loaders.grub {
+        first[..BOOT_CODE].copy_from_slice(&grub.boot[..BOOT_CODE]);
+        first[BOOT_NEXT..BOOT_NEXT + 8].copy_from_slice(&(CORE.start / SECTOR).to_le_bytes());
+        disk.write_all_at(&placed(grub), CORE.start)?;
+        entry(&mut table, CORE_ENTRY, CORE_TYPE, CORE, "grub")?;
+    }
+    if let Some(esp) = &loaders.esp {
+        esp.copy(disk, ESP.start)?;
+        entry(&mut table, ESP_ENTRY, ESP_TYPE, ESP, "EFI system")?;
+    }
     protect(&mut first, size_bytes / SECTOR);
     disk.write_all_at(&first, 0)?;
 
-    let mut core = grub.core.clone();
-    let sectors = (core.len() as u64).div_ceil(SECTOR);
-    core[CORE_LIST..CORE_LIST + 8].copy_from_slice(&(CORE_START / SECTOR + 1).to_le_bytes());
-    core[CORE_LIST + 8..CORE_LIST + 10].copy_from_slice(&((sectors - 1) as u16).to_le_bytes());
-    core[CORE_LIST + 10..CORE_LIST + 12].copy_from_slice(&CORE_SEGMENT.to_le_bytes());
-    disk.write_all_at(&core, CORE_START)?;
-
-    let root = ROOT_START..ROOT_START + root_bytes(size_bytes);
-    let mut table = vec![0; ENTRIES * ENTRY_BYTES];
-    // As Debian's own images number them: the root first, so that it can grow.
-    entry(&mut table, 0, ROOT_TYPE, root, "root")?;
-    entry(&mut table, 13, CORE_TYPE, CORE_START..ROOT_START, "grub")?;
     let id = random()?;
     let last = size_bytes / SECTOR - 1;
     let table_sectors = table.len() as u64 / SECTOR;
@@ -95,6 +117,16 @@ pub(crate) fn write(disk: &File, size_bytes: u64, grub: &Grub) -> io::Result<()>
     disk.write_all_at(&table, 2 * SECTOR)?;
     disk.write_all_at(&table, (last - table_sectors) * SECTOR)?;
     disk.write_all_at(&header(&table, &id, [last, 1, last - table_sectors], last), last * SECTOR)
+}
+
+/// GRUB's second part, told where the rest of it lies.
+fn placed(grub: &Grub) -> Vec<u8> {
+    let mut core = grub.core.clone();
+    let sectors = (core.len() as u64).div_ceil(SECTOR);
+    core[CORE_LIST..CORE_LIST + 8].copy_from_slice(&(CORE.start / SECTOR + 1).to_le_bytes());
+    core[CORE_LIST + 8..CORE_LIST + 10].copy_from_slice(&((sectors - 1) as u16).to_le_bytes());
+    core[CORE_LIST + 10..CORE_LIST + 12].copy_from_slice(&CORE_SEGMENT.to_le_bytes());
+    core
 }
 
 /// One MBR entry over all of the disk, for those who know no GPT.
@@ -106,7 +138,7 @@ fn protect(first: &mut [u8], sectors: u64) {
     first[510..512].copy_from_slice(&[0x55, 0xaa]);
 }
 
-fn entry(table: &mut [u8], n: usize, kind: &str, bytes: std::ops::Range<u64>, name: &str) -> io::Result<()> {
+fn entry(table: &mut [u8], n: usize, kind: &str, bytes: Range<u64>, name: &str) -> io::Result<()> {
     let own = &mut table[n * ENTRY_BYTES..(n + 1) * ENTRY_BYTES];
     own[..16].copy_from_slice(&guid(kind));
     own[16..32].copy_from_slice(&random()?);

@@ -5,6 +5,7 @@
 //! has a crate of its own.)
 
 mod disk;
+mod esp;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +24,14 @@ const DEBIAN_BYTES: u64 = 2 << 30;
 const CUSTOMIZE: &str = include_str!("customize.sh");
 /// Where Debian is where no mirror is named and the machine has none of that release.
 const MIRROR: &str = "http://deb.debian.org/debian";
-/// A kernel for virtual machines, what boots it, and what makes a cloud's guest of it.
-const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,systemd-resolved,udev,dbus,grub-pc-bin,grub2-common,\
-                        cloud-init,cloud-guest-utils,fdisk,e2fsprogs,netplan.io,openssh-server,iproute2,iputils-ping,\
+/// A kernel for virtual machines, and what makes a cloud's guest of it.
+const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,systemd-resolved,udev,dbus,grub2-common,cloud-init,\
+                        cloud-guest-utils,fdisk,e2fsprogs,netplan.io,openssh-server,iproute2,iputils-ping,\
                         ca-certificates,sudo,locales";
+/// What boots it from a BIOS.
+const BIOS_PACKAGES: &str = "grub-pc-bin";
+/// What boots it from UEFI, signed for secure boot; and what checks its partition at boot.
+const UEFI_PACKAGES: &str = "shim-signed,grub-efi-amd64-signed,grub-efi-amd64-bin,dosfstools";
 
 /// Debian, as mmdebstrap makes it.
 #[derive(Clone, Debug)]
@@ -41,6 +46,24 @@ pub struct Debian {
     pub include: Vec<String>,
 }
 
+/// What a disk can be booted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    Bios,
+    Uefi,
+    Both,
+}
+
+impl Firmware {
+    fn bios(self) -> bool {
+        self != Firmware::Uefi
+    }
+
+    fn uefi(self) -> bool {
+        self != Firmware::Bios
+    }
+}
+
 /// What the system shall lie on.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -49,6 +72,8 @@ pub struct Disk {
     pub format: String,
     /// None: as much as the system needs and some room.
     pub size_bytes: Option<u64>,
+    /// None: all that the system has loaders for, of which Debian has both kinds.
+    pub firmware: Option<Firmware>,
     pub compress: bool,
     pub force: bool,
     pub show: Show,
@@ -62,15 +87,17 @@ pub struct Built {
     pub virtual_size: u64,
 }
 
-/// Builds a Debian with cloud-init that boots from a BIOS.
+/// Builds a Debian with cloud-init.
 ///
 /// # Errors
 /// Refused where a word is not understood or root is missing; Tool where mmdebstrap fails.
 pub fn debian(recipe: &Debian, on: &Disk, progress: &mut dyn FnMut(&str)) -> Result<Built> {
     check(recipe)?;
     let (work, place) = begin(on)?;
+    let firmware = on.firmware.unwrap_or(Firmware::Both);
     let hook = work.0.join("customize");
-    fs::write(&hook, CUSTOMIZE).map_err(Error::at(&hook))?;
+    let script = format!("#!/bin/sh\nbios={}\nuefi={}\n{CUSTOMIZE}", firmware.bios(), firmware.uefi());
+    fs::write(&hook, script).map_err(Error::at(&hook))?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).map_err(Error::at(&hook))?;
     let tarball = work.0.join("root.tar");
     progress(&format!("installing Debian {} (mmdebstrap)", recipe.release));
@@ -79,6 +106,8 @@ pub fn debian(recipe: &Debian, on: &Disk, progress: &mut dyn FnMut(&str)) -> Res
     command.args(["--mount", "--", "setpriv", "--pdeathsig", "TERM", "--", "mmdebstrap", "--mode=root", "--quiet"]);
     command.args(["--variant=minbase", "--components=main", "--architectures=amd64"]);
     command.arg(format!("--include={PACKAGES}"));
+    command.args(firmware.bios().then(|| format!("--include={BIOS_PACKAGES}")));
+    command.args(firmware.uefi().then(|| format!("--include={UEFI_PACKAGES}")));
     command.args(recipe.include.iter().map(|package| format!("--include={package}")));
     command.arg(format!("--customize-hook={}", hook.display()));
     if let Some(keyring) = &recipe.keyring {
@@ -94,8 +123,8 @@ pub fn debian(recipe: &Debian, on: &Disk, progress: &mut dyn FnMut(&str)) -> Res
     from_tree(&tarball, &work, place, on, DEBIAN_BYTES, progress)
 }
 
-/// Builds a disk from a system in a tarball, which must have GRUB for a BIOS in `/boot/grub`, and a configuration of it
-/// that finds the root by the label `root`.
+/// Builds a disk from a system in a tarball, which must have GRUB for a BIOS in `/boot/grub` or what UEFI starts in
+/// `/boot/efi`, and a configuration that finds the root by the label `root`.
 ///
 /// # Errors
 /// Refused where it has not.
@@ -193,8 +222,8 @@ fn from_tree(
     let mut unpack = Command::new("tar");
     unpack.args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(tarball).arg("-C").arg(&tree);
     child::succeed(&mut unpack)?;
-    let grub = disk::Grub::of(&tree)?;
-    let size = size(&tree, on, least_bytes)?;
+    let loaders = loaders(&tree, work, on.firmware)?;
+    let size = size(&tree, on, least_bytes, loaders.root_start())?;
 
     progress(&format!("writing a disk of {} MiB", size / MIB));
     let raw = Place::scratch(&work.0)?;
@@ -202,10 +231,10 @@ fn from_tree(
     let mut fill = Command::new("mke2fs");
     // Features that GRUB 2.06 does not read.
     fill.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-L", "root", "-O", "^metadata_csum_seed,^orphan_file"]);
-    fill.arg("-E").arg(format!("offset={},root_owner=0:0", disk::ROOT_START)).arg("-d").arg(&tree);
-    fill.arg(raw.name()).arg((disk::root_bytes(size) / 4096).to_string()).env("LC_ALL", "C");
+    fill.arg("-E").arg(format!("offset={},root_owner=0:0", loaders.root_start())).arg("-d").arg(&tree);
+    fill.arg(raw.name()).arg((loaders.root_bytes(size) / 4096).to_string()).env("LC_ALL", "C");
     child::succeed(&mut fill)?;
-    disk::write(raw.file(), size, &grub).map_err(Error::doing("writing the disk"))?;
+    disk::write(raw.file(), size, &loaders).map_err(Error::doing("writing the disk"))?;
 
     progress(&format!("writing {}", on.format));
     let format = convert::known(&on.format)?;
@@ -223,12 +252,30 @@ fn from_tree(
     })
 }
 
+/// What the tree is booted by, of what was asked for.
+fn loaders(tree: &Path, work: &Work, wanted: Option<Firmware>) -> Result<disk::Loaders> {
+    let of = wanted.unwrap_or(Firmware::Both);
+    let grub = if of.bios() { disk::Grub::of(tree)? } else { None };
+    let esp = if of.uefi() { esp::Esp::of(tree, &work.0)? } else { None };
+    let lacks = |what: &str| Err(Error::Refused(format!("the system lacks {what}")));
+    let (bios, uefi) = (
+        "/boot/grub/i386-pc/boot.img and core.img, by which a BIOS boots it (grub-mkimage -O i386-pc)",
+        "/boot/efi/EFI/BOOT/BOOTX64.EFI, which UEFI starts",
+    );
+    match (wanted, &grub, &esp) {
+        (None, None, None) => lacks(&format!("both {bios}, and {uefi}")),
+        (Some(Firmware::Bios | Firmware::Both), None, _) => lacks(bios),
+        (Some(Firmware::Uefi | Firmware::Both), _, None) => lacks(uefi),
+        _ => Ok(disk::Loaders { grub, esp }),
+    }
+}
+
 /// The size that was asked for, or what the tree needs and a quarter more.
-fn size(tree: &Path, on: &Disk, least_bytes: u64) -> Result<u64> {
+fn size(tree: &Path, on: &Disk, least_bytes: u64, root_start: u64) -> Result<u64> {
     let said = child::succeed(Command::new("du").args(["-sx", "--block-size=1"]).arg(tree).env("LC_ALL", "C"))?;
     let content: u64 = said.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
-    let needed = content + content / 8 + 64 * MIB;
-    let size = on.size_bytes.unwrap_or((content + content / 4 + 256 * MIB).max(least_bytes)).next_multiple_of(MIB);
+    let needed = content + content / 8 + 62 * MIB + root_start;
+    let size = on.size_bytes.unwrap_or((content + content / 4 + 254 * MIB + root_start).max(least_bytes)).next_multiple_of(MIB);
     match size < needed || size > crate::VIRTUAL_BYTES {
         true => Err(Error::Refused(format!("a disk of {size} bytes is too small: the system needs {needed}"))),
         false => Ok(size),
