@@ -7,7 +7,7 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use workshop::Show;
-use workshop::build::{self, Debian, Disk, Firmware};
+use workshop::build::{self, Built, Disk, Distribution, Firmware};
 
 #[derive(clap::Subcommand)]
 pub enum Recipe {
@@ -18,33 +18,44 @@ pub enum Recipe {
         output: Option<PathBuf>,
     },
     /// A Debian with cloud-init, by mmdebstrap; needs root
-    Debian {
-        /// Its code name
-        #[arg(long, default_value = "bookworm")]
-        release: String,
-        /// http(s)://… or file:///… (default: what this machine's apt has of that release)
-        #[arg(long, value_name = "URL")]
-        mirror: Option<String>,
-        /// Keys that sign the mirror (default: the machine's)
-        #[arg(long, value_name = "FILE")]
-        keyring: Option<PathBuf>,
-        /// One more package; may be repeated
-        #[arg(long, value_name = "PACKAGE")]
-        include: Vec<String>,
-        /// Default: debian-RELEASE.FORMAT in this folder
-        #[arg(long)]
-        output: Option<PathBuf>,
-        #[command(flatten)]
-        disk: DiskOptions,
-    },
+    Debian(SystemOptions),
+    /// An Ubuntu with cloud-init, by mmdebstrap; needs root, and Ubuntu's keys (package ubuntu-keyring, or --keyring)
+    Ubuntu(SystemOptions),
     /// A system in a tarball that has in it what boots it; needs root
     Tarball {
         file: PathBuf,
+        /// Refuse what unfolds to more (default: --size, or 64G)
+        #[arg(long, value_name = "SIZE")]
+        most: Option<String>,
         #[arg(long)]
         output: PathBuf,
         #[command(flatten)]
         disk: DiskOptions,
     },
+}
+
+#[derive(clap::Args)]
+pub struct SystemOptions {
+    /// Its code name (default: bookworm, noble)
+    #[arg(long)]
+    release: Option<String>,
+    /// http(s)://… or file:///… (default: what this machine's apt has of that release, else the distribution's own)
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Build from a folder of packages, such as /var/cache/apt/archives, and no mirror; nothing signs it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["mirror", "keyring"])]
+    cache: Option<PathBuf>,
+    /// Keys that sign the mirror (default: the machine's)
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// One more package; may be repeated
+    #[arg(long, value_name = "PACKAGE")]
+    include: Vec<String>,
+    /// Default: debian-RELEASE.FORMAT or ubuntu-RELEASE.FORMAT in this folder
+    #[arg(long)]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    disk: DiskOptions,
 }
 
 #[derive(clap::Args)]
@@ -95,18 +106,29 @@ fn run(settings: &Settings, recipe: Recipe) -> Result<bool> {
             crate::build_tiny(&output.unwrap_or_else(|| up::default_image(&settings.state)))?;
             return Ok(true);
         }
-        Recipe::Debian { release, mirror, keyring, include, output, disk } => {
-            let output = output.unwrap_or_else(|| PathBuf::from(format!("debian-{release}.{}", disk.format)));
-            let recipe = Debian { release, mirror, keyring, include };
-            (disk.json, build::debian(&recipe, &on(output, disk)?, &mut progress)?)
-        }
-        Recipe::Tarball { file, output, disk } => {
-            (disk.json, build::tarball(&file, &on(output, disk)?, &mut progress)?)
+        Recipe::Debian(options) => distribution(Distribution::Debian, options, &mut progress)?,
+        Recipe::Ubuntu(options) => distribution(Distribution::Ubuntu, options, &mut progress)?,
+        Recipe::Tarball { file, most, output, disk } => {
+            let most = most.as_deref().map(workshop::parse_size).transpose()?;
+            (disk.json, build::tarball(&file, most, &on(output, disk)?, &mut progress)?)
         }
     };
     let line =
         format!("{}: {}, {} bytes, a disk of {}", built.output, built.format, built.size_bytes, built.virtual_size);
     tell(json, &built, &line)
+}
+
+fn distribution(
+    distribution: Distribution,
+    options: SystemOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(bool, Built)> {
+    let SystemOptions { release, mirror, cache, keyring, include, output, disk } = options;
+    let release = release.unwrap_or_else(|| distribution.default_release().to_owned());
+    let named = || PathBuf::from(format!("{}-{release}.{}", distribution.id(), disk.format));
+    let output = output.unwrap_or_else(named);
+    let recipe = build::Recipe { distribution, release, mirror, cache, keyring, include };
+    Ok((disk.json, build::distribution(&recipe, &on(output, disk)?, progress)?))
 }
 
 fn on(output: PathBuf, options: DiskOptions) -> Result<Disk> {

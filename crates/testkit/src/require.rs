@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// True when the machine has `what`: root, netns, qemu, lxc, postgres, clients, filesystems, gnupg, ovn, corosync or ceph.
+/// True when the machine has `what`: root, netns, qemu, lxc, postgres, clients, filesystems, gnupg, dpkg, ovn, corosync or ceph.
 ///
 /// Otherwise prints `SKIP` with the reason and returns false, and the test returns. When `NUBO_REQUIRE` is `all` or
 /// names `what` (a comma list), it panics instead: a machine that is meant to have it lacks it.
@@ -39,6 +39,7 @@ fn missing(what: &str) -> Result<(), String> {
         "ovn" => program("ovn-nbctl").and_then(|()| program("ovs-vsctl")),
         "filesystems" => ["mke2fs", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat", "mcopy"].into_iter().try_for_each(program),
         "gnupg" => program("gpg").and_then(|()| program("gpgv")),
+        "dpkg" => program("dpkg-deb"),
         "corosync" => program("corosync"),
         "ceph" => program("ceph"),
         other => panic!("{other} is no requirement that testkit knows"),

@@ -117,7 +117,8 @@ fn name(command: &Command) -> String {
     program.unwrap_or_else(|| command.get_program().to_string_lossy().into_owned())
 }
 
-fn words(from: Option<impl Read>) -> String {
+/// What comes out of a pipe, as much as is shown; the rest is read, so that nobody waits for us.
+pub(crate) fn words(from: Option<impl Read>) -> String {
     let mut kept = Vec::new();
     if let Some(mut from) = from {
         // A pipe that breaks has said what it said; the rest is read so that the program does not wait for us.

@@ -1,50 +1,34 @@
-//! Images from recipes: Debian from its packages, or any system in a tarball.
+//! Images from recipes: Debian or Ubuntu from its packages, or any system in a tarball.
 //!
 //! The system's tree is unpacked into a folder of ours, an ext4 is filled from it, and the disk is written around that:
 //! nothing of the image is mounted. Needs root, so that the files get their owners. (The tiny guest, which needs none,
 //! has a crate of its own.)
 
+mod cache;
 mod disk;
 mod esp;
+mod recipe;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 use crate::child::{self, Show, limited, watched};
 use crate::convert::{self, inspected, largest};
 use crate::error::{Error, Result};
 use crate::place::{Place, folder};
+pub use recipe::{Distribution, Recipe};
 use serde::Serialize;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use unpack::Most;
 
 const MIB: u64 = 1 << 20;
-const DEBIAN_BYTES: u64 = 2 << 30;
+/// What a tarball may unfold to where nothing was said, and the files in it; a system has some 100,000.
+const MOST_BYTES: u64 = 64 << 30;
+const MEMBERS: u64 = 4_000_000;
 const CUSTOMIZE: &str = include_str!("customize.sh");
-/// Where Debian is where no mirror is named and the machine has none of that release.
-const MIRROR: &str = "http://deb.debian.org/debian";
-/// A kernel for virtual machines, and what makes a cloud's guest of it.
-const PACKAGES: &str = "linux-image-cloud-amd64,systemd-sysv,systemd-resolved,udev,dbus,grub2-common,cloud-init,\
-                        cloud-guest-utils,fdisk,e2fsprogs,netplan.io,openssh-server,iproute2,iputils-ping,\
-                        ca-certificates,sudo,locales";
-/// What boots it from a BIOS.
-const BIOS_PACKAGES: &str = "grub-pc-bin";
-/// What boots it from UEFI, signed for secure boot; and what checks its partition at boot.
-const UEFI_PACKAGES: &str = "shim-signed,grub-efi-amd64-signed,grub-efi-amd64-bin,dosfstools";
-
-/// Debian, as mmdebstrap makes it.
-#[derive(Clone, Debug)]
-pub struct Debian {
-    /// A code name: `bookworm`.
-    pub release: String,
-    /// `http://…`, `https://…` or `file:///…`. None: what this machine's apt has of that release, else Debian's own.
-    pub mirror: Option<String>,
-    /// Keys that sign the mirror, instead of the machine's.
-    pub keyring: Option<PathBuf>,
-    /// Packages besides.
-    pub include: Vec<String>,
-}
 
 /// What a disk can be booted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +56,7 @@ pub struct Disk {
     pub format: String,
     /// None: as much as the system needs and some room.
     pub size_bytes: Option<u64>,
-    /// None: all that the system has loaders for, of which Debian has both kinds.
+    /// None: all that the system has loaders for; a distribution has both kinds.
     pub firmware: Option<Firmware>,
     pub compress: bool,
     pub force: bool,
@@ -87,51 +71,52 @@ pub struct Built {
     pub virtual_size: u64,
 }
 
-/// Builds a Debian with cloud-init.
+/// Builds a Debian or an Ubuntu with cloud-init.
 ///
 /// # Errors
 /// Refused where a word is not understood or root is missing; Tool where mmdebstrap fails.
-pub fn debian(recipe: &Debian, on: &Disk, progress: &mut dyn FnMut(&str)) -> Result<Built> {
-    check(recipe)?;
+pub fn distribution(recipe: &Recipe, on: &Disk, progress: &mut dyn FnMut(&str)) -> Result<Built> {
+    recipe.check()?;
     let (work, place) = begin(on)?;
-    let firmware = on.firmware.unwrap_or(Firmware::Both);
-    let hook = work.0.join("customize");
-    let script = format!("#!/bin/sh\nbios={}\nuefi={}\n{CUSTOMIZE}", firmware.bios(), firmware.uefi());
-    fs::write(&hook, script).map_err(Error::at(&hook))?;
+    if let Some(packages) = &recipe.cache {
+        progress("making an index of the packages");
+        cache::index(packages, &work.0.join(recipe::CACHE), &recipe.release)?;
+    }
+    let hook = work.0.join(recipe::HOOK);
+    fs::write(&hook, customize(recipe, on)).map_err(Error::at(&hook))?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).map_err(Error::at(&hook))?;
-    let tarball = work.0.join("root.tar");
-    progress(&format!("installing Debian {} (mmdebstrap)", recipe.release));
+    progress(&format!("installing {} {} (mmdebstrap)", recipe.distribution.origin(), recipe.release));
     // Its mounts in a name space of their own: none is left in the machine's.
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--", "setpriv", "--pdeathsig", "TERM", "--", "mmdebstrap", "--mode=root", "--quiet"]);
-    command.args(["--variant=minbase", "--components=main", "--architectures=amd64"]);
-    command.arg(format!("--include={PACKAGES}"));
-    command.args(firmware.bios().then(|| format!("--include={BIOS_PACKAGES}")));
-    command.args(firmware.uefi().then(|| format!("--include={UEFI_PACKAGES}")));
-    command.args(recipe.include.iter().map(|package| format!("--include={package}")));
-    command.arg(format!("--customize-hook={}", hook.display()));
-    if let Some(keyring) = &recipe.keyring {
-        let keyring = keyring.canonicalize().map_err(Error::at(keyring))?;
-        command.arg(format!("--keyring={}", keyring.display()));
-    }
-    if recipe.mirror.as_deref().is_some_and(|mirror| mirror.starts_with("file:")) {
-        command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount");
-    }
-    command.arg(&recipe.release).arg(&tarball).args(sources(recipe)?);
-    command.env("TMPDIR", &work.0).env("LC_ALL", "C");
+    command.args(["--mount", "--", "setpriv", "--pdeathsig", "TERM", "--", "mmdebstrap"]);
+    command.args(recipe.words(on, &work.0)?).env("TMPDIR", &work.0).env("LC_ALL", "C");
     child::succeed(&mut command)?;
-    from_tree(&tarball, &work, place, on, DEBIAN_BYTES, progress)
+    let most = Most { bytes: crate::VIRTUAL_BYTES, members: MEMBERS };
+    let bounds = Bounds { least_bytes: recipe.distribution.least_bytes(), most };
+    from_tree(&work.0.join(recipe::TARBALL), &work, place, on, bounds, progress)
+}
+
+/// The script that makes a guest of what is installed.
+fn customize(recipe: &Recipe, on: &Disk) -> String {
+    let firmware = on.firmware.unwrap_or(Firmware::Both);
+    let (id, origin) = (recipe.distribution.id(), recipe.distribution.origin());
+    let (bios, uefi) = (firmware.bios(), firmware.uefi());
+    let sources = recipe.sources_of_guest().unwrap_or_default().join("\n");
+    format!("#!/bin/sh\nid={id}\nname={origin}\nbios={bios}\nuefi={uefi}\nsources='{sources}'\n{CUSTOMIZE}")
 }
 
 /// Builds a disk from a system in a tarball, which must have GRUB for a BIOS in `/boot/grub` or what UEFI starts in
 /// `/boot/efi`, and a configuration that finds the root by the label `root`.
 ///
+/// It may unfold to `most_bytes`; none: to the size of the disk that was asked for, or else to 64 GiB.
+///
 /// # Errors
-/// Refused where it has not.
-pub fn tarball(file: &Path, on: &Disk, progress: &mut dyn FnMut(&str)) -> Result<Built> {
+/// Refused where it has not, and where it unfolds to more; Tool where it is damaged.
+pub fn tarball(file: &Path, most_bytes: Option<u64>, on: &Disk, progress: &mut dyn FnMut(&str)) -> Result<Built> {
     let file = file.canonicalize().map_err(Error::at(file))?;
+    let bytes = most_bytes.or(on.size_bytes).unwrap_or(MOST_BYTES).min(crate::VIRTUAL_BYTES);
     let (work, place) = begin(on)?;
-    from_tree(&file, &work, place, on, 0, progress)
+    from_tree(&file, &work, place, on, Bounds { least_bytes: 0, most: Most { bytes, members: MEMBERS } }, progress)
 }
 
 /// A folder beside the output, which nobody else may enter; gone with it.
@@ -155,57 +140,10 @@ fn begin(on: &Disk) -> Result<(Work, Place)> {
     Ok((Work(path), place))
 }
 
-fn check(recipe: &Debian) -> Result<()> {
-    let word = |text: &str, more: &str| {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c);
-        !text.is_empty() && text.len() < 100 && text.chars().all(fits) && !text.starts_with('-')
-    };
-    if !word(&recipe.release, "-") {
-        return Err(Error::Refused(format!("'{}' is no code name of a release", recipe.release)));
-    }
-    if let Some(package) = recipe.include.iter().find(|package| !word(package, "-+.")) {
-        return Err(Error::Refused(format!("'{package}' is no name of a package")));
-    }
-    let fits = |mirror: &String| {
-        let known = ["http://", "https://", "file:///"].iter().any(|scheme| mirror.starts_with(scheme));
-        known && mirror.len() < 1000 && mirror.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '[' | ']' | '#'))
-    };
-    match &recipe.mirror {
-        Some(mirror) if !fits(mirror) => {
-            Err(Error::Refused(format!("'{mirror}' is no mirror: http://…, https://… or file:///… are")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The lines of apt's sources.
-fn sources(recipe: &Debian) -> Result<Vec<String>> {
-    let release = &recipe.release;
-    if let Some(mirror) = &recipe.mirror {
-        return Ok(vec![format!("deb {mirror} {release} main")]);
-    }
-    let mut ask = Command::new("apt-get");
-    let format = "$(ORIGIN) $(REPO_URI) $(CODENAME) $(COMPONENT)";
-    ask.args(["indextargets", "--format", format, "Created-By: Packages"]).env("LC_ALL", "C");
-    let own = child::run(&mut ask).map(|output| output.stdout).unwrap_or_default();
-    let lines = machine_sources(&own, release);
-    Ok(if lines.is_empty() { vec![format!("deb {MIRROR} {release} main")] } else { lines })
-}
-
-/// What the machine's apt has of a release, if that is the release itself and not only its updates.
-fn machine_sources(targets: &str, release: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for line in targets.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        let ["Debian", uri, code, "main"] = words[..] else { continue };
-        let ours = code == release || code == format!("{release}-updates") || code == format!("{release}-security");
-        let line = format!("deb {uri} {code} main");
-        if ours && !lines.contains(&line) {
-            lines.push(line);
-        }
-    }
-    let whole = lines.iter().any(|line| line.ends_with(&format!(" {release} main")));
-    if whole { lines } else { Vec::new() }
+/// How large a disk is at least, and what is unpacked onto it at most.
+struct Bounds {
+    least_bytes: u64,
+    most: Most,
 }
 
 fn from_tree(
@@ -213,17 +151,17 @@ fn from_tree(
     work: &Work,
     place: Place,
     on: &Disk,
-    least_bytes: u64,
+    bounds: Bounds,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Built> {
     let tree = work.0.join("tree");
     fs::create_dir(&tree).map_err(Error::at(&tree))?;
     progress("unpacking the system");
-    let mut unpack = Command::new("tar");
-    unpack.args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(tarball).arg("-C").arg(&tree);
-    child::succeed(&mut unpack)?;
+    let jail = work.0.join("jail");
+    fs::create_dir(&jail).map_err(Error::at(&jail))?;
+    unpack::unpack(tarball, &tree, &jail, bounds.most)?;
     let loaders = loaders(&tree, work, on.firmware)?;
-    let size = size(&tree, on, least_bytes, loaders.root_start())?;
+    let size = size(&tree, on, bounds.least_bytes, loaders.root_start())?;
 
     progress(&format!("writing a disk of {} MiB", size / MIB));
     let raw = Place::scratch(&work.0)?;
@@ -275,7 +213,10 @@ fn size(tree: &Path, on: &Disk, least_bytes: u64, root_start: u64) -> Result<u64
     let said = child::succeed(Command::new("du").args(["-sx", "--block-size=1"]).arg(tree).env("LC_ALL", "C"))?;
     let content: u64 = said.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
     let needed = content + content / 8 + 62 * MIB + root_start;
-    let size = on.size_bytes.unwrap_or((content + content / 4 + 254 * MIB + root_start).max(least_bytes)).next_multiple_of(MIB);
+    let size = on
+        .size_bytes
+        .unwrap_or((content + content / 4 + 254 * MIB + root_start).max(least_bytes))
+        .next_multiple_of(MIB);
     match size < needed || size > crate::VIRTUAL_BYTES {
         true => Err(Error::Refused(format!("a disk of {size} bytes is too small: the system needs {needed}"))),
         false => Ok(size),

@@ -2,43 +2,157 @@
 
 use super::*;
 use crate::sparsify;
+use expect_test::expect;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-fn recipe() -> Debian {
-    Debian { release: "bookworm".into(), mirror: None, keyring: None, include: Vec::new() }
+fn recipe(distribution: Distribution) -> Recipe {
+    let release = distribution.default_release().into();
+    Recipe { distribution, release, mirror: None, cache: None, keyring: None, include: Vec::new() }
 }
 
 #[test]
 fn words_that_would_be_options_or_lines_are_refused() {
-    assert!(check(&recipe()).is_ok());
-    for release in ["", "-x", "book worm", "a/b", "Bookworm"] {
-        assert!(check(&Debian { release: release.into(), ..recipe() }).is_err(), "{release}");
+    for distribution in [Distribution::Debian, Distribution::Ubuntu] {
+        let recipe = || recipe(distribution);
+        assert!(recipe().check().is_ok());
+        for release in ["", "-x", "book worm", "a/b", "Bookworm"] {
+            assert!(Recipe { release: release.into(), ..recipe() }.check().is_err(), "{release}");
+        }
+        for mirror in ["ftp://x", "http://x y", "file://x", "https://x/[trusted=yes]", "http://x\ndeb"] {
+            assert!(Recipe { mirror: Some(mirror.into()), ..recipe() }.check().is_err(), "{mirror}");
+        }
+        assert!(Recipe { mirror: Some("file:///srv/mirror".into()), ..recipe() }.check().is_ok());
+        assert!(Recipe { include: vec!["vim".into(), "--x".into()], ..recipe() }.check().is_err());
     }
-    for mirror in ["ftp://x", "http://x y", "file://x", "https://x/[trusted=yes]", "http://x\ndeb"] {
-        assert!(check(&Debian { mirror: Some(mirror.into()), ..recipe() }).is_err(), "{mirror}");
-    }
-    assert!(check(&Debian { mirror: Some("file:///srv/mirror".into()), ..recipe() }).is_ok());
-    assert!(check(&Debian { include: vec!["vim".into(), "--x".into()], ..recipe() }).is_err());
 }
 
 #[test]
 fn the_machine_s_own_mirror_counts_where_it_has_the_release() {
     let told = "Debian http://m/debian/ bookworm main\nDebian http://m/debian/ bookworm main\n\
                 Debian http://m/debian/ bookworm-updates main\nNode http://n/ nodistro main\n\
-                Debian http://m/debian-security/ bookworm-security main\nDebian http://m/debian/ bookworm contrib\n";
-    let lines = machine_sources(told, "bookworm");
+                Debian http://m/debian-security/ bookworm-security main\nDebian http://m/debian/ bookworm contrib\n\
+                Ubuntu http://u/ noble main\nUbuntu http://u/ noble universe\nUbuntu http://u/ jammy main\n";
+    let debian = recipe(Distribution::Debian);
     assert_eq!(
-        lines,
+        debian.machine_sources(told),
         [
             "deb http://m/debian/ bookworm main",
             "deb http://m/debian/ bookworm-updates main",
             "deb http://m/debian-security/ bookworm-security main"
         ]
     );
-    assert_eq!(machine_sources(told, "trixie"), [""; 0]);
-    assert_eq!(machine_sources("Debian http://m/ trixie-updates main", "trixie"), [""; 0]);
-    let named = Debian { mirror: Some("file:///m".into()), ..recipe() };
-    assert_eq!(sources(&named).unwrap(), ["deb file:///m bookworm main"]);
+    let trixie = Recipe { release: "trixie".into(), ..debian.clone() };
+    assert_eq!(trixie.machine_sources(told), [""; 0]);
+    assert_eq!(trixie.machine_sources("Debian http://m/ trixie-updates main"), [""; 0]);
+    let ubuntu = recipe(Distribution::Ubuntu);
+    assert_eq!(ubuntu.machine_sources(told), ["deb http://u/ noble main", "deb http://u/ noble universe"]);
+    // Half of what the packages are in is not enough.
+    let jammy = Recipe { release: "jammy".into(), ..ubuntu };
+    assert_eq!(jammy.machine_sources(told), [""; 0]);
+    let named = Recipe { mirror: Some("file:///m".into()), ..debian };
+    assert_eq!(named.sources(Path::new("/w")).lines, ["deb file:///m bookworm main"]);
+}
+
+#[test]
+fn mmdebstrap_gets_a_distribution_s_own_packages_and_sources() {
+    let bench = tempfile::tempdir().unwrap();
+    let keys = bench.path().join("keys");
+    fs::write(&keys, "").unwrap();
+    let on = |firmware| Disk {
+        output: "disk".into(),
+        format: "qcow2".into(),
+        size_bytes: None,
+        firmware,
+        compress: false,
+        force: false,
+        show: Show::Nothing,
+    };
+    let words = |recipe: &Recipe, firmware| {
+        let words = recipe.words(&on(firmware), Path::new("/w")).unwrap();
+        words.join("\n").replace(&keys.canonicalize().unwrap().display().to_string(), "KEYS")
+    };
+    let ubuntu = Recipe {
+        mirror: Some("file:///m".into()),
+        keyring: Some(keys.clone()),
+        include: vec!["vim".into()],
+        ..recipe(Distribution::Ubuntu)
+    };
+    expect![[r#"
+        --mode=root
+        --quiet
+        --variant=minbase
+        --architectures=amd64
+        --components=main,universe
+        --include=linux-image-virtual
+        --include=systemd-sysv,udev,dbus,grub2-common,cloud-init,cloud-guest-utils,fdisk,e2fsprogs,netplan.io,initramfs-tools,openssh-server,iproute2,iputils-ping,ca-certificates,sudo,locales
+        --include=grub-pc-bin
+        --include=shim-signed,grub-efi-amd64-signed,grub-efi-amd64-bin,dosfstools
+        --include=systemd-resolved
+        --include=vim
+        --customize-hook=/w/customize
+        --keyring=KEYS
+        --hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount
+        noble
+        /w/root.tar
+        deb file:///m noble main universe"#]].assert_eq(&words(&ubuntu, None));
+    let jammy = Recipe { release: "jammy".into(), ..ubuntu.clone() };
+    assert!(!words(&jammy, None).contains("systemd-resolved"));
+    let debian =
+        Recipe { mirror: Some("http://m".into()), keyring: Some(keys.clone()), ..recipe(Distribution::Debian) };
+    expect![[r#"
+        --mode=root
+        --quiet
+        --variant=minbase
+        --architectures=amd64
+        --components=main
+        --include=linux-image-cloud-amd64
+        --include=systemd-sysv,udev,dbus,grub2-common,cloud-init,cloud-guest-utils,fdisk,e2fsprogs,netplan.io,initramfs-tools,openssh-server,iproute2,iputils-ping,ca-certificates,sudo,locales
+        --include=grub-pc-bin
+        --include=systemd-resolved
+        --customize-hook=/w/customize
+        --keyring=KEYS
+        bookworm
+        /w/root.tar
+        deb http://m bookworm main"#]].assert_eq(&words(&debian, Some(Firmware::Bios)));
+    let lost = Recipe { keyring: Some(bench.path().join("lost")), ..debian.clone() };
+    assert!(lost.words(&on(None), Path::new("/w")).is_err());
+    let script = customize(&debian, &on(Some(Firmware::Uefi)));
+    assert!(script.starts_with("#!/bin/sh\nid=debian\nname=Debian\nbios=false\nuefi=true\nsources=''\n#"), "{script}");
+    // A guest cannot use what lay on the machine that built it.
+    let guest = customize(&ubuntu, &on(None));
+    assert!(guest.contains("\nsources='deb http://archive.ubuntu.com/ubuntu noble main universe\ndeb"), "{guest}");
+    let cache = Recipe { mirror: None, keyring: None, cache: Some("/debs".into()), ..ubuntu };
+    let words = cache.words(&on(None), Path::new("/w w")).unwrap();
+    assert_eq!(words.last().unwrap(), "deb [trusted=yes] copy:/w%20w/cache ./");
+    assert!(customize(&cache, &on(None)).contains("\nsources='deb http://archive"));
+}
+
+#[test]
+fn a_folder_of_packages_gets_an_index() {
+    if !testkit::require("dpkg") {
+        return;
+    }
+    let bench = tempfile::tempdir().unwrap();
+    let path = |name: &str| bench.path().join(name);
+    fs::create_dir_all(path("p/DEBIAN")).unwrap();
+    fs::create_dir(path("debs")).unwrap();
+    assert!(cache::index(&path("debs"), &path("none"), "bookworm").unwrap_err().to_string().contains("has 0 packages"));
+    let control = "Package: p\nVersion: 1:2\nArchitecture: all\nMaintainer: m <m@example.org>\nDepends: q (>= 1)\n\
+                   Filename: /etc/passwd\nDescription: short\n and long\n";
+    fs::write(path("p/DEBIAN/control"), control).unwrap();
+    let deb = path("debs/p_1%3a2_all.deb");
+    child::succeed(Command::new("dpkg-deb").args(["--root-owner-group", "-b"]).arg(path("p")).arg(&deb)).unwrap();
+    fs::write(path("debs/README"), "no package").unwrap();
+    cache::index(&path("debs"), &path("mirror"), "bookworm").unwrap();
+    let (text, bytes) = (fs::read_to_string(path("mirror/Packages")).unwrap(), fs::read(&deb).unwrap());
+    let sum = crate::repository::sum(&fs::File::open(&deb).unwrap(), crate::repository::Hash::Sha256).unwrap();
+    let own = format!("Filename: 0.deb\nSize: {}\nSHA256: {sum}\n\n", bytes.len());
+    assert_eq!(text, control.replace("Filename: /etc/passwd\n", "") + &own);
+    let release = fs::read_to_string(path("mirror/Release")).unwrap();
+    assert!(release.starts_with("Codename: bookworm\n") && release.contains(&format!(" {} Packages", text.len())));
+    assert_eq!(fs::read(path("mirror/0.deb")).unwrap(), bytes);
+    fs::write(path("debs/broken.deb"), "no package").unwrap();
+    assert!(cache::index(&path("debs"), &path("other"), "bookworm").unwrap_err().to_string().contains("dpkg-deb"));
 }
 
 /// A folder with a system, tarballs of it, and disks.
@@ -78,7 +192,7 @@ impl Bench {
         let mut command = Command::new("tar");
         command.arg("-C").arg(self.path("system")).arg("-czf").arg(&packed).arg(".");
         child::succeed(&mut command).unwrap();
-        let built = tarball(&packed, on, &mut |_| {});
+        let built = tarball(&packed, None, on, &mut |_| {});
         fs::remove_file(&packed).unwrap();
         built
     }

@@ -8,6 +8,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod unpack;
+pub(crate) use unpack::{Hash, sum};
 
 pub use index::{Entry, parse, render};
 pub use pull::{Pull, Pulled, pull};
@@ -21,7 +22,6 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use unpack::Hash;
 
 /// Gets what lies behind a URL.
 pub trait Fetch {
