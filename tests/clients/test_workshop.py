@@ -6,6 +6,7 @@ import http.server
 import json
 import pathlib
 import signal
+import ssl
 import subprocess
 import threading
 
@@ -23,8 +24,9 @@ def nubo(*words, cwd, code=0):
 
 
 @contextlib.contextmanager
-def site(folder):
-    """A server of files; what lies below /moved leads to the same path without it, /away to another scheme."""
+def site(folder, certificate=None, leads_to="file:///etc/passwd"):
+    """A server of files; what lies below /moved leads to the same path without it, /away to another scheme. With
+    certificate and key in a file, it speaks TLS."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):
@@ -38,7 +40,7 @@ def site(folder):
                 self.end_headers()
             elif self.path.startswith("/away/"):
                 self.send_response(302)
-                self.send_header("Location", "file:///etc/passwd")
+                self.send_header("Location", leads_to)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             elif self.path.startswith("/short/"):
@@ -54,9 +56,13 @@ def site(folder):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -96,6 +102,39 @@ def test_a_repository_is_served_and_pulled_from(work):
         assert "is not what the list says" in nubo("pull", "plain", "--from", url, cwd=here, code=2)
         assert sorted(here.iterdir()) == before
     assert "does not answer" in nubo("pull", "plain", "--from", "http://127.0.0.1:1", cwd=here, code=2)
+
+
+def signed_by_own_authority(folder, name):
+    """A file with a certificate for an address, and its key; the authority is `ca.pem` beside it."""
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    if not (folder / "ca.pem").exists():
+        openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2")
+    (folder / "extensions").write_text(f"subjectAltName=IP:{name}\n")
+    openssl("req", *key, "-keyout", f"{name}.key", "-out", "request", "-subj", "/CN=site")
+    authority = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
+    openssl("x509", "-req", "-in", "request", *authority, "-extfile", "extensions", "-out", f"{name}.crt", "-days", "2")
+    (folder / f"{name}.pem").write_bytes((folder / f"{name}.crt").read_bytes() + (folder / f"{name}.key").read_bytes())
+    return folder / f"{name}.pem"
+
+
+def test_a_repository_with_a_private_authority(work):
+    there, here = work / "site", work / "here"
+    raw(there / "plain.raw")
+    nubo("repository", "index", there, cwd=here)
+    trust = ["--ca-file", work / "ca.pem"]
+    with site(there, signed_by_own_authority(work, "127.0.0.1"), "http://127.0.0.1/index") as url:
+        assert "is not trusted" in nubo("pull", "plain", "--from", url, cwd=here, code=2)
+        assert "from https to http" in nubo("pull", "plain", "--from", f"{url}/away", *trust, cwd=here, code=2)
+        assert list(here.iterdir()) == []
+        nubo("pull", "plain", "--from", url, *trust, cwd=here)
+        assert (here / "plain.raw").read_bytes() == (there / "plain.raw").read_bytes()
+    with site(there, signed_by_own_authority(work, "127.0.0.2")) as url:
+        said = nubo("pull", "plain", "--from", url, *trust, "--force", cwd=here, code=2)
+        assert "is not trusted" in said and "not valid for name" in said
 
 
 @pytest.mark.parametrize("list_name", ["SHA512SUMS", "SHA256SUMS"])

@@ -86,6 +86,9 @@ impl Client {
                 let _ = roots.add(certificate);
             }
         }
+        if let (Some(file), true) = (&rules.ca_file, roots.is_empty()) {
+            return Err(Fault::unavailable(format!("{} has no certificate to trust.", file.display())));
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -9,6 +9,8 @@ mod client;
 pub mod rules;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 pub use client::Client;
 pub use rules::Rules;

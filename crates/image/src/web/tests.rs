@@ -132,16 +132,16 @@ async fn server(answers: Vec<String>) -> (u16, Arc<AtomicUsize>) {
     (port, served)
 }
 
-fn ok(body: &str) -> String {
+pub(super) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn redirect(to: &str) -> String {
+pub(super) fn redirect(to: &str) -> String {
     format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
 }
 
 /// A name server that answers each question with the next of these.
-struct Fickle(Vec<&'static str>, AtomicUsize);
+pub(super) struct Fickle(Vec<&'static str>, AtomicUsize);
 
 #[async_trait]
 impl Names for Fickle {
@@ -151,16 +151,16 @@ impl Names for Fickle {
     }
 }
 
-fn loopback() -> Rules {
+pub(super) fn loopback() -> Rules {
     Rules { allowed_networks: vec!["127.0.0.1/32".parse().unwrap()], allowed_ports: vec![], ..Rules::default() }
 }
 
-fn client(answers: Vec<&'static str>) -> (Client, Arc<Fickle>) {
+pub(super) fn client(answers: Vec<&'static str>) -> (Client, Arc<Fickle>) {
     let names = Arc::new(Fickle(answers, AtomicUsize::new(0)));
     (Client::with_names(names.clone()), names)
 }
 
-async fn text(fetched: Fetched) -> String {
+pub(super) async fn text(fetched: Fetched) -> String {
     String::from_utf8(fetched.body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
