@@ -4,9 +4,9 @@
 //! hashed anew and takes the place of the transfer's file, with a lock of its own.
 
 use super::Files;
-use super::transfer::hex;
-use crate::Service;
-use crate::document::{Contents, Image};
+use super::transfer::{hex, judge};
+use crate::document::{Contents, Image, Staged};
+use crate::{Service, quota};
 use agent_api::DiskFormat;
 use base::{Fault, ImageId, Result};
 use format::Decision;
@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use store::Reader;
 use model::deadline::Operation;
 use workshop::Conversion;
 
@@ -30,6 +31,26 @@ pub fn wanted(service: &Service, image: &Image, contents: &Contents) -> Option<D
     let bare = image.container_format.as_deref() == Some("bare") && contents.quarantined.is_none();
     let disk = image.disk_format.as_deref().filter(|format| bare && DISKS.contains(format));
     service.options.convert_to.filter(|to| disk.is_some_and(|format| format != to.as_str()))
+}
+
+/// Refuses a disk that conversion would make larger than its project may have: a raw file has the disk's whole length.
+/// How much a qcow2 will have shows when it is made.
+pub fn fits(reader: &mut Reader, service: &Service, image: &Image, to: DiskFormat, virtual_size: u64) -> Result<()> {
+    match to {
+        DiskFormat::Raw => quota::precheck(reader, &service.options.quota, image, quota::SIZE, virtual_size),
+        _ => Ok(()),
+    }
+}
+
+/// The same of bytes that are staged and will be converted by a job.
+pub fn staged_fits(reader: &mut Reader, service: &Service, image: &Image, staged: &Staged) -> Result<()> {
+    // What the inspection refuses, the job refuses with its reason.
+    let Ok((virtual_size_bytes, quarantined)) = judge(image, &staged.findings, &service.options) else { return Ok(()) };
+    let contents = Contents { virtual_size_bytes, quarantined, ..staged.contents.clone() };
+    match (wanted(service, image, &contents), virtual_size_bytes) {
+        (Some(to), Some(virtual_size)) => fits(reader, service, image, to, virtual_size),
+        _ => Ok(()),
+    }
 }
 
 /// Converts the transfer's file. What it is afterwards, and its lock.
@@ -49,6 +70,12 @@ pub async fn convert(
         )));
     }
     let _alone = service.conversion.acquire().await;
+    let (asked, id) = (service.clone(), image.clone());
+    let looked = service.store.read_few(move |reader| match reader.get::<Image>(&id)? {
+        Some(image) => fits(reader, &asked, &image.doc, to, virtual_size),
+        None => Ok(()),
+    });
+    looked.await?;
     let partial = files.path(&Files::partial(image, nonce));
     let target = files.path(&Files::converted(image, nonce));
     let (limits, enforced) = (service.options.format_limits.clone(), service.options.format_enforcement);

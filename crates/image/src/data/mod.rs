@@ -14,6 +14,7 @@ mod stores;
 mod sweep;
 mod transfer;
 
+pub use convert::staged_fits;
 pub use download::{download, whole};
 pub use files::Files;
 

@@ -16,7 +16,7 @@ mod request;
 pub use copies::{CopyWork, copy};
 pub use job::{ImportWork, Source, start};
 
-use crate::data::{judge, may_import};
+use crate::data::{judge, may_import, staged_fits};
 use crate::document::{Contents, Copying, Image, LOCAL, Status};
 use crate::images::find;
 use crate::tasks::{self, Task};
@@ -84,12 +84,13 @@ async fn by_job(
     source: impl Fn(&mut Tx, &Call) -> Result<Source> + Send + Sync + 'static,
 ) -> Result<Reply> {
     let (limits, deadlines, cause) = (service.options.quota.clone(), service.options.deadlines, call.cause());
+    let asked = service.clone();
     let written = service.store.write(cause, move |tx| {
         let before = find(tx, &call, call.param("image_id"), call.rule)?.doc;
         let method = input["import_req"]["method"]["name"].as_str().unwrap_or_default();
         let source = source(tx, &call)?;
         match source {
-            Source::Staged => may_import(&before).map(drop)?,
+            Source::Staged => staged_fits(tx, &asked, &before, &may_import(&before)?)?,
             _ => may_begin(&before, method)?,
         }
         let mut image = before.clone();

@@ -18,7 +18,13 @@ impl Web for Mirror {
 }
 
 async fn making(to: DiskFormat, behind: Vec<u8>) -> (World, engine::Handle) {
+    making_within(to, behind, None).await
+}
+
+/// With so many MiB for all images of a project.
+async fn making_within(to: DiskFormat, behind: Vec<u8>, quota_mib: Option<i64>) -> (World, engine::Handle) {
     let world = World::with(|options| {
+        options.quota.image_size_total_mib = quota_mib;
         options.web = Arc::new(Mirror(behind));
         options.size_limit_bytes = 64 << 20;
         options.convert_to = Some(to);
@@ -126,4 +132,47 @@ async fn what_cannot_be_converted_is_queued_again_and_leaves_nothing() {
     assert_eq!(world.show(&id).await["disk_format"], "qcow2");
     world.sweep().await;
     assert_eq!(world.files().len(), 1, "{:?}", world.files());
+}
+
+#[tokio::test]
+async fn a_disk_that_would_be_beyond_the_quota_as_raw_is_not_converted() {
+    if !testkit::require("qemu") {
+        return;
+    }
+    let (_, qcow2) = disk("qcow2", 5);
+    assert!(qcow2.len() < 1 << 20);
+    let (world, _jobs) = making_within(DiskFormat::Raw, qcow2.clone(), Some(4)).await;
+    let id = queued(&world, "qcow2").await;
+    let import = json!({"method": {"name": "web-download", "uri": "http://mirror.example/disk"}});
+    world.send(OWNER, "POST", &format!("/v2/images/{id}/import"), import).await.expect(202);
+    let task = ended(&world, &id).await;
+    assert!(task["message"].as_str().unwrap().contains("image_size_total is over limit of 4"), "{task}");
+    // The limit is met before the work: 5 MiB, and not what a conversion came to.
+    assert!(task["message"].as_str().unwrap().contains("current usage 0 and delta 5"), "{task}");
+    let view = world.show(&id).await;
+    assert_eq!((&view["status"], &view["size"]), (&json!("queued"), &Value::Null));
+    // What is staged is refused at once, and waits for another import.
+    let octets = [("content-type", "application/octet-stream")];
+    let path = format!("/v2/images/{id}");
+    world.call(OWNER, "PUT", &format!("{path}/stage"), &octets, Body::from(qcow2)).await.expect(204);
+    let import = json!({"method": {"name": "glance-direct"}});
+    let refused = world.send(OWNER, "POST", &format!("{path}/import"), import).await;
+    refused.refuses(413, "over limit of 4 due to current usage 0 and delta 5");
+    assert_eq!(world.show(&id).await["status"], "uploading");
+    let usage = world.get(OWNER, "/v2/info/usage").await.expect(200).json();
+    assert_eq!(usage["usage"]["image_size_total"], json!({"limit": 4, "usage": 0}));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_within_the_quota_as_raw_is_converted() {
+    if !testkit::require("qemu") {
+        return;
+    }
+    let (bytes, qcow2) = disk("qcow2", 4);
+    let (world, _jobs) = making_within(DiskFormat::Raw, qcow2, Some(4)).await;
+    let id = queued(&world, "qcow2").await;
+    let import = json!({"method": {"name": "web-download", "uri": "http://mirror.example/disk"}});
+    world.send(OWNER, "POST", &format!("/v2/images/{id}/import"), import).await.expect(202);
+    assert_eq!(ended(&world, &id).await["status"], "success");
+    assert!(world.get(OWNER, &format!("/v2/images/{id}/file")).await.expect(200).bytes == bytes);
 }
