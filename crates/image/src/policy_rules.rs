@@ -43,7 +43,7 @@ rules! {
     "modify_member": SHARED_MEMBER, "Accept or reject an image that is shared with the own project.";
     "deactivate": MEMBER, "Deactivate an image, so that its bytes cannot be used.";
     "reactivate": MEMBER, "Reactivate an image.";
-    "add_image_location": "rule:service_api or rule:context_is_admin or (role:member and project_id:%(project_id)s)", "Say where the bytes of an image lie.";
+    "add_image_location": "rule:service_api or rule:context_is_admin or (role:member and project_id:%(project_id)s and project_id:%(owner)s)", "Say where the bytes of an image lie.";
     "fetch_image_location": "rule:service_api or rule:context_is_admin", "Read where the bytes of an image came from.";
     "copy_image": ADMIN, "Copy the bytes of an image to other stores.";
     "delete_image_location": ADMIN, "Remove the copy of an image from a store.";

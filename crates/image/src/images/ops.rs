@@ -57,9 +57,14 @@ pub fn only_projects(call: &Call) -> Result<()> {
     }
 }
 
+/// The same where one image is asked for, which is not there for such a token, as in Glance.
+pub fn only_projects_see(call: &Call, id: &str) -> Result<()> {
+    only_projects(call).map_err(|fault| Fault::not_found(format!("No image found with ID {id}. {}", fault.message)))
+}
+
 /// An image that the caller may see and do `rule` to. NotFound for one that it may not see, Forbidden otherwise.
 pub fn find(reader: &mut Reader, call: &Call, id: &str, rule: &str) -> Result<Stored<Image>> {
-    only_projects(call)?;
+    only_projects_see(call, id)?;
     let missing = || Fault::not_found(format!("No image found with ID {id}"));
     let image = reader.get::<Image>(id)?.ok_or_else(missing)?;
     if !visible(reader, &call.caller, &image)? {

@@ -5,7 +5,7 @@
 
 use crate::Service;
 use crate::document::{Image, Member, MemberStatus, Visibility};
-use crate::images::ops::{is_admin, only_projects, target};
+use crate::images::ops::{is_admin, only_projects_see, target};
 use crate::images::visible;
 use base::{Fault, ProjectId, Result, limits};
 use contract::Caller;
@@ -31,8 +31,8 @@ fn view(member: &Stored<Member>) -> Value {
 /// The image whose members are asked for. NotFound where the caller may not see it, Forbidden where it is not shared
 /// or where the rule says no.
 fn shared_image(reader: &mut Reader, call: &Call, rule: &str) -> Result<Stored<Image>> {
-    only_projects(call)?;
     let id = call.param("image_id");
+    only_projects_see(call, id)?;
     let missing = || Fault::not_found(format!("Image {id} not found."));
     let image = reader.get::<Image>(id)?.ok_or_else(missing)?;
     if !visible(reader, &call.caller, &image)? {
@@ -102,7 +102,6 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
 /// Whatever is refused here is not there, so that nobody learns with whom an image is shared.
 pub async fn show(service: Arc<Service>, call: Call) -> Result<Reply> {
     let found = service.store.read(move |reader| {
-        only_projects(&call)?;
         let image = shared_image(reader, &call, call.rule).map_err(|fault| Fault::not_found(fault.message))?;
         find(reader, &call, &image)
     });

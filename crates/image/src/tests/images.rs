@@ -480,12 +480,18 @@ async fn an_empty_id_names_no_image() {
 }
 
 #[tokio::test]
-async fn tokens_of_the_system_are_refused_with_403() {
+async fn tokens_of_the_system_may_nothing_and_see_no_image() {
     let world = World::new().await;
     let id = world.image(ADMIN, json!({"visibility": "public"})).await;
-    for path in ["/v2/images".to_owned(), format!("/v2/images/{id}"), format!("/v2/images/{id}/members")] {
-        world.get("root:system:admin", &path).await.expect(403);
+    for path in ["", "/members", "/members/blue", "/file", "/tasks"] {
+        let path = format!("/v2/images/{id}{path}");
+        world.get("root:system:admin", &path).await.refuses(404, "tokens that are scoped to a project");
     }
+    for (method, path) in [("DELETE", ""), ("POST", "/actions/deactivate"), ("DELETE", "/members/blue")] {
+        let path = format!("/v2/images/{id}{path}");
+        world.call("root:system:admin", method, &path, &[], Body::empty()).await.expect(404);
+    }
+    world.get("root:system:admin", "/v2/images").await.expect(403);
     world.send("root:system:admin", "POST", "/v2/images", json!({})).await.expect(403);
 }
 
