@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 # A program built elsewhere serves as well; then nothing is built.
 NUBO := $(or $(NUBO_BIN),$(CARGO_TARGET_DIR)/release/nubo)
 # sudo only where it is needed, keeping our own settings.
-SETTINGS := NUBO_STATE,NUBO_LISTEN,NUBO_PUBLIC_URL,NUBO_ACCEL,NUBO_STORE,NUBO_EXTERNAL_CIDR,NUBO_UPLINK,NUBO_NETNS,NUBO_LOG,NUBO_BCRYPT_ROUNDS,NUBO_DEADLINES
+SETTINGS := NUBO_STATE,NUBO_LISTEN,NUBO_PUBLIC_URL,NUBO_ACCEL,NUBO_STORE,NUBO_EXTERNAL_CIDR,NUBO_UPLINK,NUBO_NETNS,NUBO_KSM,NUBO_LOG,NUBO_BCRYPT_ROUNDS,NUBO_DEADLINES
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=$(SETTINGS))
 
 .PHONY: up down purge build test sim conformance bench tidy packages

@@ -251,3 +251,62 @@ pub struct HostInventory {
     /// What the host lacks or warns of, for `nubo status`: short sentences.
     pub warnings: Vec<String>,
 }
+
+/// Whether a host's kernel holds alike pages of guests once (KSM).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SharingSetting {
+    /// The host's switch stays as it is, and QEMU does what it does by itself: it offers its memory.
+    #[default]
+    AsIs,
+    Off,
+    On,
+}
+
+impl SharingSetting {
+    /// The words of the settings; none of them: as it is.
+    pub fn parse(word: Option<&str>) -> Option<SharingSetting> {
+        match word {
+            None => Some(SharingSetting::AsIs),
+            Some("off") => Some(SharingSetting::Off),
+            Some("on") => Some(SharingSetting::On),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether guests offer their memory; none: as QEMU does by itself.
+    pub fn offers(self) -> Option<bool> {
+        match self {
+            SharingSetting::AsIs => None,
+            SharingSetting::Off => Some(false),
+            SharingSetting::On => Some(true),
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SharingSetting::AsIs => "as it is",
+            SharingSetting::Off => "off",
+            SharingSetting::On => "on",
+        }
+    }
+}
+
+/// Pages of memory that a host's kernel holds once for several owners (KSM): all processes of the host, not guests alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemorySharing {
+    /// What the host is set to.
+    pub setting: SharingSetting,
+    /// The kernel looks for more.
+    pub runs: bool,
+    /// Pages that are held for several.
+    pub pages_shared: u64,
+    /// Pages that are not held because of them.
+    pub pages_sharing: u64,
+    /// `pages_sharing` times the size of a page.
+    pub saved_bytes: u64,
+    /// The same less what the kernel needs to know it; none: this kernel does not say.
+    pub profit_bytes: Option<i64>,
+    /// How often all offered memory has been looked at.
+    pub full_scans: u64,
+}

@@ -1,6 +1,6 @@
 //! The two sides of a session.
 
-use crate::{HostInventory, Order, PollAnswer, PollRequest, Report, ViewDelta};
+use crate::{HostInventory, MemorySharing, Order, PollAnswer, PollRequest, Report, ViewDelta};
 use async_trait::async_trait;
 use base::{HostName, ImageId};
 use std::pin::Pin;
@@ -26,6 +26,11 @@ impl std::error::Error for LinkError {}
 #[async_trait]
 pub trait HostAgent: Send + Sync + 'static {
     fn inventory(&self) -> HostInventory;
+
+    /// What its guests share of their memory now; none: its kernel shares nothing.
+    fn memory_sharing(&self) -> Option<MemorySharing> {
+        None
+    }
 
     /// Takes over a step of the view: written to the ledger when this returns, realised afterwards. Repeatable.
     async fn apply(&self, delta: ViewDelta) -> Result<(), String>;

@@ -1,7 +1,7 @@
 //! The view of a host: all objects that it shall realise, and how a change of it travels.
 
 use crate::{
-    AddressSet, GuestObserved, GuestSpec, HostInventory, NetworkSpec, PortObserved, PortSpec, RouterObserved,
+    AddressSet, GuestObserved, GuestSpec, HostInventory, MemorySharing, NetworkSpec, PortObserved, PortSpec, RouterObserved,
     RouterSpec, SecurityGroupSpec, VolumeObserved, VolumeSpec,
 };
 use base::ServerId;
@@ -62,6 +62,9 @@ pub struct PollRequest {
     pub inventory: HostInventory,
     /// The version of the last delta that was applied; none: send the whole view.
     pub version: Option<u64>,
+    /// What its guests share, counted now: no inventory, which stands in the store. None: its kernel shares nothing.
+    #[serde(default)]
+    pub memory_sharing: Option<MemorySharing>,
 }
 
 /// Answered when the view has changed or an order waits, or empty after about 20 seconds.

@@ -7,6 +7,7 @@ use crate::files::{self, Layout};
 use crate::guest::{self, Guest, check};
 use crate::images::{self, Images};
 use crate::inventory;
+use crate::ksm::{self, Ksm};
 use crate::ledger::LedgerFile;
 use crate::sandbox::Sandbox;
 use crate::scope::Scopes;
@@ -14,8 +15,8 @@ use crate::volumes::Volumes;
 use crate::volumes::file::FileDriver;
 use crate::wiring::Wiring;
 use agent_api::{
-    BoxStream, ControlLink, DesiredPower, DiskFormat, GuestObserved, GuestSpec, HostAgent, HostInventory, ObservedPower, Report,
-    ViewDelta, ViewKind, ViewObject,
+    BoxStream, ControlLink, DesiredPower, DiskFormat, GuestObserved, GuestSpec, HostAgent, HostInventory,
+    MemorySharing, ObservedPower, Report, SharingSetting, ViewDelta, ViewKind, ViewObject,
 };
 use async_trait::async_trait;
 use base::{CloudId, Env, HostName, ServerId, VolumeId};
@@ -67,6 +68,9 @@ pub struct Options {
     pub boot_id: String,
     /// How long a guest may take to switch itself off before its process is ended.
     pub soft_deadline: Duration,
+    /// Whether guests offer their memory to be shared, and the host's switch for it in `ksm_folder`.
+    pub ksm: SharingSetting,
+    pub ksm_folder: PathBuf,
 }
 
 impl Options {
@@ -83,6 +87,8 @@ impl Options {
             qemu: "qemu-system-x86_64".into(),
             boot_id: inventory::boot_id(),
             soft_deadline: Duration::from_secs(60),
+            ksm: SharingSetting::AsIs,
+            ksm_folder: ksm::FOLDER.into(),
         }
     }
 }
@@ -105,6 +111,7 @@ pub struct Host {
     /// Instead of control groups of our own, where systemd owns them.
     pub scopes: Option<Scopes>,
     pub board: Board<GuestObserved>,
+    pub ksm: Ksm,
 }
 
 /// The real [`HostAgent`].
@@ -141,7 +148,9 @@ impl Agent {
         let choice = qemu::accel::choose(&options.accel)?;
         let layout = Layout::new(&options.state);
         layout.make().map_err(|error| format!("{}: {error}", layout.guests.display()))?;
-        let inventory = inventory::take(&options, &env, &choice).await;
+        let mut inventory = inventory::take(&options, &env, &choice).await;
+        let ksm = Ksm::new(&options, &layout, inventory.memory_mib);
+        inventory.warnings.extend(ksm.apply());
         for warning in &inventory.warnings {
             tracing::warn!("{warning}");
         }
@@ -159,6 +168,7 @@ impl Agent {
             guest_groups: inventory::kvm_group(choice.accel),
             accel: choice.accel,
             board: Board::default(),
+            ksm,
             layout,
             options,
             env,
@@ -231,6 +241,14 @@ impl Agent {
             }
             guest.look_again();
         }
+    }
+
+    /// Before the agent ends in good order: what it switched on the host for as long as it runs.
+    ///
+    /// # Errors
+    /// The kernel took the former value of its switch for shared memory not back.
+    pub fn put_back(&self) -> io::Result<()> {
+        self.host.ksm.restore()
     }
 
     fn sweep_images(&self) {
@@ -348,6 +366,10 @@ impl HostAgent for Agent {
     fn inventory(&self) -> HostInventory {
         // Asked for at each poll: room comes and goes.
         HostInventory { volume_pool: self.host.volumes.pool(), ..self.inventory.clone() }
+    }
+
+    fn memory_sharing(&self) -> Option<MemorySharing> {
+        self.host.ksm.look()
     }
 
     async fn apply(&self, delta: ViewDelta) -> Result<(), String> {

@@ -13,12 +13,19 @@ pub struct Layout {
     pub guests: PathBuf,
     pub images: PathBuf,
     pub volumes: PathBuf,
+    /// What the host's switch for shared memory stood at before.
+    pub ksm: PathBuf,
 }
 
 impl Layout {
     pub fn new(state: &Path) -> Layout {
         let below = |name: &str| state.join("hosts").join(name);
-        Layout { guests: below("guests"), images: below("images"), volumes: below("volumes") }
+        Layout {
+            guests: below("guests"),
+            images: below("images"),
+            volumes: below("volumes"),
+            ksm: below("ksm.json"),
+        }
     }
 
     pub fn make(&self) -> io::Result<()> {

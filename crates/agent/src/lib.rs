@@ -14,6 +14,7 @@ mod guest;
 mod images;
 pub mod inventory;
 mod iso;
+pub mod ksm;
 mod ledger;
 pub mod link;
 pub mod metadata;

@@ -310,9 +310,9 @@ mod tests {
     async fn polls_reports_and_answers_reach_control() {
         let run = tempfile::tempdir().unwrap();
         let link = HttpLink::new(run.path(), None);
-        assert!(link.poll(PollRequest { inventory: inventory(), version: None }).await.is_err());
+        assert!(link.poll(PollRequest { inventory: inventory(), version: None, memory_sharing: None }).await.is_err());
         let seen = control(run.path()).await;
-        let answer = link.poll(PollRequest { inventory: inventory(), version: None }).await.unwrap();
+        let answer = link.poll(PollRequest { inventory: inventory(), version: None, memory_sharing: None }).await.unwrap();
         assert_eq!(answer.orders.len(), 1);
         let refused = link.report(Report::default()).await.unwrap_err();
         assert!(refused.0.contains("409") && refused.0.contains("an old session"), "{refused}");

@@ -81,6 +81,12 @@ async fn end(processes: impl Iterator<Item = &Process> + Clone) -> io::Result<()
     Ok(())
 }
 
+/// Puts the host's switch for shared memory back to where it stood, where the agent was killed before it had.
+pub fn restore_ksm(state: &Path) -> io::Result<()> {
+    let record = Layout::new(state).ksm;
+    crate::ksm::restore(Path::new(crate::ksm::FOLDER), &record, &crate::inventory::boot_id())
+}
+
 /// Removes the cloud's control groups, after its guests have ended.
 pub fn remove_cgroups(cloud: &CloudId) -> io::Result<()> {
     crate::cgroup::Cgroups::detect(cloud).remove_all()

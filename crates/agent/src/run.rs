@@ -22,7 +22,11 @@ async fn pull(agent: Arc<dyn HostAgent>, link: Arc<dyn ControlLink>, env: Env) {
     let mut version = None;
     let mut failures = 0;
     loop {
-        let request = PollRequest { inventory: agent.inventory(), version };
+        let request = PollRequest {
+            inventory: agent.inventory(),
+            version,
+            memory_sharing: agent.memory_sharing(),
+        };
         let problem = match link.poll(request).await {
             Ok(answer) => {
                 for order in answer.orders {

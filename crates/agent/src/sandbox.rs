@@ -89,6 +89,8 @@ impl Sandbox {
             accel: qemu::Accel::Tcg,
             vcpus: 1,
             memory_mib: 64,
+            // It holds what a guest has written, and never runs for long.
+            share_memory: Some(false),
             disks: rest.disks,
             nics: Vec::new(),
             qmp: unixfd::listen(&rest.monitor)?.into(),

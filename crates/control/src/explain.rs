@@ -1,7 +1,7 @@
 //! `GET /nubo/v1/explain/{kind}/{id}`: what a service says of its object, and what the loops have against it.
 
 use crate::own_api::Own;
-use base::{Fault, Result};
+use base::{Fault, HostName, Result};
 use contract::{Asking, Explanation};
 use policy::Target;
 use rest::{Call, Reply};
@@ -21,6 +21,7 @@ pub(crate) async fn explain(own: Arc<Own>, call: Call) -> Result<Reply> {
     };
     let (kind, id) = (call.param("kind").to_owned(), call.param("id").to_owned());
     base::limits::text("id", &id, 255)?;
+    let sharing = (kind == "host" && asking.admin).then(|| own.sessions.memory_sharing(&HostName::new(id.clone()))).flatten();
     let services = own.explains.clone();
     let Some(service) = services.into_iter().find(|service| service.kinds().contains(&kind.as_str())) else {
         let known: Vec<&str> = own.explains.iter().flat_map(|service| service.kinds()).copied().collect();
@@ -29,6 +30,9 @@ pub(crate) async fn explain(own: Arc<Own>, call: Call) -> Result<Reply> {
     let found = own.store.read(move |reader| {
         let found = service.explain(reader, &asking, &kind, &id)?;
         let mut found = found.ok_or_else(|| Fault::not_found(format!("No {kind} {id} could be found.")))?;
+        if let Some(sharing) = &sharing {
+            found.details.insert("memory_sharing".into(), json!(sharing));
+        }
         add_troubles(reader, &asking, &mut found)?;
         Ok(found)
     });

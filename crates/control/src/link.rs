@@ -45,7 +45,7 @@ fn broken(fault: Fault) -> LinkError {
 #[async_trait]
 impl ControlLink for Link {
     async fn poll(&self, request: PollRequest) -> Result<PollAnswer, LinkError> {
-        if self.sessions.enter(&request.inventory)? {
+        if self.sessions.enter(&request)? {
             let (observers, inventory) = (self.observers.clone(), request.inventory.clone());
             let cause = self.cause(&inventory.name, "host:seen");
             let seen = self.store.write(cause, move |tx| observers.host_seen(tx, &inventory));
@@ -103,7 +103,11 @@ pub async fn host<L: ControlLink + Clone>(agent: Arc<dyn HostAgent>, link: L) {
 async fn pull<L: ControlLink + Clone>(agent: &Arc<dyn HostAgent>, link: &L) {
     let mut version = None;
     loop {
-        let request = PollRequest { inventory: agent.inventory(), version };
+        let request = PollRequest {
+            inventory: agent.inventory(),
+            version,
+            memory_sharing: agent.memory_sharing(),
+        };
         match link.poll(request).await {
             Ok(answer) => {
                 if let Some(delta) = answer.delta {

@@ -173,6 +173,9 @@ async fn status(own: Arc<Own>, call: Call) -> Result<Reply> {
         let alive = contract::Hosts::is_alive(&own.sessions, &host.name);
         let mut detail = vec![format!("{} {}", host.hypervisor_type, host.accel)];
         detail.extend((!alive).then(|| "does not poll".to_owned()));
+        detail.extend(own.sessions.memory_sharing(&host.name).filter(|it| it.runs || it.pages_sharing > 0).map(|it| {
+            format!("KSM saves {} MiB{}", it.saved_bytes >> 20, if it.runs { "" } else { ", and looks for no more" })
+        }));
         detail.extend(host.warnings);
         parts.push(Part {
             name: format!("host {}", host.name),

@@ -5,7 +5,10 @@
 //! than [`LEASE_MS`] ago.
 
 use crate::view::{Holders, Key, View};
-use agent_api::{BoxStream, DiskFormat, HostInventory, LinkError, Order, OrderKind, PollAnswer, PollRequest, Report, ViewKind, ViewObject};
+use agent_api::{
+    BoxStream, DiskFormat, HostInventory, LinkError, MemorySharing, Order, OrderKind, PollAnswer, PollRequest, Report,
+    ViewKind, ViewObject,
+};
 use base::{Env, Fault, HostName, Result, ServerId, Timestamp, VolumeId};
 use contract::{Consoles, Disk, Disks, Hosts, Projector, Touched, Where};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -29,6 +32,8 @@ const HOSTS: usize = 16_384;
 
 struct Session {
     inventory: HostInventory,
+    /// As of its last poll: counters stand in no document.
+    memory_sharing: Option<MemorySharing>,
     /// The inventory stands in the store.
     recorded: bool,
     view: Option<View>,
@@ -95,7 +100,8 @@ impl Sessions {
     }
 
     /// Enters a poll. Returns true where the host's inventory has not been recorded yet: [`Sessions::recorded`] ends that.
-    pub fn enter(&self, inventory: &HostInventory) -> Result<bool, LinkError> {
+    pub fn enter(&self, request: &PollRequest) -> Result<bool, LinkError> {
+        let inventory = &request.inventory;
         check_inventory(inventory)?;
         let now = self.0.env.now();
         let Table { sessions, holders, .. } = &mut *self.hosts();
@@ -104,6 +110,7 @@ impl Sessions {
         }
         let session = sessions.entry(inventory.name.clone()).or_insert_with(|| Session {
             inventory: inventory.clone(),
+            memory_sharing: None,
             recorded: false,
             view: None,
             polls: 0,
@@ -121,6 +128,7 @@ impl Sessions {
             session.orders.clear();
         }
         session.inventory = inventory.clone();
+        session.memory_sharing = request.memory_sharing.clone();
         session.seen = now;
         Ok(!session.recorded)
     }
@@ -189,6 +197,11 @@ impl Sessions {
 
     pub fn inventories(&self) -> Vec<HostInventory> {
         self.hosts().sessions.values().map(|session| session.inventory.clone()).collect()
+    }
+
+    /// What a host's guests shared of their memory at its last poll; none: nothing, or the host has no session here.
+    pub fn memory_sharing(&self, host: &HostName) -> Option<MemorySharing> {
+        self.hosts().sessions.get(host)?.memory_sharing.clone()
     }
 
     /// Follows the store and keeps every session's view up to date. Returns when the store is gone.

@@ -27,6 +27,7 @@ async fn serve(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Resul
     let wiring = Arc::new(Bridge::start(network).map_err(|error| anyhow!("the networks: {error}"))?);
     let mut options = agent::Options::new(settings.state.clone(), setup.cloud_id.clone(), host_name());
     options.accel = settings.accel.clone();
+    options.ksm = settings.memory_sharing()?;
     options.guest_user = Some((accounts.guests.0.as_raw(), accounts.guests.1.as_raw()));
     // Tests of a host's reboot cannot reboot the machine: they name another boot.
     if let Ok(boot_id) = std::env::var("NUBO_BOOT_ID") {
@@ -50,7 +51,8 @@ async fn serve(settings: &Settings, setup: &Setup, accounts: &Accounts) -> Resul
         () = look_again => {}
         _ = term.recv() => {}
     }
-    Ok(())
+    // In good order: guests go on, but what this agent switched on their host goes with it.
+    agent.put_back().context("the host's KSM")
 }
 
 fn netd(settings: &Settings, accounts: &Accounts) -> Result<ServiceOptions> {

@@ -1,5 +1,6 @@
 //! Settings: flag, then environment, then `$NUBO_STATE/nubo.toml`, then default.
 
+use agent_api::SharingSetting;
 use anyhow::{Context, Result, anyhow, bail};
 use model::deadline::Deadlines;
 use serde::Deserialize;
@@ -50,6 +51,7 @@ struct File {
     external_cidr: Option<String>,
     uplink: Option<String>,
     netns: Option<String>,
+    ksm: Option<String>,
     bcrypt_rounds: Option<u32>,
     trash_retention: Option<u32>,
     history_retention: Option<u32>,
@@ -243,6 +245,8 @@ pub struct Settings {
     pub external_cidr: ipnet::Ipv4Net,
     pub uplink: Option<String>,
     pub netns: Option<String>,
+    /// `on` or `off`; none: the host's kernel and QEMU do what they do by themselves.
+    pub ksm: Option<String>,
     pub bcrypt_rounds: u32,
     /// Seconds for which deleted things can be brought back; 0: not at all.
     pub trash_retention_s: u32,
@@ -288,6 +292,7 @@ impl Settings {
                 .with_context(|| format!("NUBO_EXTERNAL_CIDR: {cidr} is not an IPv4 network"))?,
             uplink: pick(&flags.uplink, "NUBO_UPLINK", &file.uplink),
             netns: pick(&flags.netns, "NUBO_NETNS", &file.netns),
+            ksm: pick(&None, "NUBO_KSM", &file.ksm),
             bcrypt_rounds: number("NUBO_BCRYPT_ROUNDS", file.bcrypt_rounds, 12)?,
             trash_retention_s: number(
                 "NUBO_TRASH_RETENTION",
@@ -323,6 +328,7 @@ impl Settings {
         if !matches!(self.accel.as_str(), "auto" | "kvm" | "tcg") {
             bail!("NUBO_ACCEL: '{}' is none of auto, kvm, tcg", self.accel);
         }
+        self.memory_sharing()?;
         let postgres = self.store.starts_with("postgres://") || self.store.starts_with("postgresql://");
         if self.store != "sqlite" && !postgres {
             bail!("NUBO_STORE: '{}' is neither sqlite nor postgres://…", self.store);
@@ -340,6 +346,12 @@ impl Settings {
             bail!("NUBO_BCRYPT_ROUNDS: {} lies outside 4 to 16", self.bcrypt_rounds);
         }
         Ok(())
+    }
+
+    /// Whether guests share alike pages of their memory.
+    pub fn memory_sharing(&self) -> Result<SharingSetting> {
+        let parsed = SharingSetting::parse(self.ksm.as_deref());
+        parsed.with_context(|| format!("NUBO_KSM: '{}' is neither on nor off", self.ksm.as_deref().unwrap_or_default()))
     }
 
     pub fn store_url(&self) -> String {
@@ -364,8 +376,12 @@ impl Settings {
             ("NUBO_BCRYPT_ROUNDS", self.bcrypt_rounds.to_string()),
             ("NUBO_DEADLINES", self.deadlines.to_string()),
         ];
-        let optional =
-            [("NUBO_PUBLIC_URL", &self.public_url), ("NUBO_UPLINK", &self.uplink), ("NUBO_NETNS", &self.netns)];
+        let optional = [
+            ("NUBO_PUBLIC_URL", &self.public_url),
+            ("NUBO_UPLINK", &self.uplink),
+            ("NUBO_NETNS", &self.netns),
+            ("NUBO_KSM", &self.ksm),
+        ];
         all.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         all
     }
@@ -411,6 +427,21 @@ fn number(variable: &str, file: Option<u32>, default: u32) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shared_memory_is_on_or_off_or_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |text: &str| {
+            std::fs::write(folder.path().join("nubo.toml"), text).unwrap();
+            Settings::load(&Flags { state: Some(folder.path().to_owned()), ..Flags::default() })
+        };
+        assert_eq!(load("").unwrap().memory_sharing().unwrap(), SharingSetting::AsIs);
+        let on = load("ksm = \"on\"\n").unwrap();
+        assert_eq!(on.memory_sharing().unwrap(), SharingSetting::On);
+        assert!(on.environment().contains(&("NUBO_KSM", "on".into())));
+        let refused = load("ksm = \"yes\"\n").unwrap_err().to_string();
+        assert_eq!(refused, "NUBO_KSM: 'yes' is neither on nor off");
+    }
 
     #[test]
     fn each_deadline_comes_from_the_nearest_place_that_names_it() {

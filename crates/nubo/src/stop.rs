@@ -6,7 +6,7 @@ use crate::process;
 use crate::settings::Settings;
 use crate::setup::{Accounts, Setup};
 use crate::units;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub fn down(settings: &Settings, stop_guests: bool) -> Result<()> {
     };
     enter(settings)?;
     processes(settings, &setup)?;
+    agent::offline::restore_ksm(&settings.state).context("the host's KSM")?;
     if stop_guests {
         let uid = guests_uid(&setup)?;
         let stop = agent::offline::stop_guests(&settings.state, &setup.cloud_id, uid, GUEST_PATIENCE);
@@ -47,6 +48,7 @@ pub fn purge(settings: &Settings) -> Result<()> {
         enter(settings)?;
     }
     processes(settings, &setup)?;
+    agent::offline::restore_ksm(&settings.state).context("the host's KSM")?;
     units::remove(&setup.cloud_id)?;
     if Accounts::find(&setup.cloud_id)?.is_some() {
         runtime()?.block_on(agent::offline::kill_guests(&setup.cloud_id, guests_uid(&setup)?))?;

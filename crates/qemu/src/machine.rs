@@ -25,6 +25,8 @@ pub struct Machine {
     pub accel: Accel,
     pub vcpus: u32,
     pub memory_mib: u64,
+    /// Whether it offers its memory to the kernel to be held once with that of others; none: as QEMU does by itself.
+    pub share_memory: Option<bool>,
     pub disks: Vec<Disk>,
     pub nics: Vec<NicDevice>,
     pub qmp: OwnedFd,
@@ -76,7 +78,12 @@ impl Machine {
         line.args.extend(["-no-user-config".into(), "-nodefaults".into(), "-S".into()]);
         line.arg("-name", format!("guest={},debug-threads=off", self.name));
         line.arg("-uuid", &self.uuid);
-        line.arg("-machine", "q35,usb=off,vmport=off,dump-guest-core=off,hpet=off");
+        let share = match self.share_memory {
+            None => "",
+            Some(true) => ",mem-merge=on",
+            Some(false) => ",mem-merge=off",
+        };
+        line.arg("-machine", format!("q35,usb=off,vmport=off,dump-guest-core=off,hpet=off{share}"));
         line.arg("-accel", self.accel.name());
         line.arg("-cpu", if self.accel == Accel::Kvm { "host" } else { "max" });
         line.arg("-smp", format!("cpus={0},sockets=1,cores={0},threads=1", self.vcpus));
@@ -165,6 +172,7 @@ mod tests {
             accel: Accel::Tcg,
             vcpus: 2,
             memory_mib: 128,
+            share_memory: Some(true),
             disks: vec![Disk {
                 name: "root".into(),
                 serial: "root".into(),
@@ -199,7 +207,7 @@ mod tests {
             -S
             -name guest=nubo-0a1b2c3d-id@host,debug-threads=off
             -uuid 5f2b0a6e-0001-4000-8000-000000000001
-            -machine q35,usb=off,vmport=off,dump-guest-core=off,hpet=off
+            -machine q35,usb=off,vmport=off,dump-guest-core=off,hpet=off,mem-merge=on
             -accel tcg
             -cpu max
             -smp cpus=2,sockets=1,cores=2,threads=1

@@ -155,6 +155,7 @@ impl Actor {
             accel: self.host.accel,
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
+            share_memory: options.ksm.offers(),
             disks,
             nics,
             qmp: unixfd::listen(&self.files.monitor()).map_err(io)?.into(),

@@ -27,6 +27,7 @@ pub struct Fixture {
     pub boot_id: String,
     pub qemu: PathBuf,
     pub image: PathBuf,
+    pub ksm: agent_api::SharingSetting,
     mounted: Option<PathBuf>,
 }
 
@@ -67,7 +68,7 @@ impl ControlLink for Control {
     }
 }
 
-fn missing(requirement: &str, why: &str) {
+pub fn missing(requirement: &str, why: &str) {
     let required = std::env::var("NUBO_REQUIRE").unwrap_or_default();
     let wanted = required == "all" || required.split(',').any(|it| it == requirement);
     assert!(!wanted, "{requirement} is required: {why}");
@@ -96,6 +97,7 @@ impl Fixture {
             boot_id: "this boot".into(),
             qemu: "qemu-system-x86_64".into(),
             image,
+            ksm: Default::default(),
             mounted: None,
         })
     }
@@ -119,6 +121,7 @@ impl Fixture {
             boot_id: self.boot_id.clone(),
             qemu: self.qemu.clone(),
             accel: "tcg".into(),
+            ksm: self.ksm,
             soft_deadline: Duration::from_secs(40),
             ..Options::new(self.state(), self.cloud.clone(), "host-1".into())
         };

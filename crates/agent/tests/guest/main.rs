@@ -2,6 +2,7 @@
 
 mod fixture;
 mod kills;
+mod ksm;
 // Networks as the tests of networks make them; guests in namespaces are not needed here.
 #[allow(dead_code)]
 #[path = "../net/lab.rs"]
