@@ -106,6 +106,20 @@ impl Fixture {
         self.folder.path().join("state")
     }
 
+    /// A copy of the test's image that may be spoiled, in the place of the one that all tests share.
+    pub fn own_image(&mut self) {
+        let own = self.folder.path().join("image.qcow2");
+        let _ = std::fs::remove_file(&own);
+        std::fs::copy(tiny_image(), &own).unwrap();
+        self.image = own;
+    }
+
+    /// The host's file of an image.
+    pub fn base(&self, spec: &GuestSpec) -> PathBuf {
+        let root = spec.root.as_ref().unwrap();
+        self.state().join("hosts/images").join(format!("{}.{}", root.sha512, root.format.as_str()))
+    }
+
     pub fn folder(&self, spec: &GuestSpec) -> PathBuf {
         self.state().join("hosts/guests").join(spec.id.as_str())
     }

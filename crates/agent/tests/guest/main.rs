@@ -1,5 +1,6 @@
 //! Guests in real QEMU processes, most of them without networks.
 
+mod base_image;
 mod fixture;
 mod kills;
 mod ksm;
