@@ -67,6 +67,9 @@ pub struct RootDisk {
     /// Bytes of the image file.
     pub image_bytes: u64,
     pub size_gib: u64,
+    /// It shall hold all of its data itself, so that the image can go. It never stands on the image again.
+    #[serde(default)]
+    pub flat: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +200,12 @@ pub struct GuestObserved {
     pub volumes: Vec<GuestVolumeObserved>,
     /// When the guest was last started.
     pub started_at: Option<Timestamp>,
+    /// The root disk stands on no image any more.
+    #[serde(default)]
+    pub flat: bool,
+    /// Why it still does, although it shall not; tried again.
+    #[serde(default)]
+    pub flat_problem: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -254,7 +254,7 @@ impl Agent {
     fn sweep_images(&self) {
         let guests = self.guests();
         let used: BTreeSet<String> =
-            guests.values().filter_map(|guest| Some(images::file_name(&guest.ledger.read().spec.image()?))).collect();
+            guests.values().filter_map(|guest| Some(images::file_name(&guest.ledger.read().image()?))).collect();
         drop(guests);
         self.host.images.sweep(&used);
     }
@@ -349,6 +349,8 @@ fn blank(id: &ServerId, power: ObservedPower) -> GuestObserved {
         attempts: 0,
         volumes: Vec::new(),
         started_at: None,
+        flat: false,
+        flat_problem: None,
     }
 }
 

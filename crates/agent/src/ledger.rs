@@ -4,7 +4,7 @@
 //! doing it twice would be wrong, afterwards where it would not.
 
 use crate::files::{self, GuestFiles};
-use agent_api::{GuestSpec, GuestVolume};
+use agent_api::{GuestSpec, GuestVolume, ImageSource};
 use base::{PortId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -20,6 +20,13 @@ pub struct Ledger {
     pub spec: GuestSpec,
     #[serde(default)]
     pub done: Done,
+}
+
+impl Ledger {
+    /// The image below its root disk; none: there is none, or none any more.
+    pub fn image(&self) -> Option<ImageSource> {
+        self.spec.image().filter(|_| !self.done.flat)
+    }
 }
 
 /// What has been done for a guest.
@@ -44,6 +51,8 @@ pub struct Done {
     pub ports: Vec<PortId>,
     /// Volumes that its process, or the one that reads its saved memory, may have open.
     pub plugged: Vec<GuestVolume>,
+    /// The root disk holds all of its data and stands on no image.
+    pub flat: bool,
     /// How often it crashed and was started again since it last ran for long.
     pub crashes: u32,
 }

@@ -33,6 +33,7 @@ pub const RULES: &[Rule] = &[
         "Filter lists of servers by what only administrators may see.",
     ),
     Rule::new("os_compute_api:servers:create_image", MEMBER, PROJECT, "Make an image of a server."),
+    Rule::new("os_compute_api:nubo-flatten", ADMIN, PROJECT, "Make a server's disk stand on no image."),
     Rule::new("os_compute_api:servers:show", READER, PROJECT, "Show a server."),
     Rule::new(
         "os_compute_api:servers:show:flavor-extra-specs",

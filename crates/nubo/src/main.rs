@@ -16,6 +16,7 @@ mod process;
 mod policy_command;
 mod progress;
 mod pull_command;
+mod server_command;
 mod settings;
 mod setup;
 mod simulated;
@@ -99,6 +100,11 @@ enum Command {
         dry_run: bool,
         #[arg(long)]
         json: bool,
+    },
+    /// What no command of OpenStack does with a server
+    Server {
+        #[command(subcommand)]
+        command: server_command::ServerCommand,
     },
     /// What an existing Keystone knows
     Keystone {
@@ -193,6 +199,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Undo { requests, partial, dry_run, json } => {
             return trash::undo(&settings, trash::Undo { requests, partial, dry_run, json });
         }
+        Command::Server { command } => return server_command::main(&settings, command),
         Command::Policy { command } => return policy_command::main(&settings, command),
         Command::Keys { command } => return keys::main(&settings, command),
         Command::Keystone { command } => return keystone::main(&settings, command),

@@ -97,9 +97,9 @@ async fn login(settings: &Settings) -> Result<(Client, String)> {
 }
 
 /// What may stand in a path as it is.
-fn plain(id: &str) -> Result<&str> {
+pub fn plain(id: &str) -> Result<&str> {
     if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-        bail!("'{id}' is no id of a request or of something in the trash");
+        bail!("'{id}' is no id");
     }
     Ok(id)
 }

@@ -16,6 +16,8 @@ pub struct Guest {
     pub power: ObservedPower,
     /// The generation that `power` has reached.
     pub reached: u64,
+    /// The root disk stands on no image any more.
+    pub flat: bool,
     pub soft_reboots: u64,
     pub hard_reboots: u64,
     /// In which generation, and why.
@@ -37,6 +39,7 @@ impl Guest {
         Guest {
             power: ObservedPower::Stopped,
             reached: 0,
+            flat: false,
             soft_reboots: spec.soft_reboots,
             hard_reboots: spec.hard_reboots,
             stopped_by_itself: None,
@@ -62,6 +65,8 @@ impl Guest {
             attempts: self.failures.checked_ilog2().map_or(0, |n| 1 << n),
             volumes: self.volumes(),
             started_at: self.started_at,
+            flat: self.flat,
+            flat_problem: None,
         }
     }
 
@@ -128,6 +133,7 @@ impl Guest {
         self.soft_reboots = self.soft_reboots.max(self.spec.soft_reboots);
         self.hard_reboots = self.hard_reboots.max(self.spec.hard_reboots);
         self.reached = self.spec.generation;
+        self.flat |= self.spec.root.as_ref().is_some_and(|root| root.flat);
         self.plugged = self.spec.volumes.clone();
         self.stopped_by_itself.take_if(|_| !stays_stopped);
         self.fault = None;

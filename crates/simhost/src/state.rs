@@ -343,6 +343,8 @@ fn absent(id: ServerId) -> GuestObserved {
         volumes: Vec::new(),
         attempts: 0,
         started_at: None,
+        flat: false,
+        flat_problem: None,
     }
 }
 

@@ -21,6 +21,7 @@ fn spec(id: &str, generation: u64, power: DesiredPower) -> GuestSpec {
             sha512: String::new(),
             image_bytes: 1,
             size_gib: 1,
+            flat: false,
         }),
         volumes: Vec::new(),
         nics: Vec::new(),

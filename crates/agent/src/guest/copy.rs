@@ -7,12 +7,13 @@
 
 use super::Guest;
 use super::hold;
-use super::start::root_disk;
+use super::start::{image, root_disk};
 use crate::agent::Host;
+use crate::fault;
 use crate::files::{self, GuestFiles};
-use crate::ledger::blocking;
+use crate::ledger::{Ledger, blocking};
 use crate::sandbox::{AtRest, Rest};
-use agent_api::ImageSource;
+use agent_api::AgentFault;
 use base::ServerId;
 use qemu::{Format, Monitor};
 use std::fs::File;
@@ -36,6 +37,9 @@ pub async fn copy(host: &Host, id: &ServerId, guest: &Guest) -> Result<File, Str
     let Ok(_permit) = host.copies.try_acquire() else {
         return Err(too_many());
     };
+    let Ok(_alone) = guest.disk.try_lock() else {
+        return Err("The server's disk is being copied or made to stand alone; it is tried again.".into());
+    };
     let files = host.layout.guest(id);
     let failed = |error: io::Error| {
         tracing::warn!(server = %id, %error, "a disk cannot be copied");
@@ -44,10 +48,11 @@ pub async fn copy(host: &Host, id: &ServerId, guest: &Guest) -> Result<File, Str
             _ => "The host cannot write the copy of the disk.".to_owned(),
         }
     };
-    let Some(image) = guest.ledger.read().spec.image() else {
+    let ledger = guest.ledger.read();
+    if ledger.spec.root.is_none() {
         return Err("The server boots from a volume and has no disk of its own.".into());
-    };
-    let (own, below) = (files.clone(), image.image_bytes);
+    }
+    let (own, below) = (files.clone(), ledger.image().map_or(0, |image| image.image_bytes));
     let target = blocking(move || {
         let root = File::open(own.root_disk())?;
         room(&own.folder, root.metadata()?.blocks() * 512 + below)?;
@@ -57,7 +62,7 @@ pub async fn copy(host: &Host, id: &ServerId, guest: &Guest) -> Result<File, Str
     let copied = match guest.monitor().await? {
         Some(monitor) => copy_root(&monitor, &target).await,
         None => {
-            let copier = start(host, id, guest, &files, &image).await?;
+            let copier = start(host, id, &ledger, &files, "copy").await.map_err(|fault| fault.message)?;
             let copied = copy_root(&copier.held.monitor, &target).await;
             if let Err(error) = copier.end().await {
                 tracing::warn!(server = %id, %error, "the copier did not end in order");
@@ -108,38 +113,43 @@ pub fn sweep(files: &GuestFiles) -> io::Result<()> {
     Ok(())
 }
 
-/// A process that holds the disk of a stopped guest. It holds the guest's lock, too: nobody starts the guest meanwhile.
-async fn start(
+/// A process that holds the disk of a stopped guest, for `purpose`. It holds the guest's lock, too: nobody starts the
+/// guest meanwhile.
+pub(super) async fn start(
     host: &Host,
     id: &ServerId,
-    guest: &Guest,
+    ledger: &Ledger,
     files: &GuestFiles,
-    image: &ImageSource,
-) -> Result<AtRest, String> {
-    let spec = guest.ledger.read().spec;
-    let Some(root) = spec.root else { return Err("The server boots from a volume now.".into()) };
-    let below = host.images.ensure(image).await.map_err(|fault| fault.message)?;
-    let failed = |error: io::Error| {
-        tracing::warn!(server = %id, %error, "no process for a copy");
-        "The host cannot start the copying of the disk.".to_owned()
+    purpose: &str,
+) -> Result<AtRest, AgentFault> {
+    let Some(root) = ledger.spec.root.clone() else {
+        return Err(fault::refused("The server boots from a volume now."));
     };
+    let below = image(host, ledger).await?;
+    let failed = |error: io::Error| fault::disk("server's disk", &error);
     let own = files.clone();
     let held = blocking(move || {
         let lock = hold::lock(&own.lock())?;
         Ok((lock, root_disk(&own, &root, below)))
     });
     let (lock, disk) = held.await.map_err(failed)?;
-    let Some(lock) = lock else { return Err("The server is starting or stopping; it is tried again.".into()) };
+    let Some(lock) = lock else {
+        return Err(AgentFault {
+            message: "The server is starting or stopping; it is tried again.".into(),
+            detail: format!("the lock of {id} is held"),
+            retried: true,
+        });
+    };
     let rest = Rest {
-        name: format!("copy.{id}"),
+        name: format!("{purpose}.{id}"),
         uuid: id.to_string(),
-        disks: vec![disk.map_err(|fault| fault.message)?],
+        disks: vec![disk?],
         monitor: files.copy_monitor(),
         serial: files.copy_serial(),
         log: files.qemu_log(),
         keep: vec![lock.into()],
     };
-    host.sandbox.start(rest).await.map_err(failed)
+    host.sandbox.start(rest).await.map_err(|error| fault::qemu("open the server's disk", &error))
 }
 
 impl Guest {

@@ -22,6 +22,7 @@
 pub mod check;
 mod console;
 pub(crate) mod copy;
+mod flatten;
 mod hold;
 pub mod plan;
 mod start;
@@ -71,6 +72,8 @@ pub struct Guest {
     rewire: Arc<AtomicBool>,
     /// The serial port has one user at a time; the newest wins.
     serial: Mutex<Option<UnixStream>>,
+    /// Held by who copies the root disk, or makes it stand alone.
+    disk: Arc<tokio::sync::Mutex<()>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -86,9 +89,11 @@ impl Guest {
         let (wake, woken) = watch::channel(0);
         let (requests, inbox) = mpsc::channel(16);
         let rewire = Arc::new(AtomicBool::new(false));
+        let disk = Arc::new(tokio::sync::Mutex::new(()));
         let actor = Actor {
             rewire: rewire.clone(),
             plugs: volumes::Plugs::default(),
+            flatten: flatten::Flatten::new(disk.clone()),
             made: host.volumes.made(),
             host,
             id,
@@ -104,7 +109,7 @@ impl Guest {
             pressed: None,
         };
         let task = tokio::spawn(actor.run());
-        Guest { ledger, files, wake, requests, rewire, serial: Mutex::new(None), task }
+        Guest { ledger, files, wake, requests, rewire, serial: Mutex::new(None), disk, task }
     }
 
     /// Says that the ledger's spec has changed.
@@ -163,6 +168,7 @@ struct Actor {
     /// When the power button was last pressed by this actor.
     pressed: Option<Instant>,
     plugs: volumes::Plugs,
+    flatten: flatten::Flatten,
     /// Rises when a volume has been made that this guest may wait for.
     made: watch::Receiver<u64>,
 }
@@ -202,6 +208,7 @@ impl Actor {
         let goes_on = matches!(ledger.spec.power, DesiredPower::Running | DesiredPower::Paused) && !ledger.done.ending;
         if self.wired && goes_on && matches!(run, Some(RunState::Running | RunState::Paused)) {
             self.plug_volumes(&ledger).await?;
+            self.flatten_live(&ledger).await?;
         }
         let ledger = self.ledger.read_with(ledger.spec);
         if let Some((generation, fault)) = self.given_up.clone().filter(|_| !absent) {
@@ -270,7 +277,8 @@ impl Actor {
 
     fn publish(&self, ledger: &Ledger, power: Option<ObservedPower>, fault: Option<AgentFault>) {
         let volumes = self.volumes_observed(ledger);
-        publish(&self.host, &self.id, ledger, power, fault, self.failures, volumes);
+        let problem = self.flatten.problem.clone();
+        publish(&self.host, &self.id, ledger, power, fault, self.failures, volumes, problem);
     }
 
     /// Shows a fault and waits before the next attempt, or for a new spec when there is no use in trying.
@@ -360,6 +368,7 @@ fn publish(
     fault: Option<AgentFault>,
     failures: u32,
     volumes: Vec<GuestVolumeObserved>,
+    flat_problem: Option<String>,
 ) {
     let shown = || host.board.get(id).map(|it| it.power);
     let done = &ledger.done;
@@ -375,6 +384,8 @@ fn publish(
         fault,
         volumes,
         started_at: done.started_at,
+        flat: done.flat,
+        flat_problem,
     });
 }
 
@@ -400,6 +411,7 @@ pub(crate) mod tests {
                 sha512: "0".repeat(128),
                 image_bytes: 1,
                 size_gib: 1,
+                flat: false,
             }),
             volumes: Vec::new(),
             nics: Vec::new(),

@@ -21,13 +21,13 @@ impl Actor {
     pub(super) async fn start(&mut self, ledger: &Ledger) -> Result<(), AgentFault> {
         let spec = &ledger.spec;
         let image = tokio::select! {
-            image = image(&self.host, spec) => image?,
+            image = image(&self.host, ledger) => image?,
             // A new wish, perhaps to be gone: an image may take minutes.
             _ = self.woken.changed() => return Ok(()),
         };
         let resume = ledger.done.memory_saved;
         let volumes = self.open_volumes(ledger, resume).await?;
-        let (mut disks, nics) = tokio::try_join!(self.disks(spec, image, resume), self.nics(spec))?;
+        let (mut disks, nics) = tokio::try_join!(self.disks(ledger, image, resume), self.nics(spec))?;
         disks.extend(volumes);
         let process = self.launch(spec, disks, nics, resume)?;
         let pid = process.pid;
@@ -120,9 +120,10 @@ impl Actor {
         fault::qemu("start the server", &format!("{error}; QEMU said: {}", said.trim_end()))
     }
 
-    async fn disks(&self, spec: &GuestSpec, image: Option<File>, resume: bool) -> Result<Vec<Disk>, AgentFault> {
+    async fn disks(&self, ledger: &Ledger, image: Option<File>, resume: bool) -> Result<Vec<Disk>, AgentFault> {
         let mut disks = Vec::new();
-        if let (Some(root), Some(image)) = (spec.root.clone(), image) {
+        let spec = &ledger.spec;
+        if let Some(root) = spec.root.clone() {
             let files = self.files.clone();
             let made = tokio::task::spawn_blocking(move || root_disk(&files, &root, image)).await;
             disks.push(made.unwrap_or_else(|error| Err(fault::bug(&error)))?);
@@ -184,9 +185,9 @@ impl Actor {
     }
 }
 
-/// The image below its root disk; none for a guest that boots from a volume.
-async fn image(host: &Host, spec: &GuestSpec) -> Result<Option<File>, AgentFault> {
-    match spec.image() {
+/// The image below its root disk; none for a guest that boots from a volume, or whose disk stands alone.
+pub(super) async fn image(host: &Host, ledger: &Ledger) -> Result<Option<File>, AgentFault> {
+    match ledger.image() {
         Some(image) => host.images.ensure(&image).await.map(Some),
         None => Ok(None),
     }
@@ -208,16 +209,16 @@ fn feed(files: &GuestFiles) -> io::Result<OwnedFd> {
     Ok(read)
 }
 
-/// The overlay, made when it is not there, and the image below it.
-pub(super) fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Result<Disk, AgentFault> {
+/// The overlay, made when it is not there, and the image below it; without one, the disk that stands alone.
+pub(super) fn root_disk(files: &GuestFiles, root: &RootDisk, image: Option<File>) -> Result<Disk, AgentFault> {
     let disk = |error: io::Error| fault::disk("root disk", &error);
     let format = match root.format {
         DiskFormat::Raw => Format::Raw,
         DiskFormat::Qcow2 => Format::Qcow2,
     };
     let path = files.root_disk();
-    if !path.exists() {
-        let least = qemu::overlay::virtual_size(&image, format).map_err(disk)?;
+    if let Some(image) = image.as_ref().filter(|_| !path.exists()) {
+        let least = qemu::overlay::virtual_size(image, format).map_err(disk)?;
         let size = if root.size_gib == 0 { least } else { root.size_gib << 30 };
         if size < least {
             let needed = least.div_ceil(1 << 30);
@@ -240,13 +241,13 @@ pub(super) fn root_disk(files: &GuestFiles, root: &RootDisk, image: File) -> Res
         }
     }
     let overlay = File::options().read(true).write(true).open(&path).map_err(disk)?;
-    let below = DiskSource { node: None, format, file: image.into(), read_only: true, backing: None };
+    let below = |image: File| DiskSource { node: None, format, file: image.into(), read_only: true, backing: None };
     let source = DiskSource {
         node: None,
         format: Format::Qcow2,
         file: overlay.into(),
         read_only: false,
-        backing: Some(Box::new(below)),
+        backing: image.map(|image| Box::new(below(image))),
     };
     Ok(Disk { name: "root".into(), serial: "root".into(), source, boot_index: Some(0), slot: None })
 }

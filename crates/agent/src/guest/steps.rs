@@ -94,7 +94,11 @@ impl Actor {
             console::cut(&files)
         });
         tidy.await.map_err(|error| fault::disk("console log", &error))?;
-        self.wait(if self.plugs.unsettled { super::volumes::SOON } else { HOUSEKEEPING }).await;
+        if at_rest && self.flatten_at_rest(&self.ledger.read()).await? {
+            return Ok(());
+        }
+        let soon = self.plugs.unsettled || self.flatten.runs();
+        self.wait(if soon { super::volumes::SOON } else { HOUSEKEEPING }).await;
         Ok(())
     }
 
@@ -219,6 +223,7 @@ impl Actor {
             held.process.exit_reason();
         }
         self.held = None;
+        self.flatten.ended();
         self.wired = false;
         self.unwire(ledger).await;
         self.let_go(&self.ledger.read()).await
@@ -282,6 +287,7 @@ impl Actor {
 
     /// Writes the memory of the paused guest into its file. Until that is whole the guest could still go on.
     async fn save(&mut self, ledger: &Ledger) -> Result<(), AgentFault> {
+        self.pause_flatten().await?;
         let Some(held) = &self.held else { return Ok(()) };
         let disk = |error: io::Error| fault::disk("server's memory", &error);
         let partial = self.files.memory().with_extension("partial");
@@ -350,7 +356,7 @@ impl Actor {
             files::sync_folder(&files.folder)?;
             drop(lock);
             // Said before anybody can begin this guest anew.
-            super::publish(&host, &id, &gone, Some(ObservedPower::Absent), None, 0, Vec::new());
+            super::publish(&host, &id, &gone, Some(ObservedPower::Absent), None, 0, Vec::new(), None);
             Ok(())
         });
         removed.await.map_err(|error| fault::disk("server's files", &error))?;

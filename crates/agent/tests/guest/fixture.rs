@@ -145,8 +145,9 @@ impl Fixture {
 
     pub fn with_image(&self, spec: &GuestSpec) -> GuestSpec {
         let mut spec = spec.clone();
-        if let Some(root) = &mut spec.root {
-            root.image_bytes = std::fs::metadata(&self.image).unwrap().len();
+        // A test may have taken the image away again.
+        if let (Some(root), Ok(about)) = (&mut spec.root, std::fs::metadata(&self.image)) {
+            root.image_bytes = about.len();
         }
         spec
     }
@@ -365,6 +366,7 @@ pub fn spec(number: u32) -> GuestSpec {
             sha512: sha512(),
             image_bytes: 0,
             size_gib: 1,
+            flat: false,
         }),
         volumes: Vec::new(),
         nics: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod base_image;
 mod fixture;
+mod flatten;
 mod kills;
 mod ksm;
 // Networks as the tests of networks make them; guests in namespaces are not needed here.

@@ -32,6 +32,7 @@ fn server_of(port: &PortSpec, name: &str) -> ViewObject {
             sha512: String::new(),
             image_bytes: 0,
             size_gib: 0,
+            flat: false,
         }),
         volumes: Vec::new(),
         nics: vec![],

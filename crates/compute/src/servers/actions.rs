@@ -34,6 +34,8 @@ const ACTIONS: &[(&str, &str, Version, Version)] = &[
     ("os-getRDPConsole", "os_compute_api:os-remote-consoles", FIRST, Version(2, 5)),
     ("addSecurityGroup", "os_compute_api:os-security-groups:add", FIRST, LAST),
     ("removeSecurityGroup", "os_compute_api:os-security-groups:remove", FIRST, LAST),
+    // Nova has none: it is nubo's own.
+    ("nubo-flatten", "os_compute_api:nubo-flatten", FIRST, LAST),
 ];
 const FIRST: Version = Version(2, 1);
 const LAST: Version = Version(u16::MAX, 0);
@@ -60,6 +62,7 @@ pub const NAMES: &[&str] = &[
     "os-getRDPConsole",
     "addSecurityGroup",
     "removeSecurityGroup",
+    "nubo-flatten",
 ];
 
 const CONSOLE: DryRun = DryRun::Not("the address of a console is the answer itself");
@@ -79,6 +82,11 @@ const EXCEPT: &[Except] = &[
         action: "createImage",
         dry: DryRun::Yes,
         undo: Undo::Not("the image is deleted instead, which also ends its making"),
+    },
+    Except {
+        action: "nubo-flatten",
+        dry: DryRun::Yes,
+        undo: Undo::Not("the disk has its own copy then, and goes on with it"),
     },
     Except { action: "forceDelete", dry: DryRun::Yes, undo: Undo::Not("it skips the trash on purpose") },
 ];
@@ -122,6 +130,7 @@ async fn action(state: Arc<Compute>, mut call: Call) -> Result<Reply> {
         "createImage" => snapshot::create(&state, &ask, rule, value).await,
         "addSecurityGroup" => network::group(&state, &ask, rule, value, true).await,
         "removeSecurityGroup" => network::group(&state, &ask, rule, value, false).await,
+        "nubo-flatten" => flatten(&state, &ask, rule, value).await,
         "os-getConsoleOutput" => consoles::output(&state, &ask, rule, value).await,
         other => consoles::legacy(&state, &ask, rule, other, value).await,
     }
@@ -210,6 +219,31 @@ async fn unlock(state: &Compute, ask: &Ask, rule: &'static str) -> Result<Reply>
         }
         server.lock = None;
         history::begin(tx, ask, &server, "unlock", None)?;
+        tx.update(&server)?;
+        Ok(())
+    })
+    .await?;
+    Ok(Reply::empty(202))
+}
+
+/// The root disk shall hold all of its data itself. The guest goes on, and the host does it when it can.
+async fn flatten(state: &Compute, ask: &Ask, rule: &'static str, value: &Value) -> Result<Reply> {
+    if !value.is_null() {
+        return Err(input::refuse("nubo-flatten", value, "it takes nothing: null"));
+    }
+    change(state, ask, rule, |tx, ask, full| {
+        ops::refuse_locked(ask, &full.server)?;
+        let mut server: Server = full.server.doc;
+        let Some(root) = server.root.as_mut() else {
+            let why = "boots from a volume and has no disk of its own";
+            return Err(Fault::conflict(format!("Server {} {why}.", server.id)));
+        };
+        if root.flat {
+            return Ok(());
+        }
+        root.flat = true;
+        server.touch();
+        history::begin(tx, ask, &server, "nubo-flatten", None)?;
         tx.update(&server)?;
         Ok(())
     })

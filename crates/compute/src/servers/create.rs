@@ -469,6 +469,7 @@ fn draft(tx: &Tx, ask: &Ask, project: &ProjectId, wanted: &Wanted, flavor: &Serv
             sha512: image.sha512.clone(),
             image_bytes: image.size_bytes,
             size_gib: flavor.disk_gib,
+            flat: false,
         })
     });
     let fault = image.and_then(|image| image.quarantined.as_ref()).map(|why| ServerFault {

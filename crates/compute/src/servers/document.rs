@@ -250,6 +250,11 @@ pub struct ServerObserved {
     pub started_at: Option<Timestamp>,
     /// When it was ACTIVE for the first time.
     pub launched_at: Option<Timestamp>,
+    /// Its root disk stands on no image any more; or why it still does, although that was asked for.
+    #[serde(default)]
+    pub flat: bool,
+    #[serde(default)]
+    pub flat_problem: Option<String>,
 }
 
 impl Document for ServerObserved {
@@ -293,6 +298,8 @@ impl ServerObserved {
             gave_up: false,
             started_at: None,
             launched_at: None,
+            flat: false,
+            flat_problem: None,
         }
     }
 }

@@ -38,6 +38,9 @@ fn server(state: &Compute, reader: &mut Reader, asking: &Asking, id: &str) -> Re
         ..Explanation::default()
     };
     placement(state, reader, asking, &server, &mut explanation)?;
+    if let Some(disk) = disk(&server, seen.as_ref()) {
+        explanation.details.insert("disk".into(), json!(disk));
+    }
     let fault = fault_of(&server, seen.as_ref()).filter(|_| shown.shows_fault);
     explanation.why = match (fault, &explanation.waiting) {
         (Some(fault), _) => fault.message.clone(),
@@ -49,6 +52,18 @@ fn server(state: &Compute, reader: &mut Reader, asking: &Asking, id: &str) -> Re
         },
     };
     Ok(Some(explanation))
+}
+
+/// What its root disk stands on, where it shall stand alone or does.
+fn disk(server: &Server, seen: Option<&ServerObserved>) -> Option<String> {
+    let wanted = server.root.as_ref()?.flat;
+    match seen {
+        Some(seen) if seen.flat => Some("stands alone".to_owned()),
+        Some(ServerObserved { flat_problem: Some(problem), .. }) => {
+            Some(format!("shall stand alone, and still stands on its image: {problem}"))
+        }
+        _ => wanted.then(|| "is being made to stand alone".to_owned()),
+    }
 }
 
 /// Why it is on its host; without one, which hosts would take it now.

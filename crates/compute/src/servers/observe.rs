@@ -167,6 +167,8 @@ fn take(tx: &Tx, before: ServerObserved, guest: &GuestObserved) -> ServerObserve
         gave_up: guest.fault.as_ref().is_some_and(|fault| !fault.retried),
         fault,
         started_at: guest.started_at,
+        flat: guest.flat,
+        flat_problem: guest.flat_problem.clone(),
         ..before
     }
 }

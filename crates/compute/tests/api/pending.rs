@@ -282,3 +282,26 @@ async fn what_an_explanation_says_would_fit_then_fits() {
         cloud.settle().await;
     }
 }
+
+#[tokio::test]
+async fn a_disk_is_asked_to_stand_alone_and_does() {
+    let cloud = Cloud::new(1).await;
+    let id = cloud.active("web").await;
+    let body = || json!({"nubo-flatten": null});
+    assert_eq!(cloud.act(ALICE, &id, body()).await.status, 403);
+    assert_eq!(cloud.act(ADMIN, &id, json!({"nubo-flatten": {"now": true}})).await.status, 400);
+    let disk = async || explained(&cloud, "demo", false, "server", &id).await.unwrap()["details"].get("disk").cloned();
+    assert_eq!(disk().await, None);
+    cloud.act(ADMIN, &id, body()).await.ok(202);
+    assert_eq!(disk().await, Some(json!("is being made to stand alone")));
+    assert_eq!(cloud.status(&id).await, "ACTIVE");
+    cloud.settle().await;
+    assert_eq!(disk().await, Some(json!("stands alone")));
+    assert!(cloud.host(0).guests().iter().all(|guest| guest.flat));
+
+    // Once more changes nothing.
+    cloud.act(ADMIN, &id, body()).await.ok(202);
+    let events = cloud.get(ALICE, &format!("/servers/{id}/os-instance-actions")).await.ok(200);
+    let named = |it: &&serde_json::Value| it["action"] == "nubo-flatten";
+    assert_eq!(events["instanceActions"].as_array().unwrap().iter().filter(named).count(), 1);
+}

@@ -1,7 +1,7 @@
 //! The files of guests and images on this machine, and what is in them.
 
 use crate::settings::Settings;
-use agent_api::{DiskFormat, GuestSpec, VolumeSpec};
+use agent_api::{DiskFormat, GuestSpec, RootDisk, VolumeSpec};
 use anyhow::Result;
 use sha2::{Digest, Sha512};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +52,13 @@ pub struct Alive {
 pub struct Overlay {
     pub size_bytes: u64,
     pub backing: String,
+}
+
+impl Overlay {
+    /// It was to come off its image, and has: from one moment to the next, whatever the agent's ledger says yet.
+    pub fn stands_alone(&self, root: &RootDisk) -> bool {
+        root.flat && self.backing.is_empty()
+    }
 }
 
 /// A volume's folder.
@@ -295,5 +302,20 @@ mod tests {
         assert!(overlay(&path).unwrap_err().contains("too short"));
         fs::write(&path, [0u8; 512]).unwrap();
         assert!(overlay(&path).unwrap_err().contains("no qcow2"));
+
+        // As QEMU leaves it that has copied everything up.
+        fs::remove_file(&path).unwrap();
+        qemu::overlay::write_alone(&File::create(&path).unwrap(), 1 << 30).unwrap();
+        let root = |flat| RootDisk {
+            image: "image".into(),
+            format: DiskFormat::Qcow2,
+            sha512: String::new(),
+            image_bytes: 1,
+            size_gib: 1,
+            flat,
+        };
+        let alone = overlay(&path).unwrap();
+        assert!(alone.stands_alone(&root(true)) && !alone.stands_alone(&root(false)));
+        assert!(!expected.stands_alone(&root(true)));
     }
 }

@@ -122,7 +122,7 @@ fn fixed(g: &Gen, class: &str) -> String {
 }
 
 fn action(g: &Gen) -> Value {
-    match g.dice.below(26) {
+    match g.dice.below(27) {
         0..3 => json!({"os-stop": null}),
         3..6 => json!({"os-start": null}),
         6 => json!({"reboot": {"type": "SOFT"}}),
@@ -140,6 +140,7 @@ fn action(g: &Gen) -> Value {
         20 => json!({"addSecurityGroup": {"name": g.dice.of(["default", "twin", "none"])}}),
         21 => json!({"removeSecurityGroup": {"name": "default"}}),
         22 => json!({"restore": null}),
+        25 => json!({"nubo-flatten": null}),
         23 | 24 => json!({"createImage": {"name": g.name("image"), "metadata": {g.word(): g.word()}}}),
         _ => json!({"os-getVNCConsole": {"type": "novnc"}}),
     }

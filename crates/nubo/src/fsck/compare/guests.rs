@@ -199,7 +199,7 @@ impl One<'_> {
             Some(Ok(overlay)) => overlay,
         };
         let name = format!("../../images/{}", file_name(root));
-        if overlay.backing != name {
+        if overlay.backing != name && !overlay.stands_alone(root) {
             let path = folder.path.join("root.qcow2");
             let repair = match self.process {
                 _ if overlay.backing.len() != name.len() => {

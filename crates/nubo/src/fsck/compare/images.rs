@@ -1,7 +1,7 @@
 //! Files of images: control's own, and the host's by content.
 
 use super::Sides;
-use crate::fsck::files::Stored;
+use crate::fsck::files::{Overlay, Stored};
 use crate::fsck::finding::{Finding, Repair};
 use crate::fsck::shall::File;
 use std::collections::BTreeMap;
@@ -78,8 +78,13 @@ fn cache(sides: &Sides<'_>) -> Vec<Finding> {
     let mut needed: BTreeMap<String, (String, &agent_api::GuestSpec)> = BTreeMap::new();
     for guest in sides.shall.kept() {
         // A guest that was never started has fetched nothing yet.
-        let started = |folder: &&crate::fsck::files::Folder| folder.id == guest.id.as_str() && folder.overlay.is_some();
         let Some(root) = &guest.root else { continue };
+        // One whose disk stands alone needs none any more.
+        let started = |folder: &&crate::fsck::files::Folder| {
+            let alone = |overlay: &Overlay| overlay.stands_alone(root);
+            let stands_on_it = |overlay: &Result<Overlay, String>| !overlay.as_ref().is_ok_and(alone);
+            folder.id == guest.id.as_str() && folder.overlay.as_ref().is_some_and(stands_on_it)
+        };
         if sides.files.folders.iter().any(|folder| started(&folder)) {
             needed.entry(file_name(root)).or_insert((root.sha512.clone(), guest));
         }
