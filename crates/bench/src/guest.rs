@@ -24,15 +24,43 @@ const SEEN: &str = "] 2097152 512-byte logical blocks";
 const NODE: &str = "by-hand";
 
 /// What is measured, fio's words for it, and where in its terse output the KiB a second stand.
-const JOBS: [(&str, &str, usize); 4] = [
-    ("reads of 1 MiB", "--rw=read --bs=1M --iodepth=4", 6),
-    ("writes of 1 MiB", "--rw=write --bs=1M --iodepth=4", 47),
-    ("random reads of 4 KiB", "--rw=randread --bs=4k --iodepth=16", 6),
-    ("random writes of 4 KiB", "--rw=randwrite --bs=4k --iodepth=16", 47),
+pub struct Job {
+    pub what: &'static str,
+    pub words: &'static str,
+    pub column: usize,
+}
+
+impl Job {
+    /// MiB a second, of a line of fio's.
+    pub fn figure(&self, line: &str) -> Result<f64> {
+        let figure = line.trim().split(';').nth(self.column).and_then(|word| word.parse::<f64>().ok());
+        Ok(figure.with_context(|| format!("fio said {line}"))? / 1024.0)
+    }
+}
+
+const JOBS: [Job; 4] = [
+    Job { what: "reads of 1 MiB", words: "--rw=read --bs=1M --iodepth=4 --time_based --runtime=2 --size=512M", column: 6 },
+    Job {
+        what: "writes of 1 MiB",
+        words: "--rw=write --bs=1M --iodepth=4 --time_based --runtime=2 --size=512M",
+        column: 47,
+    },
+    Job {
+        what: "random reads of 4 KiB",
+        words: "--rw=randread --bs=4k --iodepth=16 --time_based --runtime=2 --size=512M",
+        column: 6,
+    },
+    Job {
+        what: "random writes of 4 KiB",
+        words: "--rw=randwrite --bs=4k --iodepth=16 --time_based --runtime=2 --size=512M",
+        column: 47,
+    },
 ];
+/// The size of the disk that they run on.
+const DISK_MIB: u64 = 2048;
 
 /// Brings fio from the disk that has a tar file behind its first MiB (an image that begins with one is no disk), and runs
-/// the jobs once on each disk of 2 GiB that comes.
+/// the jobs once on each disk of the measured size that comes.
 const SCRIPT: &str = r#"#!/bin/sh
 echo 7 > /proc/sys/kernel/printk
 say() { echo "bench: $*" > /dev/console; }
@@ -43,18 +71,18 @@ for folder in /sys/block/vd*; do
 done
 job() {
   say "fio $(cd /run/fio && ./ld-linux-x86-64.so.2 --library-path . ./fio --name=job --filename=/dev/$found --direct=1 \
-    --ioengine=libaio --size=512M --time_based --runtime=2 --output-format=terse --terse-version=3 "$@" 2>&1 | tail -n 1)"
+    --ioengine=libaio --output-format=terse --terse-version=3 "$@" 2>&1 | tail -n 1)"
 }
 (while :; do
   found=
   for folder in /sys/block/vd*; do
     read -r sectors < $folder/size || continue
-    if [ "$sectors" = 4194304 ]; then found=${folder##*/}; fi
+    if [ "$sectors" = SECTORS ]; then found=${folder##*/}; fi
   done
-  if [ -z "$found" ]; then
-    done=
-  elif [ -z "$done" ]; then
-    done=1
+  # One disk may go and the next one come between two looks: each has a number of its own.
+  number=$(cat /sys/block/$found/diskseq 2>/dev/null)
+  if [ -n "$found" ] && [ "$number" != "$done" ]; then
+    done=$number
     JOBS
     say over
   fi
@@ -64,7 +92,7 @@ say prepared
 "#;
 
 /// A console's log, read as it grows.
-struct Console {
+pub struct Console {
     path: PathBuf,
     at: usize,
 }
@@ -76,12 +104,12 @@ impl Console {
     }
 
     /// From now on only what is new counts.
-    fn skip(&mut self) {
+    pub fn skip(&mut self) {
         self.at = std::fs::read(&self.path).map_or(0, |text| text.len());
     }
 
     /// Waits for these words; all that has been said since the last [`Console::skip`].
-    fn wait(&self, words: &str) -> Result<String> {
+    pub fn wait(&self, words: &str) -> Result<String> {
         let until = Instant::now() + PATIENCE;
         loop {
             let text = self.text();
@@ -98,20 +126,19 @@ impl Console {
 }
 
 /// Both guests.
-struct Pair {
+pub struct Pair {
     volumes: Volumes,
     server: String,
     ours: Console,
-    hand: Hand,
-    theirs: Console,
+    pub hand: Hand,
+    pub theirs: Console,
 }
 
 pub async fn measure(state: &Path, url: &str, clouds: &str) -> Result<Vec<Row>> {
-    let mut pair = Pair::start(state, url, clouds).await?;
+    let mut pair = Pair::start(state, url, clouds, &JOBS, DISK_MIB).await?;
     let mut rows = vec![pair.attach().await?];
     rows.extend(pair.throughput(state).await?);
-    let path = format!("/compute/v2.1/servers/{}", pair.server);
-    pair.volumes.session.send(Method::DELETE, &path, "", Bytes::new()).await?;
+    pair.end().await?;
     Ok(rows)
 }
 
@@ -142,7 +169,8 @@ fn tools(folder: &Path) -> Result<PathBuf> {
 }
 
 impl Pair {
-    async fn start(state: &Path, url: &str, clouds: &str) -> Result<Pair> {
+    /// Both run, and wait for a disk of `disk_mib` to run the jobs on.
+    pub async fn start(state: &Path, url: &str, clouds: &str, jobs: &[Job], disk_mib: u64) -> Result<Pair> {
         let scratch = state.join("bench");
         std::fs::create_dir_all(&scratch)?;
         let disk = tools(&scratch)?;
@@ -152,10 +180,12 @@ impl Pair {
         let mut demo = Session::login(url, clouds, "demo").await?;
         let tools = simulated::image(&mut demo, "fio", std::fs::read(&disk)?).await?;
         let image = demo.json(Method::GET, "/image/v2/images?name=tiny", Value::Null).await?["images"][0]["id"].clone();
-        let jobs: String = JOBS.iter().map(|(_, words, _)| format!("job {words}\n    ")).collect();
+        let jobs: String = jobs.iter().map(|job| format!("job {}\n    ", job.words)).collect();
+        let sectors = (disk_mib * MIB / 512).to_string();
         let count = std::fs::metadata(&disk)?.len() / MIB - 1;
         let script = scratch.join("script");
-        std::fs::write(&script, SCRIPT.replace("JOBS", &jobs).replace("COUNT", &count.to_string()))?;
+        let text = SCRIPT.replace("JOBS", &jobs).replace("SECTORS", &sectors).replace("COUNT", &count.to_string());
+        std::fs::write(&script, text)?;
         let script = Command::new("base64").arg("-w0").arg(&script).output()?;
         let body = json!({"server": {"name": "bench", "flavorRef": flavor, "imageRef": image, "networks": "none",
             "config_drive": true, "user_data": String::from_utf8(script.stdout)?,
@@ -172,6 +202,12 @@ impl Pair {
         let theirs = Console { path: hand.folder.join("log"), at: 0 };
         theirs.wait("bench: prepared")?;
         Ok(Pair { volumes: Volumes::of(demo, "demo").await?, server, ours, hand, theirs })
+    }
+
+    /// Removes the cloud's guest; the other one ends with this.
+    pub async fn end(mut self) -> Result<()> {
+        let path = format!("/compute/v2.1/servers/{}", self.server);
+        self.volumes.session.send(Method::DELETE, &path, "", Bytes::new()).await.map(drop)
     }
 
     async fn plug(&mut self, volume: &str) -> Result<()> {
@@ -235,11 +271,11 @@ impl Pair {
         for turn in 0..FIO_TURNS {
             self.ours.skip();
             self.plug(&volume).await?;
-            let one = figures(&self.ours.wait("bench: over")?)?;
+            let one = figures(&self.ours.wait("bench: over")?, &JOBS)?;
             self.unplug(&volume).await?;
             self.theirs.skip();
             self.plug_by_hand(&file)?;
-            let other = figures(&self.theirs.wait("bench: over")?)?;
+            let other = figures(&self.theirs.wait("bench: over")?, &JOBS)?;
             self.hand.take_out("disk-by-hand", NODE)?;
             if turn > 0 {
                 ours.iter_mut().zip(one).for_each(|(all, figure)| all.push(figure));
@@ -248,8 +284,8 @@ impl Pair {
         }
         self.volumes.remove("volume", &volume).await?;
         let both = ours.into_iter().map(median).zip(theirs.into_iter().map(median));
-        Ok(both.zip(JOBS).map(|((ours, theirs), (what, ..))| Row {
-            what: format!("fio in a guest, {what}"),
+        Ok(both.zip(JOBS).map(|((ours, theirs), job)| Row {
+            what: format!("fio in a guest, {}", job.what),
             measured: format!("{ours:.0} MiB/s"),
             reference: format!("QEMU by hand on the same file {theirs:.0} MiB/s"),
             ratio: ours / theirs,
@@ -260,14 +296,10 @@ impl Pair {
 }
 
 /// MiB a second of each job.
-fn figures(said: &str) -> Result<Vec<f64>> {
+pub fn figures(said: &str, jobs: &[Job]) -> Result<Vec<f64>> {
     let lines: Vec<&str> = said.lines().filter_map(|line| line.split_once("bench: fio ")).map(|(_, line)| line).collect();
-    if lines.len() != JOBS.len() {
+    if lines.len() != jobs.len() {
         bail!("{} figures of fio: {lines:?}", lines.len());
     }
-    let each = lines.iter().zip(JOBS).map(|(line, (.., at))| {
-        let figure = line.trim().split(';').nth(at).and_then(|word| word.parse::<f64>().ok());
-        Ok(figure.with_context(|| format!("fio said {line}"))? / 1024.0)
-    });
-    each.collect()
+    lines.iter().zip(jobs).map(|(line, job)| job.figure(line)).collect()
 }

@@ -4,7 +4,7 @@
 use crate::by_hand::Hand;
 use crate::load::Connection;
 use crate::simulated::Session;
-use crate::{Row, guest, median, volumes};
+use crate::{Row, disks, guest, median, volumes};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use hyper::Method;
@@ -35,6 +35,9 @@ pub async fn measure(wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
     }
     if wanted("volumes") {
         rows.extend(volumes::on_a_host(Session::login(url, &clouds, "demo").await?).await?);
+    }
+    if wanted("disks") {
+        rows.extend(disks::in_a_guest(&state, url, &clouds).await?);
     }
     if wanted("guest") {
         rows.extend(guest::measure(&state, url, &clouds).await?);
