@@ -46,10 +46,12 @@ pub struct CloudOptions {
     /// Where clients reach the cloud; no trailing slash.
     pub public_url: String,
     pub images: PathBuf,
-    /// Further folders for images, by the ids that clients know them by.
-    pub image_stores: BTreeMap<String, PathBuf>,
     /// Where images are cached, and how many bytes of them.
     pub image_cache: Option<image::CacheOptions>,
+    /// What holds images beside that folder, by the ids that clients know them by.
+    pub image_stores: BTreeMap<String, image::StoreOptions>,
+    /// Where images go that nobody names a store for; none: to the folder.
+    pub image_default_store: Option<String>,
     /// The text of `policy.yaml`.
     pub policy: Option<String>,
     pub bcrypt_rounds: u32,
@@ -175,6 +177,7 @@ impl Cloud {
         image_options.region = REGION.into();
         image_options.stores = options.image_stores.clone();
         image_options.cache = options.image_cache.clone();
+        image_options.default_store = options.image_default_store.clone();
         if let Some((text, format)) = &options.image_protections {
             let protections = image::protection::Protections::read(text, *format, policy.clone())?;
             image_options.protections = Arc::new(protections);
@@ -253,7 +256,8 @@ impl Cloud {
         gateway.set_repeats(keys.clone());
         gateway.set_effects(Arc::new(dry_run::Meaning { store: store.clone() }));
         let _ = own.gateway.set(gateway.downgrade());
-        let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> = vec![Arc::new(image::Sweeper(image.clone()))];
+        let mut reconcilers: Vec<Arc<dyn engine::Reconciler>> =
+            vec![Arc::new(image::Sweeper(image.clone())), Arc::new(image::ObjectSweeper(image.clone()))];
         reconcilers.extend(network.loops(hosts));
         reconcilers.extend(volume.loops());
         reconcilers.extend(compute.loops());

@@ -47,6 +47,7 @@ async fn cloud(images: &std::path::Path) -> Cloud {
         images: images.to_owned(),
         image_stores: Default::default(),
         image_cache: None,
+        image_default_store: None,
         policy: None,
         bcrypt_rounds: 4,
         image_format_enforcement: true,

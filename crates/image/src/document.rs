@@ -291,6 +291,89 @@ impl Document for Image {
     }
 }
 
+/// Bytes in a store that is no folder, and whose they are.
+///
+/// ```text
+///   begun by a transfer                 put and committed             no name is left
+///   ------------------> arriving ---------------------------> there ------------------> leaving ----> gone
+///                           | its process died, or another                                ^
+///                           | one brought the same bytes first                            |
+///                           +-------------------------------------------------------------+
+/// ```
+///
+/// An object has the names that a file of these bytes would have: `IMAGE.NONCE` of each transfer that brought them. A
+/// name counts while its image, living or in the trash, has that file in this store, or while the transfer's lock is
+/// held. A key is used once: what comes late to an object that is gone meets no other one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// STORE/KEY.
+    id: String,
+    pub store: String,
+    pub key: String,
+    pub sha512: String,
+    pub size_bytes: u64,
+    pub state: ObjectState,
+    pub names: BTreeSet<String>,
+    /// Not what was put there any more: nobody else joins.
+    #[serde(default)]
+    pub damaged: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectState {
+    Arriving,
+    There,
+    Leaving,
+}
+
+/// Names of one object; for more a second one begins.
+const NAMES: usize = 500;
+
+impl Object {
+    pub fn arriving(store: &str, key: String, sha512: &str, size_bytes: u64, name: String) -> Object {
+        let (id, state, names) = (format!("{store}/{key}"), ObjectState::Arriving, BTreeSet::from([name]));
+        let (store, sha512) = (store.to_owned(), sha512.to_owned());
+        Object { id, store, key, sha512, size_bytes, state, names, damaged: false }
+    }
+
+    /// Nobody needs it any more.
+    pub fn leave(&mut self) {
+        self.names.clear();
+        self.state = ObjectState::Leaving;
+    }
+
+    /// By what an object is found that others may join.
+    pub fn bytes(store: &str, sha512: &str) -> String {
+        format!("{store}/{sha512}")
+    }
+}
+
+impl Document for Object {
+    const KIND: &'static str = "image_object";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn project_id(&self) -> &str {
+        ""
+    }
+
+    fn keys(&self, keys: &mut Keys) {
+        if self.state == ObjectState::There && !self.damaged && self.names.len() < NAMES {
+            keys.index("bytes", Object::bytes(&self.store, &self.sha512));
+        }
+        let images: BTreeSet<&str> = self.names.iter().filter_map(|name| name.get(..36)).collect();
+        for image in images {
+            keys.index("image", image);
+        }
+        if self.state != ObjectState::There {
+            keys.index("untidy", "yes");
+        }
+    }
+}
+
 /// A project with which an image is shared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Member {

@@ -25,8 +25,9 @@ pub mod web;
 #[cfg(test)]
 mod tests;
 
-pub use data::{SnapshotIntake, Sweeper};
-pub use document::{Image, Member};
+pub use data::objects::{self, Objects};
+pub use data::{ObjectSweeper, PlaceOptions, SnapshotIntake, StoreOptions, Sweeper};
+pub use document::{Image, Member, Object};
 pub use import::{CopyWork, ImportWork};
 pub use metadefs::bootstrap;
 pub use policy_rules::RULES;
@@ -63,7 +64,9 @@ pub struct Options {
     /// Where the bytes are kept: the store `local`.
     pub folder: PathBuf,
     /// Further stores, by their ids.
-    pub stores: BTreeMap<String, PathBuf>,
+    pub stores: BTreeMap<String, StoreOptions>,
+    /// Where bytes go that nobody names a store for; none: to the folder.
+    pub default_store: Option<String>,
     /// Refuse bytes that are not what the image says. Off: they are stored and quarantined.
     pub format_enforcement: bool,
     /// Most bytes of an image's file (Glance's `image_size_cap`).
@@ -89,6 +92,7 @@ impl Options {
         Options {
             folder: folder.into(),
             stores: BTreeMap::new(),
+            default_store: None,
             format_enforcement: true,
             size_limit_bytes: 1 << 40,
             format_limits: format::Limits::default(),
@@ -157,6 +161,7 @@ pub struct Service {
     cache: Option<cache::Cache>,
     /// What uploads have in memory.
     underway: data::Underway,
+    brought: data::Brought,
 }
 
 /// The kinds of documents, for opening the store.
@@ -164,6 +169,7 @@ pub fn kinds() -> Vec<store::Kind> {
     vec![
         store::Kind::of::<Image>(),
         store::Kind::of::<Member>(),
+        store::Kind::of::<Object>(),
         store::Kind::of::<tasks::Task>(),
         store::Kind::of::<metadefs::Namespace>(),
         store::Kind::of::<metadefs::ResourceType>(),
@@ -172,9 +178,10 @@ pub fn kinds() -> Vec<store::Kind> {
 
 impl Service {
     /// # Errors
-    /// Unavailable when a folder cannot be made.
+    /// Unavailable when a folder cannot be made, Invalid for stores that cannot be right. Whether those that are no
+    /// folders answer is not asked.
     pub fn new(store: Store, env: Env, options: Options) -> Result<Arc<Service>> {
-        let stores = Stores::open(&options.folder, &options.stores)?;
+        let stores = Stores::open(&options.folder, &options.stores, options.default_store.as_deref(), &env)?;
         let [uploads, converting, conversion] = [UPLOADS, CONVERTING, 1].map(Semaphore::new);
         let verifying = Arc::new(Semaphore::new(VERIFYING));
         let cache = options.cache.as_ref().map(cache::Cache::open).transpose()?;
@@ -190,26 +197,28 @@ impl Service {
             verifying,
             cache,
             underway,
+            brought: data::Brought::default(),
         }))
     }
 
-    /// The image's bytes, for an agent. NotFound for an image without bytes or in quarantine.
+    /// The image's bytes, for an agent. NotFound for an image without bytes or in quarantine. What no folder has is
+    /// brought into an unnamed file first, and held against its hash.
     ///
     /// # Errors
     /// NotFound, or what the store says.
-    pub async fn open_file(&self, id: &ImageId) -> Result<std::fs::File> {
+    pub async fn open_file(self: &Arc<Self>, id: &ImageId) -> Result<std::fs::File> {
         let image = self.store.get::<Image>(id).await?;
         let contents = image.and_then(|image| image.doc.contents).filter(|contents| contents.quarantined.is_none());
         let contents = contents.ok_or_else(|| base::Fault::not_found(format!("Image {id} has no usable bytes.")))?;
-        self.copy_of(id, &contents)
+        match self.cached_copy(id) {
+            Some(file) => Ok(file),
+            None => self.file(&contents).await,
+        }
     }
 
-    /// The bytes of an image, from the cache where they are there.
-    fn copy_of(&self, id: &ImageId, contents: &document::Contents) -> Result<std::fs::File> {
-        match self.cache.as_ref().and_then(|cache| cache.folder.read(id)) {
-            Some(file) => Ok(file),
-            None => self.stores.read(contents),
-        }
+    /// The bytes of an image, where the cache has them.
+    fn cached_copy(&self, id: &ImageId) -> Option<std::fs::File> {
+        self.cache.as_ref()?.folder.read(id)
     }
 
     /// The ids of all images, those in the trash included: what is named after another belongs to nobody.

@@ -1,6 +1,7 @@
 //! The stores as clients see them: which there are, and which of them hold an image.
 
-use crate::document::{Image, LOCAL, Status};
+use crate::data::{Store, Stores};
+use crate::document::{Image, Status};
 use crate::images::find;
 use crate::images::ops::only_projects;
 use crate::{Service, quota};
@@ -10,9 +11,9 @@ use rest::{Call, Reply};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-fn view(id: &str) -> Value {
-    let mut view = json!({"id": id, "description": "Files of the cloud"});
-    if id == LOCAL {
+fn view(stores: &Stores, store: &Store) -> Value {
+    let mut view = json!({"id": store.id, "description": store.description});
+    if store.id == stores.default() {
         view["default"] = json!("true");
     }
     view
@@ -20,7 +21,8 @@ fn view(id: &str) -> Value {
 
 pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     only_projects(&call)?;
-    Reply::json(200, &json!({"stores": service.stores.iter().map(|store| view(&store.id)).collect::<Vec<_>>()}))
+    let views: Vec<Value> = service.stores.iter().map(|store| view(&service.stores, store)).collect();
+    Reply::json(200, &json!({"stores": views}))
 }
 
 /// What administrators see as well. Where on a disk a store lies is nobody's business.
@@ -28,9 +30,10 @@ pub async fn detail(service: Arc<Service>, call: Call) -> Result<Reply> {
     only_projects(&call)?;
     call.enforce(&Target::project(call.caller.project_id().as_deref()))?;
     let detailed = service.stores.iter().map(|store| {
-        let mut view = view(&store.id);
-        (view["type"], view["weight"]) = (json!("file"), json!(0));
-        view["properties"] = json!({"thin_provisioning": false});
+        let mut view = view(&service.stores, store);
+        (view["type"], view["weight"]) = (json!(store.kind()), json!(store.weight));
+        // An image of RBD has no objects where its bytes are zeroes.
+        view["properties"] = json!({"thin_provisioning": store.kind() == "rbd"});
         view
     });
     Reply::json(200, &json!({"stores": detailed.collect::<Vec<_>>()}))
@@ -54,7 +57,7 @@ pub fn asked(service: &Service, body: &Map<String, Value>, header: Option<&str>)
     if all {
         return Ok((service.stores.ids(), true));
     }
-    let named = named.or_else(|| header.map(|store| vec![json!(store)])).unwrap_or_else(|| vec![json!(LOCAL)]);
+    let named = named.or_else(|| header.map(|store| vec![json!(store)])).unwrap_or_else(|| vec![json!(service.stores.default())]);
     let mut stores = Vec::new();
     for one in named.iter().take(64) {
         let known = one.as_str().and_then(|id| service.stores.get(id));

@@ -52,6 +52,7 @@ pub fn options(settings: &Settings, public_url: String, bootstrap: Bootstrap) ->
         images: settings.state.join("control/images"),
         image_stores: settings.image_stores.clone(),
         image_cache: settings.image_cache.clone(),
+        image_default_store: settings.image_default_store.clone(),
         policy,
         bcrypt_rounds: settings.bcrypt_rounds,
         compliance: settings.compliance.clone(),

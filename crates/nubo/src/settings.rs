@@ -61,10 +61,11 @@ struct File {
     #[serde(default)]
     image_conversion: ImageConversion,
     image_property_protections: Option<PropertyProtections>,
-    /// Folders beside `control/images` that hold images, by the ids that clients know them by.
+    /// What holds images beside the folder `control/images`, by the ids that clients know them by.
     #[serde(default)]
-    image_stores: BTreeMap<String, PathBuf>,
+    image_stores: BTreeMap<String, control::ImageStore>,
     image_cache: Option<ImageCache>,
+    image_default_store: Option<String>,
     #[serde(default)]
     deadlines: BTreeMap<String, u32>,
     security_compliance: Option<SecurityCompliance>,
@@ -254,8 +255,10 @@ pub struct Settings {
     /// Seconds of Nova's soft delete; 0: off.
     pub reclaim_instance_interval_s: u32,
     pub image_format_enforcement: bool,
-    pub image_stores: BTreeMap<String, PathBuf>,
     pub image_cache: Option<control::CacheOptions>,
+    pub image_stores: BTreeMap<String, control::ImageStore>,
+    /// Where images go that nobody names a store for.
+    pub image_default_store: Option<String>,
     /// What may be fetched by users' URLs.
     pub image_import: control::web::Rules,
     /// What imports make of disks, if anything.
@@ -311,6 +314,7 @@ impl Settings {
             image_property_protections: file.image_property_protections,
             image_stores: file.image_stores,
             image_cache,
+            image_default_store: file.image_default_store,
             deadlines: deadlines(&flags.deadlines, &file.deadlines)?,
             compliance: file.security_compliance.unwrap_or_default().read(),
             limit_model: file.unified_limit.read()?,
@@ -441,6 +445,27 @@ mod tests {
         assert!(on.environment().contains(&("NUBO_KSM", "on".into())));
         let refused = load("ksm = \"yes\"\n").unwrap_err().to_string();
         assert_eq!(refused, "NUBO_KSM: 'yes' is neither on nor off");
+    }
+
+    #[test]
+    fn stores_of_images_are_folders_and_tables() {
+        let text = r#"
+            image_default_store = "ceph"
+            [image_stores]
+            fast = "/srv/fast"
+            [image_stores.ceph]
+            type = "s3"
+            endpoint = "https://rgw.example.org"
+            bucket = "images"
+            access_key = "nubo"
+            secret_file = "/etc/nubo/s3"
+            weight = 10
+        "#;
+        let file: File = toml::from_str(text).unwrap();
+        assert_eq!(file.image_default_store.as_deref(), Some("ceph"));
+        assert_eq!((file.image_stores["fast"].weight, file.image_stores["ceph"].weight), (0, 10));
+        let refused = toml::from_str::<File>(&text.replace("bucket", "buckets")).unwrap_err().to_string();
+        assert!(refused.contains("unknown field `buckets`"), "{refused}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub fn options(store_url: &str, images: &std::path::Path) -> CloudOptions {
         image_format_enforcement: true,
         image_stores: Default::default(),
         image_cache: None,
+        image_default_store: None,
         image_import: Default::default(),
         image_protections: None,
         compliance: Default::default(),

@@ -65,8 +65,8 @@ impl Service {
         let image = self.store.get::<Image>(id).await?.map(|image| image.doc);
         let contents = image.filter(|image| image.status == Status::Active).and_then(|image| image.contents);
         let Some(contents) = contents.filter(|_| !cache.folder.has(id)) else { return Ok(()) };
-        let (stores, to) = (self.stores.clone(), cache.folder.nameless()?);
-        let copy = move || stores.read_verified(&contents).and_then(|from| folder::copy(from, &to)).map(|()| to);
+        let (from, to) = (self.verified(&contents).await?, cache.folder.nameless()?);
+        let copy = move || folder::copy(from, &to).map(|()| to);
         let file = if self.store.is_inline() {
             copy()?
         } else {

@@ -1,13 +1,13 @@
 //! Giving the bytes out.
 
 use crate::Service;
-use crate::document::{Contents, Status};
+use crate::document::Status;
 use crate::images::find;
 use crate::images::ops::is_admin;
 use base::{Fault, FaultKind, Result};
 use rest::{Body, Call, HeaderName, Reply, header};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;
 
@@ -30,11 +30,13 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     let size = contents.size_bytes;
     let range = asked.map(|text| parse(&text, size)).transpose()?.flatten();
     let (first, length) = range.unwrap_or((0, size));
-    let mut file = if verify { whole_copy(&service, contents).await? } else { service.copy_of(&image.id, contents)? };
-    if first > 0 {
-        file.seek(SeekFrom::Start(first)).map_err(|error| Fault::bug("seek in an image file").because(error))?;
-    }
-    let bytes = if service.store.is_inline() { whole(file, length)? } else { stream(file, length) };
+    let bytes = match verify {
+        true => service.part(service.verified(contents).await?, first, length)?,
+        false => match service.cached_copy(&image.id) {
+            Some(file) => service.part(file, first, length)?,
+            None => service.bytes(contents, first, length).await?,
+        },
+    };
     let mut reply = Reply::empty(if range.is_some() { 206 } else { 200 })
         .content_type("application/octet-stream")
         .header(header::CONTENT_LENGTH, length.to_string())
@@ -46,19 +48,7 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     Ok(reply.body(bytes))
 }
 
-/// A copy that was read and found to be what was accepted.
-async fn whole_copy(service: &Arc<Service>, contents: &Contents) -> Result<File> {
-    let (stores, contents) = (service.stores.clone(), contents.clone());
-    if service.store.is_inline() {
-        return stores.read_verified(&contents);
-    }
-    let permit = service.verifying.clone().acquire_owned().await;
-    // The place is free when all is read, whether its client still waits or not.
-    let read = tokio::task::spawn_blocking(move || (stores.read_verified(&contents), permit).0).await;
-    read.map_err(|error| Fault::bug("the reading of an image ended badly").because(error))?
-}
-
-fn stream(file: File, length: u64) -> Body {
+pub fn stream(file: File, length: u64) -> Body {
     let file = tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), length);
     Body::from_stream(ReaderStream::with_capacity(file, CHUNK))
 }

@@ -4,7 +4,7 @@
 //! refused there, and neither announces nor finishes anything.
 
 use super::transfer::{Transfer, abandon, carry, expected};
-use crate::document::{Copying, Image, LOCAL, Promised, Status};
+use crate::document::{Copying, Image, Promised, Status};
 use crate::{Service, quota};
 use agent_api::BoxStream;
 use async_trait::async_trait;
@@ -42,7 +42,8 @@ async fn begin(service: &Arc<Service>, id: &ImageId, size_bytes: u64, begun: InT
         image.status = Status::Saving;
         Ok(())
     };
-    begin_for_job(service, id, Some(size_bytes), None, "images:snapshot", prepare, begun, done, After::default()).await
+    let after = After::first(service.stores.default());
+    begin_for_job(service, id, Some(size_bytes), None, "images:snapshot", prepare, begun, done, after).await
 }
 
 /// Where bytes go first, and where copies go then, with the task that tells of them; what becomes of them before.
@@ -54,9 +55,10 @@ pub struct After {
     pub converts: bool,
 }
 
-impl Default for After {
-    fn default() -> After {
-        After { first: LOCAL.to_owned(), then: None, converts: false }
+impl After {
+    /// To one store alone, as they are.
+    pub fn first(store: &str) -> After {
+        After { first: store.to_owned(), then: None, converts: false }
     }
 }
 
@@ -82,7 +84,9 @@ pub async fn begin_for_job(
     }
     let store = service.stores.get(&stores.first).cloned();
     let store = store.ok_or_else(|| Fault::gone(format!("There is no store '{}' any more.", stores.first)))?;
-    let file = store.files.begin(id, &nonce)?;
+    super::transfer::reachable(&store).await?;
+    let files = service.stores.intake(&store).clone();
+    let file = files.begin(id, &nonce)?;
     let cause = Cause::new("nubo", "", what);
     let (wanted, image, quota) = (nonce.clone(), id.clone(), service.options.quota.clone());
     let announcing = service.store.write(cause.clone(), move |tx| {
@@ -103,7 +107,7 @@ pub async fn begin_for_job(
     let as_announced = match announcing.await {
         Ok(committed) => committed.value,
         Err(fault) => {
-            store.files.remove(&super::Files::partial(id, &nonce))?;
+            files.remove(&super::Files::partial(id, &nonce))?;
             return Err(fault);
         }
     };

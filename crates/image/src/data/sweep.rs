@@ -1,6 +1,7 @@
 //! Ending transfers whose process died, and removing bytes that belong to nobody.
 
 use super::files::Found;
+use super::remote;
 use super::stores::Stores;
 use super::transfer::{late, requeue};
 use crate::document::Image;
@@ -43,6 +44,7 @@ impl Reconciler for Sweeper {
 impl Service {
     /// Images with a transfer, and images that files are named after.
     async fn untidy(self: &Arc<Self>) -> Result<Vec<String>> {
+        self.brought.sweep(self.env.now());
         let transfers = self.store.read(|reader| Ok(reader.list::<Image>(Query::index("transfer", "yes"))?)).await?;
         let mut ids: BTreeSet<String> = transfers.into_iter().map(|image| image.doc.id.to_string()).collect();
         let listed = self.list_files(|stores| {
@@ -96,12 +98,13 @@ impl Service {
             if now.iter().flat_map(|image| image.files()).any(|it| it == (store.as_str(), found.name.as_str())) {
                 continue;
             }
-            let removed = self.stores.get(store).map(|store| store.files.remove_unheld(&found.name)).transpose()?;
+            let files = self.stores.get(store).and_then(|store| store.files());
+            let removed = files.map(|files| files.remove_unheld(&found.name)).transpose()?;
             if removed == Some(false) {
                 return Ok(false);
             }
         }
-        Ok(true)
+        self.disown(id).await
     }
 
     /// An image that waits for an import whose job is gone waits no longer.
@@ -131,14 +134,7 @@ impl Service {
     /// The image as it rests in the trash: its bytes are still its own.
     async fn resting(&self, id: &ImageId) -> Result<Option<Image>> {
         let id = id.clone();
-        self.store
-            .read_few(move |reader| {
-                let Some(trash) = reader.in_trash::<Image>(&id)? else { return Ok(None) };
-                let kind = <Image as store::Document>::KIND;
-                let found = trash.documents.iter().find(|document| document.kind == kind && document.id == *id);
-                Ok(found.map(|document| document.document::<Image>()).transpose()?)
-            })
-            .await
+        self.store.read_few(move |reader| remote::resting(reader, &id)).await
     }
 
     /// Removes the bytes of an image that is gone. A failure is left to the loop.

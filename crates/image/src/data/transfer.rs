@@ -2,8 +2,9 @@
 //!
 //! 1. `queued` becomes `saving` (or `uploading`) and names the transfer, whose file exists and is locked.
 //! 2. The stream comes in. No transaction is open meanwhile.
-//! 3. The file has its whole name, and one commit names it and makes the image `active` (or keeps it staged), only if
-//!    the image still waits for this very transfer. Otherwise the image goes back to `queued` and the file is removed.
+//! 3. The file has its whole name, or its bytes are in the store that is no folder, and one commit names it and makes
+//!    the image `active` (or keeps it staged), only if the image still waits for this very transfer. Otherwise the image
+//!    goes back to `queued` and the file is removed.
 //!
 //! The work runs in a task of its own: a client that goes away does not stop the third step.
 
@@ -11,6 +12,7 @@ use super::convert;
 use super::files::Files;
 use super::intake::After;
 use super::receive::{self, Expected, Received};
+use super::remote::{Arrival, settle};
 use super::stores::Store;
 use crate::document::{Contents, Copying, Image, Staged, Status};
 use crate::images::find;
@@ -33,7 +35,7 @@ pub struct Transfer {
     nonce: String,
     /// Locked as long as this lives.
     file: File,
-    /// Where the file is.
+    /// Where the bytes go. The file lies in its folder, or in the service's own.
     store: Store,
     /// Copies to make once it is whole.
     copies: Option<Copying>,
@@ -142,7 +144,9 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
     let cause = call.cause();
     let (quota, wanted) = (service.options.quota.clone(), nonce.clone());
     let store = chosen(service, &call, status)?;
-    let file = store.files.begin(&id, &nonce)?;
+    reachable(&store).await?;
+    let files = service.stores.intake(&store).clone();
+    let file = files.begin(&id, &nonce)?;
     let announcing = service.store.write(cause.clone(), move |tx| {
         let before = find(tx, &call, call.param("image_id"), call.rule)?.doc;
         may_begin(&before, status)?;
@@ -159,7 +163,7 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
     let as_announced = match announcing.await {
         Ok(committed) => committed.value,
         Err(fault) => {
-            store.files.remove(&Files::partial(&id, &nonce))?;
+            files.remove(&Files::partial(&id, &nonce))?;
             return Err(fault);
         }
     };
@@ -170,13 +174,23 @@ async fn begin(service: &Arc<Service>, call: Call, status: Status) -> Result<Tra
 
 /// The store that the client names, for an upload; what is staged waits in the first.
 fn chosen(service: &Service, call: &Call, status: Status) -> Result<Store> {
-    let named = call.header("x-image-meta-store").filter(|_| status == Status::Saving);
-    let Some(named) = named else { return Ok(service.stores.local().clone()) };
+    if status != Status::Saving {
+        return Ok(service.stores.local().clone());
+    }
+    let named = call.header("x-image-meta-store").unwrap_or(service.stores.default());
     let known = service.stores.get(named).cloned();
     known.ok_or_else(|| {
         let shown: String = named.chars().take(64).collect();
         Fault::invalid(format!("There is no store '{shown}'; there are: {}.", service.stores.ids().join(", ")))
     })
+}
+
+/// Refuses before any byte is taken what could not be put.
+pub(super) async fn reachable(store: &Store) -> Result<()> {
+    match store.objects() {
+        Some(objects) => store.said(objects.check().await),
+        None => Ok(()),
+    }
 }
 
 fn may_begin(image: &Image, status: Status) -> Result<()> {
@@ -231,10 +245,11 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
     let mut _converted = None;
     if let Some(to) = to {
         let (named, from) = ((&transfer.image, &*transfer.nonce), transfer.as_announced.disk_format.clone());
-        let (converted, lock) = convert::convert(service, &transfer.store.files, named, from, to, contents).await?;
+        let files = service.stores.intake(&transfer.store);
+        let (converted, lock) = convert::convert(service, files, named, from, to, contents).await?;
         (contents, _converted) = (converted, Some(lock));
     }
-    finish(service, transfer, &contents.sha512).await?;
+    let object = finish(service, transfer, _converted.as_ref(), &contents).await?;
     let quota = service.options.quota.clone();
     let findings = received.findings;
     let done = transfer.done.clone();
@@ -246,6 +261,9 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
         (image.awaits, image.importing) = (None, None);
         if let Some(done) = &done {
             done(tx)?;
+        }
+        if let Some(object) = &object {
+            settle(tx, object, &id, &nonce)?;
         }
         if status == Status::Saving {
             image.contents = Some(contents.clone());
@@ -265,17 +283,31 @@ pub(super) async fn carry(service: &Arc<Service>, transfer: &Transfer, body: Bod
         Ok(())
     });
     committing.await?;
-    transfer.store.files.remove(&Files::partial(&transfer.image, &transfer.nonce)).or_else(|fault| {
+    let files = service.stores.intake(&transfer.store);
+    files.remove(&Files::partial(&transfer.image, &transfer.nonce)).or_else(|fault| {
         tracing::warn!(image = %transfer.image, "an upload's file is left to the sweeper: {}", fault.chain());
         Ok(())
     })
 }
 
-/// Gives the file its whole name. Bytes that are there already are compared, which takes as long as reading them.
-async fn finish(service: &Service, transfer: &Transfer, sha512: &str) -> Result<()> {
-    let (files, image) = (transfer.store.files.clone(), transfer.image.clone());
-    let (nonce, sha512) = (transfer.nonce.clone(), sha512.to_owned());
-    let work = move || files.finish(&image, &nonce, &sha512);
+/// Gives the file its whole name; bytes that are there already are compared, which takes as long as reading them. Puts
+/// them where the store is no folder: the object's id then.
+async fn finish(
+    service: &Service,
+    transfer: &Transfer,
+    converted: Option<&File>,
+    contents: &Contents,
+) -> Result<Option<String>> {
+    let (image, nonce) = (transfer.image.clone(), transfer.nonce.clone());
+    let Some(files) = transfer.store.files().cloned() else {
+        let file = converted.unwrap_or(&transfer.file);
+        let (size_bytes, sha512) = (contents.size_bytes, &*contents.sha512);
+        let arrival = Arrival { store: &transfer.store, image: &image, nonce: &nonce, file, size_bytes, sha512 };
+        let (id, waited) = (image.clone(), nonce.clone());
+        return service.arrive(arrival, move |tx| awaited(tx, &id, &waited).map(drop)).await;
+    };
+    let sha512 = contents.sha512.clone();
+    let work = move || files.finish(&image, &nonce, &sha512).map(|()| None);
     if service.store.is_inline() {
         return work();
     }
@@ -316,10 +348,14 @@ pub(super) async fn abandon(service: &Arc<Service>, transfer: &Transfer, why: &F
         return;
     }
     let (image, nonce) = (&transfer.image, &transfer.nonce);
+    let files = service.stores.intake(&transfer.store);
     for name in [Files::converted(image, nonce), Files::partial(image, nonce), Files::whole(image, nonce)] {
-        if let Err(fault) = transfer.store.files.remove(&name) {
+        if let Err(fault) = files.remove(&name) {
             tracing::warn!(%image, "a broken upload's file is left to the sweeper: {}", fault.chain());
         }
+    }
+    if let Err(fault) = service.disown(image).await {
+        tracing::warn!(%image, "a broken upload's object is left to the sweeper: {}", fault.chain());
     }
 }
 

@@ -3,7 +3,8 @@
 //! Each copy is read once from a store that has it, hashed on the way, and counts only if it is what was accepted. Its
 //! file is locked from before it has a name until the commit that names its store, as that of an upload is.
 
-use crate::data::Files;
+use crate::data::remote::Arrival;
+use crate::data::{Files, Place, Store, settle};
 use crate::document::{Contents, Copying, Image, Status};
 use crate::images::find;
 use crate::tasks::{self, Task};
@@ -124,13 +125,16 @@ impl Work for CopyWork {
             let Some(next) = copying.to.first().cloned() else { break };
             let _permit = service.uploads.acquire().await;
             // The lock goes with the file, after the commit.
-            let _file = self.copied(&input.image, &contents, &next).await?;
+            let (_file, object) = self.copied(&input, &contents, &next).await?;
             let (store, partial) = (next.clone(), Files::partial(&input.image, nonce_of(&contents)));
             let (asked, quota) = (input.clone(), service.options.quota.clone());
             let whole = held.commit("images:copy", move |tx, job| {
                 let (before, was, mut copying) = wanting(tx, &asked)?.ok_or_else(|| gone(&asked))?;
                 if was.file != contents.file {
                     return Err(gone(&asked));
+                }
+                if let Some(object) = &object {
+                    settle(tx, object, &asked.image, nonce_of(&contents))?;
                 }
                 let mut image = before.clone();
                 copying.to.retain(|store| *store != next);
@@ -150,7 +154,7 @@ impl Work for CopyWork {
                 Ok(whole)
             });
             let whole = whole.await?;
-            service.stores.get(&store).map(|store| store.files.remove(&partial)).transpose()?;
+            service.stores.get(&store).map(|store| service.stores.intake(store).remove(&partial)).transpose()?;
             if whole {
                 break;
             }
@@ -185,30 +189,55 @@ fn gone(input: &Input) -> Fault {
 }
 
 impl CopyWork {
-    /// The finished, locked file in the store.
-    async fn copied(&self, image: &ImageId, contents: &Contents, store: &str) -> Result<File> {
+    /// What holds the copy until it is committed: the finished, locked file, and the object of a place that is no
+    /// folder.
+    async fn copied(&self, input: &Input, contents: &Contents, to: &str) -> Result<(File, Option<String>)> {
         let service = &self.0;
-        let store = service.stores.get(store).cloned();
+        let store = service.stores.get(to);
         let store = store.ok_or_else(|| Fault::gone("A store that was asked for is there no longer.".to_owned()))?;
-        let from = service.stores.read(contents)?;
-        let nonce = nonce_of(contents).to_owned();
-        if !store.files.remove_unheld(&Files::partial(image, &nonce))? {
-            return Err(Fault::conflict(format!("Image {image} is being copied already.")));
+        let (files, nonce) = (service.stores.intake(store), nonce_of(contents));
+        let partial = Files::partial(&input.image, nonce);
+        if !files.remove_unheld(&partial)? {
+            return Err(Fault::conflict(format!("Image {} is being copied already.", input.image)));
         }
-        let (image, contents) = (image.clone(), contents.clone());
-        let work = move || {
-            let mut to = store.files.begin(&image, &nonce)?;
-            let written = pour(from, &mut to, &contents).and_then(|()| store.files.finish(&image, &nonce, &contents.sha512));
-            if written.is_err() {
-                store.files.remove(&Files::partial(&image, &nonce))?;
-            }
-            written.map(|_| to)
+        let copied = match &store.place {
+            Place::Folder(files) => self.poured(files, &input.image, contents).await.map(|file| (file, None)),
+            Place::Remote(_) => self.put(store, input, contents).await,
         };
-        if service.store.is_inline() {
+        if copied.is_err() {
+            files.remove(&partial)?;
+            service.disown(&input.image).await?;
+        }
+        copied
+    }
+
+    async fn poured(&self, files: &Files, image: &ImageId, contents: &Contents) -> Result<File> {
+        let from = self.0.file(contents).await?;
+        let (files, image, contents) = (files.clone(), image.clone(), contents.clone());
+        let work = move || {
+            let nonce = nonce_of(&contents);
+            let mut to = files.begin(&image, nonce)?;
+            pour(from, &mut to, &contents).and_then(|()| files.finish(&image, nonce, &contents.sha512))?;
+            Ok(to)
+        };
+        if self.0.store.is_inline() {
             return work();
         }
         let worked = tokio::task::spawn_blocking(work).await;
         worked.map_err(|error| Fault::bug("the copying of an image ended badly").because(error))?
+    }
+
+    /// An empty file of the folder is the lock; what is put was held against its hash.
+    async fn put(&self, store: &Store, input: &Input, contents: &Contents) -> Result<(File, Option<String>)> {
+        let (service, nonce) = (&self.0, nonce_of(contents));
+        let lock = service.stores.intake(store).begin(&input.image, nonce)?;
+        let file = service.verified(contents).await?;
+        let (size_bytes, sha512) = (contents.size_bytes, &*contents.sha512);
+        let arrival = Arrival { store, image: &input.image, nonce, file: &file, size_bytes, sha512 };
+        let asked = input.clone();
+        let wanted = move |tx: &mut Tx| wanting(tx, &asked)?.map(drop).ok_or_else(|| gone(&asked));
+        let object = service.arrive(arrival, wanted).await?;
+        Ok((lock, object))
     }
 }
 

@@ -5,7 +5,7 @@
 //! three times; after that, or past the deadline, the image is `queued` again and the task says why.
 
 use crate::data::{After, begin_for_job, carry_for_job};
-use crate::document::{Contents, Copying, Image, LOCAL, Location, Promised, Status};
+use crate::document::{Contents, Copying, Image, Location, Promised, Status};
 use crate::tasks::{self, Task};
 use crate::web::Fetched;
 use crate::{Service, quota};
@@ -13,11 +13,9 @@ use async_trait::async_trait;
 use base::{Fault, FaultKind, ImageId, Result};
 use engine::job::{End, Held, Job, NewJob, Progress, Work};
 use model::deadline::{Deadlines, Operation};
-use rest::Body;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use store::{Reader, Tx};
-use tokio_util::io::ReaderStream;
 
 pub const KIND: &str = "image_import";
 const FETCH: &str = "fetch";
@@ -129,7 +127,7 @@ impl Work for ImportWork {
             })
         });
         let copies = Copying { task: input.task.clone(), to: then, failed: Vec::new() };
-        let first = input.stores.first().cloned().unwrap_or_else(|| LOCAL.to_owned());
+        let first = input.stores.first().cloned().unwrap_or_else(|| service.stores.default().to_owned());
         // What a location says lies there is what it says.
         let converts = converts && !matches!(input.source, Source::Web { location: true, .. });
         let stores = After { first, then: Some(copies).filter(|_| !last), converts };
@@ -189,14 +187,14 @@ impl ImportWork {
                 let found = service.store.get::<Image>(image).await?.filter(|_| *there).ok_or_else(missing)?.doc;
                 let usable = found.status == Status::Active;
                 let contents = found.contents.as_ref().filter(|_| usable).ok_or_else(missing)?;
-                Ok((self.kept(contents)?, Some(found)))
+                Ok((self.kept(contents).await?, Some(found)))
             }
             Source::Staged => {
                 let asked = input.clone();
                 let found = service.store.read_few(move |reader| wanting(reader, &asked)).await?;
                 let staged = found.and_then(|image| image.staged);
                 let gone = || Fault::gone(format!("Image {} has no staged bytes any more.", input.image));
-                Ok((self.kept(&staged.ok_or_else(gone)?.contents)?, None))
+                Ok((self.kept(&staged.ok_or_else(gone)?.contents).await?, None))
             }
         }
     }
@@ -204,14 +202,9 @@ impl ImportWork {
 
 impl ImportWork {
     /// Bytes that a store has.
-    fn kept(&self, contents: &Contents) -> Result<Fetched> {
-        let (size, file) = (contents.size_bytes, self.0.stores.read(contents)?);
-        let body = if self.0.store.is_inline() {
-            crate::data::whole(file, size)?
-        } else {
-            Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file), 256 * 1024))
-        };
-        Ok(Fetched { size_bytes: Some(size), body })
+    async fn kept(&self, contents: &Contents) -> Result<Fetched> {
+        let size = contents.size_bytes;
+        Ok(Fetched { size_bytes: Some(size), body: self.0.bytes(contents, 0, size).await? })
     }
 }
 

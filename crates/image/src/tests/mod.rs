@@ -10,8 +10,10 @@ mod members;
 mod metadefs;
 mod protection;
 mod random;
+mod remote;
 mod stores;
 
+use crate::document::Image;
 use crate::{Options, Service};
 use async_trait::async_trait;
 use base::{Env, Fault, Result};

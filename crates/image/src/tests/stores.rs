@@ -8,7 +8,7 @@ use serde_json::json;
 async fn three() -> (World, engine::Handle) {
     let world = World::with(|options| {
         let beside = options.folder.parent().unwrap().to_owned();
-        options.stores = ["second", "third"].map(|id| (id.to_owned(), beside.join(id))).into();
+        options.stores = ["second", "third"].map(|id| (id.to_owned(), beside.join(id).into())).into();
     })
     .await;
     let works: Vec<Arc<dyn engine::Work>> =

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -72,29 +72,7 @@ impl Client {
         if let Some(config) = self.tls.get() {
             return Ok(config.clone());
         }
-        let mut roots = RootCertStore::empty();
-        let files: Vec<PathBuf> = match &rules.ca_file {
-            Some(file) => vec![file.clone()],
-            None => BUNDLES.iter().map(PathBuf::from).filter(|path| path.exists()).take(1).collect(),
-        };
-        for file in &files {
-            let unread = |error| {
-                Fault::unavailable(format!("Certificates of {} cannot be read.", file.display())).because(error)
-            };
-            for certificate in CertificateDer::pem_file_iter(file).map_err(unread)?.flatten() {
-                // A bundle may hold what rustls does not take; the others still count.
-                let _ = roots.add(certificate);
-            }
-        }
-        if let (Some(file), true) = (&rules.ca_file, roots.is_empty()) {
-            return Err(Fault::unavailable(format!("{} has no certificate to trust.", file.display())));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Fault::bug("the TLS versions of rustls").because(error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = client_config(rules.ca_file.as_deref())?;
         Ok(self.tls.get_or_init(|| Arc::new(config)).clone())
     }
 
@@ -247,14 +225,6 @@ where
 {
     let broken =
         |error: hyper::Error| Fault::unavailable(format!("The host of {} broke off.", shown(url))).because(error);
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(64 << 10)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let connection = Running(tokio::spawn(async move {
-        let _ = connection.await;
-    }));
     let host = match url.port() {
         Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
         None => url.host_str().unwrap_or_default().to_owned(),
@@ -280,11 +250,56 @@ where
         .header(ACCEPT_ENCODING, "identity")
         .body(Full::new(Bytes::from(form.map_or_else(String::new, |form| form.text.clone()))))
         .map_err(|error| Fault::invalid(format!("{} cannot be asked for.", shown(url))).because(error))?;
-    let answer = tokio::time::timeout(ANSWER, sender.send_request(request)).await;
-    let answer = answer
-        .map_err(|_| Fault::unavailable(format!("The host of {} does not answer.", shown(url))))?
-        .map_err(broken)?;
+    let answer = tokio::time::timeout(ANSWER, exchange(stream, request)).await;
+    answer.map_err(|_| Fault::unavailable(format!("The host of {} does not answer.", shown(url))))?.map_err(broken)
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn exchange<S, B>(stream: S, request: http::Request<B>) -> hyper::Result<http::Response<Flow>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(64 << 10);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let connection = Running(tokio::spawn(async move {
+        let _ = connection.await;
+    }));
+    let answer = sender.send_request(request).await?;
     Ok(answer.map(|body| Flow { body, _connection: connection }))
+}
+
+/// TLS that trusts the certificates of a file, or those that the system does.
+///
+/// # Errors
+/// Unavailable where they cannot be read.
+pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let files: Vec<PathBuf> = match ca_file {
+        Some(file) => vec![file.to_owned()],
+        None => BUNDLES.iter().map(PathBuf::from).filter(|path| path.exists()).take(1).collect(),
+    };
+    for file in &files {
+        let unread =
+            |error| Fault::unavailable(format!("Certificates of {} cannot be read.", file.display())).because(error);
+        for certificate in CertificateDer::pem_file_iter(file).map_err(unread)?.flatten() {
+            // A bundle may hold what rustls does not take; the others still count.
+            let _ = roots.add(certificate);
+        }
+    }
+    if let (Some(file), true) = (ca_file, roots.is_empty()) {
+        return Err(Fault::unavailable(format!("{} has no certificate to trust.", file.display())));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::bug("the TLS versions of rustls").because(error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
 }
 
 /// Ends the connection's task with whoever reads from it.

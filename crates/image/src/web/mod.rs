@@ -5,7 +5,7 @@
 //! included, and the connection goes to an address that was itself looked at: a name is resolved once, and never again
 //! between the look and the connection.
 
-mod client;
+pub(crate) mod client;
 pub mod rules;
 #[cfg(test)]
 mod tests;

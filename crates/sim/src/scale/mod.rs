@@ -101,6 +101,7 @@ async fn open(folder: &std::path::Path) -> Result<Cloud> {
         image_protections: None,
         image_stores: Default::default(),
         image_cache: None,
+        image_default_store: None,
         compliance: Default::default(),
         limit_model: Default::default(),
         federation: Default::default(),
