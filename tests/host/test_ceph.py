@@ -284,3 +284,30 @@ def test_damage_is_found_on_demand(ceph, stored):
     assert status == 503 and b"the copy in 's3' has other bytes" in body, body
     stored.delete(image, other)
     stored.wait_clean()
+
+
+def test_fsck_tells_what_does_not_agree(ceph, stored):
+    def audit():
+        status, _, body = stored.raw("GET", "/nubo/v1/audit")
+        assert status == 200, body
+        return [(it["kind"], it["id"], it["what"]) for it in json.loads(body)["findings"]]
+
+    image = stored.upload(os.urandom(1000))
+    assert audit() == []
+    (name,) = ceph.in_bucket()
+    ceph.swift("DELETE", name)
+    nobodys = "ab" * 64 + "-0123456789abcdef"
+    ceph.swift("PUT", f"nubo/{nobodys}", b"nobody's")
+    ceph.swift("PUT", "nubo/notes.txt", b"no object of ours")
+    lost = ("image_object", f"s3/{name.removeprefix('nubo/')}", "it is not in the image store 's3'")
+    stray = ("image_object", f"s3/{nobodys}", "it lies in the image store 's3' and has no owner")
+    assert sorted(audit()) == sorted([lost, stray])
+    wanted = {"objects": [{"kind": kind, "id": name} for kind, name, _ in (lost, stray)]}
+    status, _, body = stored.raw("POST", "/nubo/v1/repair", wanted)
+    assert status == 200 and len(json.loads(body)["done"]) == 1, body
+    lib.wait_for("it is gone", lambda: ceph.in_bucket() == ["nubo/notes.txt"], 30, 0.5)
+    assert audit() == [lost]
+    stored.delete(image)
+    ceph.swift("DELETE", "nubo/notes.txt")
+    stored.wait_clean()
+    lib.wait_for("all agrees", lambda: audit() == [], 30, 0.5)

@@ -232,6 +232,7 @@ impl Cloud {
             store: store.clone(),
             sessions: sessions.clone(),
             audit,
+            image: image.clone(),
             explains: vec![image.clone(), network.clone(), volume.clone(), compute.clone()],
             loops: OnceLock::new(),
             services: OnceLock::new(),

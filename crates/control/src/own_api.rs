@@ -1,6 +1,6 @@
 //! nubo's own service: health, metrics, status, and who owns what on a host.
 
-use crate::audit::{Audit, MOST};
+use crate::audit::{Audit, Finding, MOST};
 use crate::{Sessions, keys, policies, trash};
 use crate::watch::{self, Watching};
 use base::{Fault, Result};
@@ -9,6 +9,7 @@ use policy::{Policy, Rule, Scope, Target};
 use rest::{Access, Call, Envelope, Method, Reply, Route, Service};
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use store::Store;
 
@@ -48,6 +49,8 @@ pub(crate) struct Own {
     pub store: Store,
     pub sessions: Sessions,
     pub audit: Arc<Audit>,
+    /// Knows what lies outside of the cloud.
+    pub image: Arc<image::Service>,
     pub explains: Vec<Arc<dyn Explain>>,
     pub loops: OnceLock<engine::Handle>,
     pub services: OnceLock<Vec<&'static str>>,
@@ -199,7 +202,20 @@ async fn owners(own: Arc<Own>, call: Call) -> Result<Reply> {
 async fn audit(own: Arc<Own>, call: Call) -> Result<Reply> {
     call.enforce(&Target::default())?;
     let audit = own.audit.clone();
-    call.reply(200, &own.store.read(move |reader| audit.answer(reader)).await?)
+    let mut answer = own.store.read(move |reader| audit.answer(reader)).await?;
+    let strays = own.image.strays().await?.into_iter().map(stray);
+    if let Some(findings) = answer["findings"].as_array_mut() {
+        findings.extend(strays.map(|finding| json!(finding)));
+    }
+    call.reply(200, &answer)
+}
+
+/// The kind of what lies in stores of images.
+const STRAY: &str = "image_object";
+
+fn stray(stray: image::Stray) -> Finding {
+    let image::Stray { id, name, what, cure, stuck } = stray;
+    Finding { kind: STRAY.to_owned(), id, name, what, cure, stuck }
 }
 
 /// `{"objects": [{"kind", "id"}]}`: mends what is wrong with these.
@@ -218,8 +234,14 @@ async fn repair(own: Arc<Own>, mut call: Call) -> Result<Reply> {
     if wanted.objects.len() > MOST {
         return Err(Fault::invalid(format!("At most {MOST} objects can be mended at a time.")));
     }
-    let objects = wanted.objects.into_iter().map(|object| (object.kind, object.id)).collect();
+    let objects: BTreeSet<(String, String)> =
+        wanted.objects.into_iter().map(|object| (object.kind, object.id)).collect();
     let actor = call.caller.credentials.user_id.clone();
-    let done = own.audit.repair(&own.store, &actor, objects).await?;
+    let mut done = own.audit.repair(&own.store, &actor, objects.clone()).await?;
+    for (kind, id) in objects.iter().filter(|(kind, _)| kind == STRAY) {
+        if own.image.give_up(id).await? {
+            done.push(format!("{kind} {id}: is removed from its store"));
+        }
+    }
     call.reply(200, &json!({"done": done}))
 }

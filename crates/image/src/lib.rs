@@ -26,7 +26,7 @@ pub mod web;
 mod tests;
 
 pub use data::objects::{self, Objects};
-pub use data::{ObjectSweeper, PlaceOptions, SnapshotIntake, StoreOptions, Sweeper};
+pub use data::{ObjectSweeper, PlaceOptions, SnapshotIntake, StoreOptions, Stray, Sweeper};
 pub use document::{Image, Member, Object};
 pub use import::{CopyWork, ImportWork};
 pub use metadefs::bootstrap;

@@ -15,6 +15,7 @@ mod receive;
 pub mod remote;
 mod sink;
 mod stores;
+mod strays;
 mod sweep;
 mod transfer;
 
@@ -26,5 +27,6 @@ pub use intake::{After, SnapshotIntake, begin_for_job, carry_for_job};
 pub use receive::Underway;
 pub use remote::{ObjectSweeper, settle};
 pub use stores::{Place, PlaceOptions, Store, StoreOptions, Stores};
+pub use strays::Stray;
 pub use sweep::Sweeper;
 pub use transfer::{SENDER, judge, may_import, stage, upload};

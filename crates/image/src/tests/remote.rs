@@ -370,6 +370,36 @@ async fn an_object_of_a_store_that_left_the_settings_is_told() {
 }
 
 #[tokio::test]
+async fn what_does_not_agree_is_told_and_what_nobody_owns_is_given_up() {
+    let remote = remote(false).await;
+    let id = remote.uploaded("the bytes").await;
+    assert_eq!(remote.service.strays().await.unwrap(), []);
+    let own = remote.ceph.memory.keys().pop().unwrap();
+    let nobodys = objects::key(&"cd".repeat(64), "0123456789abcdef");
+    remote.ceph.memory.overwrite(&nobodys, b"nobody's");
+    remote.ceph.memory.overwrite("what others keep there", b"x");
+    remote.ceph.remove(&own).await.unwrap();
+    let told = remote.service.strays().await.unwrap();
+    let told: Vec<(&str, &str, bool)> =
+        told.iter().map(|it| (it.id.as_str(), it.what.as_str(), it.cure.is_some())).collect();
+    let (lost, stray) = (format!("ceph/{own}"), format!("ceph/{nobodys}"));
+    assert_eq!(told, [
+        (lost.as_str(), "it is not in the image store 'ceph'", false),
+        (stray.as_str(), "it lies in the image store 'ceph' and has no owner", true),
+    ]);
+    assert!(remote.service.give_up(&stray).await.unwrap());
+    for not in [&stray, &lost, "ceph/x", "local/x", "x"] {
+        assert!(!remote.service.give_up(not).await.unwrap(), "{not}");
+    }
+    assert_eq!(remote.tidy().await, 0);
+    assert_eq!(remote.ceph.memory.keys(), ["what others keep there"]);
+    remote.delete(OWNER, &format!("/v2/images/{id}")).await.expect(204);
+    remote.ceph.memory.set_down(true);
+    let told = remote.service.strays().await.unwrap();
+    assert!(told[0].id == "ceph" && told[0].what.contains("does not answer: it is switched off"), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_default_that_is_no_store_is_refused() {
     let temporary = tempfile::tempdir().unwrap();
     let store = Store::open(store::Options::memory(), Env::system()).await.unwrap();
