@@ -16,7 +16,8 @@ import pytest
 
 import lib
 
-PROGRAMS = ("ceph", "ceph-mon", "ceph-mgr", "ceph-osd", "radosgw", "radosgw-admin", "rbd", "ceph-authtool", "monmaptool")
+PROGRAMS = ("ceph", "ceph-mon", "ceph-mgr", "ceph-osd", "radosgw", "radosgw-admin", "rbd", "ceph-authtool", "monmaptool",
+            "openssl")
 OSD_BYTES = 2 << 30
 
 CONF = """
@@ -53,7 +54,7 @@ admin_socket = {folder}/run/$name.asok
 pid_file = {folder}/run/$name.pid
 log_file = {folder}/log/$name.log
 keyring = {folder}/$name.keyring
-rgw_frontends = beast endpoint=127.0.0.1:{rgw}
+rgw_frontends = beast endpoint=127.0.0.1:{rgw} ssl_endpoint=127.0.0.1:{tls} ssl_certificate={folder}/rgw.pem
 rgw_data = {folder}/rgw
 mon_data = {folder}/mon
 mgr_data = {folder}/mgr
@@ -80,6 +81,7 @@ class Ceph:
         self.daemons = {}
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.tls_port, self.ca_file = free_port(), folder / "rgw.crt"
         self.secret_file = folder / "secret"
         self.secret_file.write_text("SK\n")
         self.secret_file.chmod(0o600)
@@ -120,7 +122,11 @@ class Ceph:
         for folder in ("mon", "mgr", "osd", "run", "log", "rgw"):
             (self.folder / folder).mkdir()
         fsid, mon = str(uuid.uuid4()), free_port()
-        self.conf.write_text(CONF.format(fsid=fsid, mon=mon, rgw=self.port, folder=self.folder, osd_bytes=OSD_BYTES))
+        self.conf.write_text(CONF.format(fsid=fsid, mon=mon, rgw=self.port, tls=self.tls_port, folder=self.folder, osd_bytes=OSD_BYTES))
+        self.tool("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+                  "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "rgw.key", "-out",
+                  self.ca_file)
+        (self.folder / "rgw.pem").write_bytes(self.ca_file.read_bytes() + (self.folder / "rgw.key").read_bytes())
         caps = ["--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *"]
         self.tool("ceph-authtool", "-C", "mon.a.keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
         self.tool("ceph-authtool", "-C", "client.admin.keyring", "--gen-key", "-n", "client.admin", *caps)

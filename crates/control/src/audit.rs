@@ -311,7 +311,7 @@ fn images(world: &World, resting: &Documents) -> Value {
     };
     let image = |(id, body): (&String, &Value)| {
         let contents = [&body["contents"], &body["staged"]["contents"]];
-        let here = |it: &&Value| it["stores"].as_array().is_none_or(|stores| stores.iter().any(|store| store == "local"));
+        let here = |it: &&Value| it["stores"].as_array().is_none_or(|stores| stores.contains(&json!("local")));
         let files: Vec<Value> = contents.into_iter().filter(|it| it.is_object()).filter(here).map(file).collect();
         json!({"id": id, "files": files, "transfer": body["transfer"]})
     };

@@ -32,7 +32,7 @@ mod watch_sight;
 pub use audit::{Audit, Finding};
 pub use cloud::{Bootstrap, Cloud, CloudOptions, HISTORY_RETENTION_S, ImageImport, TRASH_RETENTION_S};
 /// How images are fetched from elsewhere, and where they are kept.
-pub use image::{CacheOptions, StoreOptions as ImageStore, protection, web};
+pub use image::{CacheOptions, PlaceOptions as ImagePlace, StoreOptions as ImageStore, objects, protection, web};
 pub use model::deadline::{Deadlines, Operation};
 pub use directory::Network as Directories;
 pub use federation::Federation;

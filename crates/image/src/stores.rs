@@ -57,7 +57,8 @@ pub fn asked(service: &Service, body: &Map<String, Value>, header: Option<&str>)
     if all {
         return Ok((service.stores.ids(), true));
     }
-    let named = named.or_else(|| header.map(|store| vec![json!(store)])).unwrap_or_else(|| vec![json!(service.stores.default())]);
+    let named = named.or_else(|| header.map(|store| vec![json!(store)]));
+    let named = named.unwrap_or_else(|| vec![json!(service.stores.default())]);
     let mut stores = Vec::new();
     for one in named.iter().take(64) {
         let known = one.as_str().and_then(|id| service.stores.get(id));

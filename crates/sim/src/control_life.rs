@@ -23,7 +23,11 @@ fn options(world: &World) -> CloudOptions {
         public_url: "http://cloud".into(),
         images: world.folder.join("images"),
         image_cache: None,
-        image_stores: [("second".to_owned(), world.folder.join("images-2").into())].into(),
+        image_stores: [
+            ("second".to_owned(), world.folder.join("images-2").into()),
+            (crate::objects::NAME.to_owned(), control::ImagePlace::Driver(world.objects.clone()).into()),
+        ]
+        .into(),
         image_default_store: None,
         policy: None,
         bcrypt_rounds: 4,

@@ -22,6 +22,7 @@ mod jobs;
 mod known;
 mod life;
 mod mirror;
+mod objects;
 mod promises;
 mod resting;
 mod run;

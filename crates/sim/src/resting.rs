@@ -74,6 +74,7 @@ pub fn is_at_home(mirror: &Mirror, host: &HostName, guest: &GuestObserved) -> Re
 /// Nothing of it is left anywhere: in the store, on hosts, among the files of images.
 pub fn nothing_left(world: &World, mirror: &Mirror) -> Held {
     const RULE: &str = "after its time nothing of the trash is left";
+    crate::objects::nothing_left(mirror)?;
     for kind in OF_TRASH {
         if let Some((id, body)) = mirror.all(kind).next() {
             return Err(Broken::new(RULE, format!("{kind} {id}: {body}")));

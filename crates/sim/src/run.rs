@@ -128,7 +128,7 @@ impl<'a> History<'a> {
         let clock = Arc::new(SimClock::new(Some(template.at)));
         let env = Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(plan.seed)) };
         let retention_s = Dice::new(plan.seed, 2).of(RETENTIONS_S);
-        let world = World::new(env, clock, Dice::new(plan.seed, 1), folder.to_owned(), retention_s);
+        let world = World::new(env, clock, plan.seed, folder.to_owned(), retention_s);
         let mut keepers = JoinSet::new();
         keepers.spawn(control_life::keep(world.clone()));
         for n in 1..=plan.hosts {

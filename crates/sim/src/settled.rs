@@ -19,6 +19,7 @@ pub fn settled(world: &World, mirror: &Mirror, owners: &Value) -> Held {
     volumes(world, mirror)?;
     attachments(world, mirror)?;
     views(world, owners)?;
+    crate::objects::settled(&world.objects, mirror)?;
     for slot in world.hosts() {
         let Some(agent) = slot.agent() else { continue };
         let session = mirror.all("host").find(|(_, host)| text(host, "name") == slot.name.as_str());

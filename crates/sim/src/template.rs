@@ -3,7 +3,6 @@
 use crate::client::{Actor, Ask, Tokens, send};
 use crate::clock::SimClock;
 use crate::control_life::{self, ADMIN_PASSWORD, DEMO_PASSWORD};
-use crate::dice::Dice;
 use crate::known::Known;
 use crate::life::Life;
 use crate::world::World;
@@ -43,7 +42,7 @@ impl Template {
         let (actors, known, at) = runtime()?.block_on(async move {
             let clock = Arc::new(SimClock::new(None));
             let env = Env { clock: clock.clone(), random: Arc::new(SeededRandom::new(0)) };
-            let world = World::new(env.clone(), clock, Dice::new(0, 0), path, 0);
+            let world = World::new(env.clone(), clock, 0, path, 0);
             let process =
                 control_life::start(&world, &Life::default()).await.map_err(|fault| anyhow::anyhow!(fault.chain()))?;
             world.set_control(Some(process));

@@ -5,6 +5,7 @@ use crate::control_life::Process;
 use crate::dice::Dice;
 use crate::faults::{Board, Kind, Point, Trap};
 use crate::host_life::Slot;
+use crate::objects::Slow;
 use crate::trace::Trace;
 use base::{Env, HostName};
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ pub struct World {
     pub dice: Dice,
     /// The machine of control: `nubo.db` and `images`.
     pub folder: PathBuf,
+    /// A store of images that is no folder.
+    pub objects: Arc<Slow>,
     /// How long what is deleted rests; 0: not at all.
     pub retention_s: i64,
     control: Mutex<Option<Process>>,
@@ -41,7 +44,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    pub fn new(env: Env, clock: Arc<SimClock>, dice: Dice, folder: PathBuf, retention_s: i64) -> Arc<World> {
+    pub fn new(env: Env, clock: Arc<SimClock>, seed: u64, folder: PathBuf, retention_s: i64) -> Arc<World> {
+        let (dice, objects) = (Dice::new(seed, 1), Arc::new(Slow::new(Dice::new(seed, 4))));
         let host_env = Env { clock: Arc::new(SimClock::new(Some(env.now()))), ..env.clone() };
         Arc::new(World {
             env,
@@ -49,6 +53,7 @@ impl World {
             host_env,
             dice,
             folder,
+            objects,
             retention_s,
             control: Mutex::default(),
             risen: Notify::new(),
@@ -107,7 +112,7 @@ impl World {
     /// True when a fault struck since then, or a process is down now.
     pub fn was_troubled(&self, since: Instant) -> bool {
         let down = lock(&self.control).is_none() || self.hosts().iter().any(|slot| !slot.is_up());
-        down || lock(&self.trouble).is_some_and(|at| at >= since)
+        down || self.objects.was_gone(since) || lock(&self.trouble).is_some_and(|at| at >= since)
     }
 
     pub fn set_control(&self, process: Option<Process>) {
@@ -140,6 +145,7 @@ impl World {
     pub fn calm_down(&self) {
         self.board().clear();
         self.calm.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.objects.calm_down();
     }
 
     /// How long a process stays down.

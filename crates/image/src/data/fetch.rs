@@ -58,7 +58,9 @@ impl Service {
         for store in self.stores.of(contents) {
             let read = match &store.place {
                 Place::Folder(files) => files.read(&contents.file).and_then(|file| self.part(file, first, length)),
-                Place::Remote(objects) => self.object_bytes(&store, objects, contents, first, length).await.map(Body::from_stream),
+                Place::Remote(objects) => {
+                    self.object_bytes(&store, objects, contents, first, length).await.map(Body::from_stream)
+                }
             };
             match read {
                 Ok(body) => return Ok(body),
@@ -128,7 +130,8 @@ impl Service {
                 // Whoever asked may be gone, and comes again.
                 service.brought.touch(&contents.sha512, service.env.now());
             }
-            kept.as_ref().map_or_else(|| Err(Fault::bug("a file was brought and is gone")), |file| reopened(file).map_err(unread))
+            let file = kept.as_ref().ok_or_else(|| Fault::bug("a file was brought and is gone"))?;
+            reopened(file).map_err(unread)
         };
         if self.store.is_inline() {
             return bringing.await;

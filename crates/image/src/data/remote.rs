@@ -20,6 +20,7 @@ use crate::document::{Image, Object, ObjectState};
 use async_trait::async_trait;
 use base::{Fault, ImageId, Result};
 use engine::{Outcome, Reconciler};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
 use store::{Cause, Change, Document, Query, Reader, Tx};
@@ -117,19 +118,39 @@ impl Service {
         found.await
     }
 
-    /// Takes from objects the names of this image that nothing needs. False while a transfer of one runs.
+    /// Images that objects are named after and that do not have them: gone, in the trash, or with a transfer that runs.
+    pub async fn loosely_named(&self) -> Result<Vec<String>> {
+        let found = self.store.read(|reader| {
+            let mut found = BTreeSet::new();
+            for object in reader.list::<Object>(Query::all())? {
+                for name in &object.names {
+                    let Some(id) = name.get(..36).filter(|id| !found.contains(*id)) else { continue };
+                    let image = reader.get::<Image>(id)?;
+                    let mut files = image.iter().flat_map(|image| image.files());
+                    if !files.any(|file| file == (object.store.as_str(), name.as_str())) {
+                        found.insert(id.to_owned());
+                    }
+                }
+            }
+            Ok(found)
+        });
+        Ok(found.await?.into_iter().collect())
+    }
+
+    /// Takes from objects the names of this image that nothing needs. False where it must be looked at again: a
+    /// transfer of one runs, or an object has changed meanwhile.
     pub async fn disown(&self, image: &ImageId) -> Result<bool> {
         let id = image.clone();
         let objects = self.store.read_few(move |reader| Ok(reader.list::<Object>(Query::index("image", id.as_str()))?));
-        let mut held = false;
+        let mut again = false;
         for seen in objects.await? {
             let names = seen.names.iter().filter(|name| name.starts_with(image.as_str()));
             let (running, idle): (Vec<_>, Vec<_>) = names.cloned().partition(|name| self.is_running(image, name));
-            held |= !running.is_empty();
+            again |= !running.is_empty();
             let (id, rev, image) = (seen.id().to_owned(), seen.rev, image.clone());
             let written = self.store.write(Cause::new("nubo", "", "images:disown"), move |tx| {
                 let now = tx.get::<Object>(&id)?.filter(|now| now.rev == rev).map(|stored| stored.doc);
-                let Some(mut object) = now else { return Ok(()) };
+                let Some(mut object) = now else { return Ok(false) };
                 let needed = files(tx, &image, &object.store)?;
                 // Nobody but its transfer needs what was never named.
                 let arriving = object.state == ObjectState::Arriving;
@@ -138,11 +159,11 @@ impl Service {
                     object.leave();
                 }
                 tx.update(&object)?;
-                Ok(())
+                Ok(true)
             });
-            written.await?;
+            again |= !written.await?.value;
         }
-        Ok(!held)
+        Ok(!again)
     }
 
     fn is_running(&self, image: &ImageId, name: &str) -> bool {
@@ -251,7 +272,7 @@ impl ObjectSweeper {
         let found = store.and_then(|store| Some((store, store.objects()?)));
         let (store, place): (_, &Arc<dyn Objects>) = found.ok_or_else(|| {
             let (store, key) = (&object.store, &object.key);
-            Fault::unavailable(format!("The image store '{store}' is not in the settings; its object {key} stays there."))
+            Fault::unavailable(format!("The image store '{store}' is not in the settings; its object {key} stays."))
         })?;
         store.said(place.remove(&object.key).await)?;
         let id = object.id().to_owned();

@@ -45,7 +45,10 @@ impl Service {
         let before = self.documents(&store.id).await?;
         let listed = match tokio::time::timeout(LISTING, objects.list()).await {
             Ok(listed) => store.said(listed),
-            Err(_) => Err(base::Fault::unavailable(format!("The image store '{}' does not list its objects in time.", store.id))),
+            Err(_) => {
+                let message = format!("The image store '{}' does not list its objects in time.", store.id);
+                Err(base::Fault::unavailable(message))
+            }
         };
         let listed: BTreeSet<String> = match listed {
             Ok(listed) => listed.into_iter().collect(),
@@ -79,8 +82,8 @@ impl Service {
             what: format!("it is not in the image store '{}'", object.store),
             cure: None,
             stuck: Some(format!(
-                "take the copy away (DELETE /v2/stores/{}/{image}) and copy the image anew where another of {elsewhere} \
-                 has it; else upload it again",
+                "take the copy away (DELETE /v2/stores/{}/{image}) and copy the image anew where another of \
+                 {elsewhere} has it; else upload it again",
                 object.store
             )),
         })

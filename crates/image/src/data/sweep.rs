@@ -42,7 +42,7 @@ impl Reconciler for Sweeper {
 }
 
 impl Service {
-    /// Images with a transfer, and images that files are named after.
+    /// Images with a transfer, and images that files are named after, or objects that they do not have.
     async fn untidy(self: &Arc<Self>) -> Result<Vec<String>> {
         self.brought.sweep(self.env.now());
         let transfers = self.store.read(|reader| Ok(reader.list::<Image>(Query::index("transfer", "yes"))?)).await?;
@@ -52,6 +52,7 @@ impl Service {
             stores.list()
         });
         ids.extend(listed.await?.into_iter().map(|(_, found)| found.image.to_string()));
+        ids.extend(self.loosely_named().await?);
         if let Some(cache) = &self.cache {
             ids.extend(cache.folder.entries()?.into_iter().map(|entry| entry.image.to_string()));
             self.fill_cache().await;

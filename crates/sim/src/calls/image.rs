@@ -48,7 +48,10 @@ pub fn body(g: &Gen, operation: &str) -> Option<Value> {
         }
         "images:import" => match g.dice.below(6) {
             4 => json!({"method": {"name": "copy-image"}, "all_stores": true}),
-            5 => json!({"method": {"name": "glance-direct"}, "stores": g.dice.of([["local", "second"], ["second", "local"]])}),
+            5 => {
+                let stores = g.dice.of([["local", "second"], ["second", "objects"], ["objects", "local"]]);
+                json!({"method": {"name": "glance-direct"}, "stores": stores})
+            }
             0 => json!({"method": {"name": "web-download", "uri": g.dice.of(ELSEWHERE)}}),
             1 => json!({"method": {
                 "name": "glance-download",

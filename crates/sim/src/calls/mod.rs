@@ -248,7 +248,7 @@ fn path(g: &Gen, operation: &Operation) -> String {
             "words" => g.word(),
             "own_project" => g.me().project_id.clone(),
             "host_names" => g.dice.of(["sim-1@file", "host-1@file", "none"]).into(),
-            "image_stores" => g.dice.of(["local", "second", "second", "none"]).into(),
+            "image_stores" => g.dice.of(["local", "second", "objects", "none"]).into(),
             "verbs" => g.dice.of(["enable", "enable", "freeze", "thaw", "none"]).into(),
             "network_names" => g.dice.of(["demo-net", "blue-net", "none"]).into(),
             "extensions" => g.dice.of(["router", "security-group", "no-such", "os-keypairs"]).into(),
@@ -394,6 +394,9 @@ pub fn ask(dice: &Dice, known: &Known, actors: &[Actor], operation: &Operation, 
     if operation.service == "compute" {
         let version = dice.of(["2.1", "2.26", "2.60", "2.60", "2.60", "latest", "latest", "2.72"]);
         headers.push(("x-openstack-nova-api-version", version.to_owned()));
+    }
+    if operation.operation == "images:upload" && dice.chance(50) {
+        headers.push(("x-image-meta-store", dice.of(["objects", "objects", "second", "none"]).to_owned()));
     }
     if operation.service == "volume" {
         let version = dice.of(["3.0", "3.27", "3.44", "3.60", "latest", "latest"]);

@@ -38,8 +38,12 @@ impl Error {
     /// What a user is told of the store with this id.
     pub fn of(self, store: &str) -> Fault {
         match self {
-            Error::Full => Fault::too_large(format!("Image storage media is full: the image store '{store}' takes no more.")),
-            Error::Missing(_) => Fault::unavailable(format!("The image store '{store}' has lost an image.")).because(self),
+            Error::Full => {
+                Fault::too_large(format!("Image storage media is full: the image store '{store}' takes no more."))
+            }
+            Error::Missing(_) => {
+                Fault::unavailable(format!("The image store '{store}' has lost an image.")).because(self)
+            }
             other => Fault::unavailable(format!("The image store '{store}' {other}.")),
         }
     }

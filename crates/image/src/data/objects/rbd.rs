@@ -16,9 +16,11 @@ use serde::Deserialize;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The snapshot of every image, from which copies on write are made.
 pub const SNAP: &str = "snap";
@@ -35,6 +37,9 @@ const CALL: Duration = Duration::from_secs(90);
 /// Bytes that do not move for so long have a broken way.
 const IDLE: Duration = Duration::from_secs(90);
 const PIECE: usize = 256 << 10;
+/// Clients that run at a time; more wait, for a while.
+const CLIENTS: usize = 48;
+const TURN: Duration = Duration::from_secs(60);
 /// What is read of the client's words: names of images, mostly.
 const WORDS_BYTES: u64 = 64 << 20;
 
@@ -62,7 +67,16 @@ fn usual_conf() -> PathBuf {
     "/etc/ceph/ceph.conf".into()
 }
 
-pub struct Rbd(RbdOptions);
+pub struct Rbd {
+    options: RbdOptions,
+    clients: Arc<Semaphore>,
+}
+
+/// A client that runs, and its place among them.
+struct Client {
+    child: Child,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Rbd {
     /// # Errors
@@ -79,7 +93,7 @@ impl Rbd {
                 return Err(Fault::invalid(format!("[image_stores]: '{name}' is no name of a {what} of RBD.")));
             }
         }
-        Ok(Rbd(options.clone()))
+        Ok(Rbd { options: options.clone(), clients: Arc::new(Semaphore::new(CLIENTS)) })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -89,8 +103,8 @@ impl Rbd {
         if nix::unistd::geteuid().is_root() {
             command.args(["--inh-caps=-all", "--bounding-set=-all,+dac_override"]);
         }
-        command.args(["--", "rbd", "--conf"]).arg(&self.0.conf).args(["--id", &self.0.user]);
-        if let Some(keyring) = &self.0.keyring {
+        command.args(["--", "rbd", "--conf"]).arg(&self.options.conf).args(["--id", &self.options.user]);
+        if let Some(keyring) = &self.options.keyring {
             command.arg("--keyring").arg(keyring);
         }
         command.args([format!("--client-mount-timeout={MON_S}"), format!("--rados-mon-op-timeout={MON_S}")]);
@@ -103,13 +117,22 @@ impl Rbd {
 
     /// What the client answers to a call that moves no bytes.
     async fn call(&self, name: &str, arguments: &[&str]) -> Result<String> {
-        let mut child = spawn(&mut self.command(arguments))?;
+        let mut client = self.spawn(&mut self.command(arguments)).await?;
         let late = |_| Error::Silent(format!("its client did nothing for {} seconds", CALL.as_secs()));
-        tokio::time::timeout(CALL, ended(&mut child, name)).await.map_err(late)?
+        tokio::time::timeout(CALL, ended(&mut client.child, name)).await.map_err(late)?
+    }
+
+    async fn spawn(&self, command: &mut Command) -> Result<Client> {
+        let busy = || Error::Silent(format!("{CLIENTS} of its clients are at work"));
+        let place = tokio::time::timeout(TURN, self.clients.clone().acquire_owned()).await;
+        let place = place.map_err(|_| busy())?.map_err(|_| busy())?;
+        let spawned = command.spawn();
+        let child = spawned.map_err(|error| Error::Refused(format!("its client does not run ({})", error.kind())))?;
+        Ok(Client { child, _place: place })
     }
 
     fn spec(&self, name: &str) -> String {
-        format!("{}/{}{name}", self.0.pool, self.0.prefix)
+        format!("{}/{}{name}", self.options.pool, self.options.prefix)
     }
 
     async fn size_of(&self, name: &str) -> Result<Option<u64>> {
@@ -148,8 +171,8 @@ impl Rbd {
         let file = reopened(file).map_err(unread)?;
         let spec = self.spec(name);
         let arguments = ["import", "--no-progress", "--image-format", "2", "-", &spec];
-        let mut child = spawn(self.command(&arguments).stdin(Stdio::piped()))?;
-        let mut to = child.stdin.take().ok_or_else(|| Error::Refused("its client takes no bytes".to_owned()))?;
+        let mut client = self.spawn(self.command(&arguments).stdin(Stdio::piped())).await?;
+        let mut to = client.child.stdin.take().ok_or_else(|| Error::Refused("its client takes no bytes".to_owned()))?;
         let mut from = tokio::fs::File::from_std(file).take(size_bytes);
         let (mut piece, mut left) = (vec![0; PIECE], size_bytes);
         let late = || Error::Silent(format!("its client took nothing for {} seconds", IDLE.as_secs()));
@@ -166,7 +189,7 @@ impl Rbd {
             }
         }
         drop(to);
-        tokio::time::timeout(IDLE, ended(&mut child, name)).await.map_err(|_| late())??;
+        tokio::time::timeout(IDLE, ended(&mut client.child, name)).await.map_err(|_| late())??;
         match left {
             0 => Ok(()),
             _ => Err(Error::Refused("its client took only a part of the bytes".to_owned())),
@@ -181,7 +204,7 @@ impl Objects for Rbd {
     }
 
     async fn check(&self) -> Result<()> {
-        match self.call("", &["trash", "ls", "--format", "json", &self.0.pool]).await {
+        match self.call("", &["trash", "ls", "--format", "json", &self.options.pool]).await {
             Err(Error::Missing(_)) => Err(Error::Refused("there is no such pool".to_owned())),
             other => other.map(drop),
         }
@@ -212,9 +235,10 @@ impl Objects for Rbd {
             return Ok(futures::stream::empty().boxed());
         }
         let spec = format!("{}@{SNAP}", self.spec(key));
-        let mut child = spawn(self.command(&["export", "--no-progress", &spec, "-"]).stderr(Stdio::null()))?;
-        let from = child.stdout.take().ok_or_else(|| Error::Refused("its client gives no bytes".to_owned()))?;
-        Ok(exported(child, from, first, length))
+        let mut export = self.command(&["export", "--no-progress", &spec, "-"]);
+        let mut client = self.spawn(export.stderr(Stdio::null())).await?;
+        let from = client.child.stdout.take().ok_or_else(|| Error::Refused("its client gives no bytes".to_owned()))?;
+        Ok(exported(client, from, first, length))
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>> {
@@ -227,18 +251,14 @@ impl Objects for Rbd {
     }
 
     async fn list(&self) -> Result<Vec<String>> {
-        let names: Vec<String> = parsed(&self.call("", &["ls", "--format", "json", &self.0.pool]).await?)?;
-        let ours = names.iter().filter_map(|name| name.strip_prefix(&self.0.prefix));
+        let names: Vec<String> = parsed(&self.call("", &["ls", "--format", "json", &self.options.pool]).await?)?;
+        let ours = names.iter().filter_map(|name| name.strip_prefix(&self.options.prefix));
         let keys = ours.map(|name| name.strip_suffix(ARRIVING).unwrap_or(name)).filter(|key| is_key(key));
         let mut keys: Vec<String> = keys.map(str::to_owned).collect();
         keys.sort();
         keys.dedup();
         Ok(keys)
     }
-}
-
-fn spawn(command: &mut Command) -> Result<Child> {
-    command.spawn().map_err(|error| Error::Refused(format!("its client does not run ({})", error.kind())))
 }
 
 /// What the client said, once it has come to a good end.
@@ -283,8 +303,8 @@ fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
 }
 
 /// Bytes of an export: what comes before is thrown away, and the client ends with whoever reads them.
-fn exported(child: Child, from: ChildStdout, first: u64, length: u64) -> Bites {
-    futures::stream::try_unfold((child, from, first, length), |(child, mut from, mut skip, left)| async move {
+fn exported(client: Client, from: ChildStdout, first: u64, length: u64) -> Bites {
+    futures::stream::try_unfold((client, from, first, length), |(client, mut from, mut skip, left)| async move {
         if left == 0 {
             return Ok(None);
         }
@@ -300,7 +320,7 @@ fn exported(child: Child, from: ChildStdout, first: u64, length: u64) -> Bites {
             piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
             if !piece.is_empty() {
                 let left = left - piece.len() as u64;
-                return Ok(Some((piece, (child, from, skip, left))));
+                return Ok(Some((piece, (client, from, skip, left))));
             }
         }
     })

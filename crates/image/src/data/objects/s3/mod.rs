@@ -188,8 +188,14 @@ impl S3 {
         let mut headers = vec![("host", self.host.clone())];
         headers.extend(range.map(|range| ("range", range.to_owned())));
         headers.extend([("x-amz-content-sha256", digest.to_owned()), ("x-amz-date", at.clone())]);
-        let unsigned =
-            Unsigned { method: method.as_str(), path: &path, query: &query, headers: &headers, payload: digest, at: &at };
+        let unsigned = Unsigned {
+            method: method.as_str(),
+            path: &path,
+            query: &query,
+            headers: &headers,
+            payload: digest,
+            at: &at,
+        };
         let authorization = self.signer.authorize(&unsigned);
         let target = if query.is_empty() { path } else { format!("{path}?{query}") };
         let mut request = Request::builder().method(method).uri(target).header(header::AUTHORIZATION, authorization);
@@ -261,7 +267,8 @@ impl S3 {
             }
             let text = words(self.plain(Method::GET, "", &parts).await?.into_body()).await?;
             for upload in texts(&text, "Upload") {
-                let key = texts(upload, "Key").next().and_then(|name| name.strip_prefix(&self.prefix).map(str::to_owned));
+                let name = texts(upload, "Key").next();
+                let key = name.and_then(|name| name.strip_prefix(&self.prefix)).map(str::to_owned);
                 let id = texts(upload, "UploadId").next().map(plain_text);
                 all.extend(key.filter(|key| is_key(key)).zip(id));
             }
@@ -320,7 +327,8 @@ impl Objects for S3 {
             Err(Error::Missing(_)) => Ok(None),
             Err(error) => Err(error),
             Ok(answer) => {
-                let length = answer.headers().get(header::CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse().ok());
+                let length = answer.headers().get(header::CONTENT_LENGTH);
+                let length = length.and_then(|text| text.to_str().ok()?.parse().ok());
                 length.map(Some).ok_or_else(|| Error::Refused("it does not say how long an object is".to_owned()))
             }
         }
@@ -412,7 +420,8 @@ fn plain_text(text: &str) -> String {
 /// Invalid where everybody may read it.
 fn secret(file: &Path) -> base::Result<String> {
     let shown = file.display();
-    let failed = |error| Fault::invalid(format!("The secret of an image store in {shown} cannot be read.")).because(error);
+    let unread = || Fault::invalid(format!("The secret of an image store in {shown} cannot be read."));
+    let failed = |error| unread().because(error);
     let opened = File::open(file).map_err(failed)?;
     if opened.metadata().map_err(failed)?.mode() & 0o007 != 0 {
         return Err(Fault::invalid(format!("Everybody may read {shown}, which holds a secret: chmod o= it.")));

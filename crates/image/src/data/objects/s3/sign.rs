@@ -39,7 +39,8 @@ impl Signer {
         let scope = format!("{day}/{}/s3/aws4_request", self.region);
         let names: Vec<&str> = request.headers.iter().map(|(name, _)| *name).collect();
         let names = names.join(";");
-        let headers: String = request.headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+        let lines = request.headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim()));
+        let headers: String = lines.collect();
         let Unsigned { method, path, query, payload, .. } = request;
         let canonical = format!("{method}\n{path}\n{query}\n{headers}\n{names}\n{payload}");
         let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{}", request.at, hex(&Sha256::digest(canonical)));
