@@ -9,6 +9,8 @@ use store::{Reader, Stored};
 
 /// Glance's page when a client names none.
 const PAGE: usize = 25;
+/// Images that are read at a time: memory is used again while a long page is written.
+const PIECE: usize = 128;
 const SORT_KEYS: [&str; 8] =
     ["name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"];
 
@@ -28,27 +30,24 @@ pub struct Wanted {
 pub struct Source {
     query: store::Query,
     read: VecDeque<Stored<Image>>,
-    /// How many are read the next time: more and more, since filters may leave few.
-    piece: usize,
     ended: bool,
 }
 
 impl Source {
-    pub fn of(query: store::Query, piece: usize) -> Source {
-        Source { query, read: VecDeque::new(), piece, ended: false }
+    pub fn of(query: store::Query) -> Source {
+        Source { query: query.limit(PIECE), read: VecDeque::new(), ended: false }
     }
 
     /// These, which are in that order.
     pub fn these(images: Vec<Stored<Image>>) -> Source {
-        Source { query: store::Query::all(), read: images.into(), piece: 0, ended: true }
+        Source { query: store::Query::all(), read: images.into(), ended: true }
     }
 
     /// Reads on where nothing is left.
     fn fill(&mut self, reader: &mut Reader) -> Result<()> {
         if self.read.is_empty() && !self.ended {
-            self.read = reader.list::<Image>(self.query.clone().limit(self.piece))?.into();
-            self.ended = self.read.len() < self.piece;
-            self.piece = (2 * self.piece).min(base::limits::PAGE);
+            self.read = reader.list::<Image>(self.query.clone())?.into();
+            self.ended = self.read.len() < PIECE;
             if let Some(last) = self.read.back() {
                 self.query = self.query.clone().after(last.id.as_str());
             }
@@ -149,17 +148,18 @@ impl Wanted {
         }
     }
 
-    /// The page of a list in the order of creation: reads no further than its last image. Each of the sources is in that
-    /// order and begins after the marker; what several have is taken once.
+    /// The page of a list in the order of creation: reads no further than its last image, and hands out each as it
+    /// comes. Each of the sources is in that order and begins after the marker; what several have is taken once.
     pub fn read_page(
         &self,
         sources: &mut [Source],
         reader: &mut Reader,
         own: Option<&str>,
         shown: impl Fn(Stored<Image>) -> Stored<Image>,
-    ) -> Result<(Vec<Stored<Image>>, bool)> {
-        let (mut images, mut last) = (Vec::<Stored<Image>>::new(), None);
-        while images.len() < self.limit {
+        mut each: impl FnMut(&Stored<Image>) -> Result<()>,
+    ) -> Result<()> {
+        let (mut count, mut last) = (0, None);
+        while count < self.limit {
             for source in &mut *sources {
                 source.fill(reader)?;
             }
@@ -170,15 +170,18 @@ impl Wanted {
                 continue;
             }
             last = Some(image.id.clone());
-            images.extend(Some(shown(image)).filter(|image| self.shows(image, own)));
+            let image = shown(image);
+            if self.shows(&image, own) {
+                each(&image)?;
+                count += 1;
+            }
         }
-        let full = !images.is_empty() && images.len() == self.limit;
-        Ok((images, full))
+        Ok(())
     }
 
     /// Picks the page out of all images that the caller may see. Invalid when the marker is none of those seen.
-    /// `own` is the caller's project. Tells whether the page is full, which is when Glance names a next one.
-    pub fn page(&self, seen: Vec<Stored<Image>>, own: Option<&str>) -> Result<(Vec<Stored<Image>>, bool)> {
+    /// `own` is the caller's project.
+    pub fn page(&self, seen: Vec<Stored<Image>>, own: Option<&str>) -> Result<Vec<Stored<Image>>> {
         let marker = match &self.marker {
             None => None,
             Some(id) => {
@@ -189,8 +192,7 @@ impl Wanted {
         let mut images: Vec<_> = seen.into_iter().filter(|image| self.shows(image, own)).collect();
         self.put_in_order(&mut images, marker.as_ref());
         images.truncate(self.limit);
-        let full = !images.is_empty() && images.len() == self.limit;
-        Ok((images, full))
+        Ok(images)
     }
 
     /// Sorts, and takes out what is not after the marker.

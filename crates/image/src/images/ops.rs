@@ -11,7 +11,6 @@ use base::{Fault, FaultKind, ImageId, ProjectId, Result, is_uuid};
 use contract::Caller;
 use policy::Target;
 use rest::{Call, HeaderName, Reply, header};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -165,34 +164,60 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     let own = call.caller.project_id();
     call.enforce(&Target::project(own.as_deref()))?;
     let (caller, protections) = (call.caller.clone(), service.options.protections.clone());
+    let (first, limit) = (link(&call.query.without("marker")), wanted.limit);
     let read = move |reader: &mut Reader| {
         // Before the filters: what cannot be seen is not found either.
         let shown = |image| protections.shown(&caller, image);
-        let Some(rises) = wanted.by_creation() else {
-            let seen = all_visible(reader, &caller, wanted.member_status)?;
-            return wanted.page(seen.into_iter().map(shown).collect(), own.as_deref());
-        };
-        let mut sources = by_creation(reader, &caller, &wanted, rises)?;
-        wanted.read_page(&mut sources, reader, own.as_deref(), shown)
+        let mut page = Page::default();
+        if let Some(rises) = wanted.by_creation() {
+            let mut sources = by_creation(reader, &caller, &wanted, rises)?;
+            wanted.read_page(&mut sources, reader, own.as_deref(), shown, |image| page.add(image))?;
+        } else {
+            let seen = all_visible(reader, &caller, wanted.member_status)?.into_iter().map(shown).collect();
+            for image in wanted.page(seen, own.as_deref())? {
+                page.add(&image)?;
+            }
+        }
+        Ok(page)
     };
-    let (images, full) = service.store.read(read).await?;
-    let next = images.last().filter(|_| full).map(|last| link(&call.query.with("marker", &last.id)));
-    let page = Page {
-        images: images.iter().map(View).collect(),
-        first: link(&call.query.without("marker")),
-        next,
-        schema: "/v2/schemas/images",
-    };
-    Reply::json(200, &page)
+    let page = service.store.read(read).await?;
+    // A full page is when Glance names a next one.
+    let full = page.last.as_ref().filter(|_| page.count == limit);
+    let next = full.map(|last| link(&call.query.with("marker", last)));
+    Ok(Reply::json_bytes(200, page.finish(&first, next.as_deref())?))
 }
 
-#[derive(Serialize)]
-struct Page<'a> {
-    images: Vec<View<'a>>,
-    first: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-    schema: &'static str,
+/// A page as its bytes: images are written as they are read.
+#[derive(Default)]
+struct Page {
+    images: Vec<u8>,
+    count: usize,
+    last: Option<ImageId>,
+}
+
+impl Page {
+    fn add(&mut self, image: &Stored<Image>) -> Result<()> {
+        self.images.extend_from_slice(if self.count == 0 { b"{\"images\":[" } else { b"," });
+        serde_json::to_writer(&mut self.images, &View(image)).map_err(unwritten)?;
+        (self.count, self.last) = (self.count + 1, Some(image.id.clone()));
+        Ok(())
+    }
+
+    fn finish(self, first: &str, next: Option<&str>) -> Result<Vec<u8>> {
+        let mut bytes = self.images;
+        bytes.extend_from_slice(if self.count == 0 { b"{\"images\":[]," } else { b"]," });
+        let mut rest = json!({"first": first, "schema": "/v2/schemas/images"});
+        if let Some(next) = next {
+            rest["next"] = json!(next);
+        }
+        // The same object goes on.
+        bytes.extend_from_slice(&serde_json::to_vec(&rest).map_err(unwritten)?[1..]);
+        Ok(bytes)
+    }
+}
+
+fn unwritten(error: serde_json::Error) -> Fault {
+    Fault::bug("a list of images cannot be written").because(error)
 }
 
 fn link(query: &str) -> String {
@@ -243,7 +268,7 @@ fn by_creation(reader: &mut Reader, caller: &Caller, wanted: &Wanted, rises: boo
             Some(marker) => query.after(marker.id.as_str()),
             None => query,
         };
-        Source::of(query, wanted.limit.max(1))
+        Source::of(query)
     };
     if is_admin(caller) {
         return Ok(vec![source(Query::all())]);
