@@ -168,7 +168,7 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     let read = move |reader: &mut Reader| {
         // Before the filters: what cannot be seen is not found either.
         let shown = |image| protections.shown(&caller, image);
-        let mut page = Page::default();
+        let mut page = Page { limit, ..Page::default() };
         if let Some(rises) = wanted.by_creation() {
             let mut sources = by_creation(reader, &caller, &wanted, rises)?;
             wanted.read_page(&mut sources, reader, own.as_deref(), shown, |image| page.add(image))?;
@@ -187,10 +187,15 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     Ok(Reply::json_bytes(200, page.finish(&first, next.as_deref())?))
 }
 
+/// Room for an image that is longer than the first one of its page.
+const SPARE_BYTES: usize = 64;
+const MOST_RESERVED: usize = 2 << 20;
+
 /// A page as its bytes: images are written as they are read.
 #[derive(Default)]
 struct Page {
     images: Vec<u8>,
+    limit: usize,
     count: usize,
     last: Option<ImageId>,
 }
@@ -199,6 +204,10 @@ impl Page {
     fn add(&mut self, image: &Stored<Image>) -> Result<()> {
         self.images.extend_from_slice(if self.count == 0 { b"{\"images\":[" } else { b"," });
         serde_json::to_writer(&mut self.images, &View(image)).map_err(unwritten)?;
+        if self.count == 0 {
+            // The others are likely to be as long: the page does not move while it grows.
+            self.images.reserve((self.images.len() + SPARE_BYTES).saturating_mul(self.limit).min(MOST_RESERVED));
+        }
         (self.count, self.last) = (self.count + 1, Some(image.id.clone()));
         Ok(())
     }
