@@ -216,6 +216,15 @@ impl Service {
         }
     }
 
+    /// Work that blocks: on a thread of its own, or right here where there are none (see [`store::Store::is_inline`]).
+    async fn beside<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        if self.store.is_inline() {
+            return work();
+        }
+        let worked = tokio::task::spawn_blocking(work).await;
+        worked.map_err(|error| base::Fault::bug("work of the image service ended badly").because(error))?
+    }
+
     /// The bytes of an image, where the cache has them.
     fn cached_copy(&self, id: &ImageId) -> Option<std::fs::File> {
         self.cache.as_ref()?.folder.read(id)

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 const TARGET: &str = "x-image-cache-clear-target";
 
 pub struct Cache {
-    pub folder: Folder,
+    pub folder: Arc<Folder>,
     /// One image is brought at a time: uploads and downloads go first.
     filling: Semaphore,
 }
@@ -29,13 +29,19 @@ impl Cache {
     /// # Errors
     /// Unavailable when the folder cannot be made.
     pub fn open(options: &CacheOptions) -> Result<Cache> {
-        Ok(Cache { folder: Folder::open(&options.folder, options.most_bytes)?, filling: Semaphore::new(1) })
+        let folder = Arc::new(Folder::open(&options.folder, options.most_bytes)?);
+        Ok(Cache { folder, filling: Semaphore::new(1) })
     }
 }
 
 impl Service {
     fn cached(&self) -> Result<&Cache> {
         self.cache.as_ref().ok_or_else(|| Fault::not_found("Caching via API is not supported at this site."))
+    }
+
+    async fn at_cache<T: Send + 'static>(&self, work: impl FnOnce(&Folder) -> Result<T> + Send + 'static) -> Result<T> {
+        let folder = self.cached()?.folder.clone();
+        self.beside(move || work(&folder)).await
     }
 
     /// Brings images that wait, one after the other; beside the caller where there are threads.
@@ -65,15 +71,14 @@ impl Service {
         let image = self.store.get::<Image>(id).await?.map(|image| image.doc);
         let contents = image.filter(|image| image.status == Status::Active).and_then(|image| image.contents);
         let Some(contents) = contents.filter(|_| !cache.folder.has(id)) else { return Ok(()) };
-        let (from, to) = (self.verified(&contents).await?, cache.folder.nameless()?);
-        let copy = move || folder::copy(from, &to).map(|()| to);
-        let file = if self.store.is_inline() {
-            copy()?
-        } else {
-            let copied = tokio::task::spawn_blocking(copy).await;
-            copied.map_err(|error| Fault::bug("filling the cache ended badly").because(error))??
-        };
-        if !cache.folder.keep(id, &file)? {
+        let from = self.verified(&contents).await?;
+        let (folder, image) = (cache.folder.clone(), id.clone());
+        let kept = self.beside(move || {
+            let to = folder.nameless()?;
+            folder::copy(from, &to)?;
+            folder.keep(&image, &to)
+        });
+        if !kept.await? {
             tracing::warn!(image = %id, "an image is larger than the cache");
         }
         // Deleted meanwhile: it would lie there until the next sweep.
@@ -99,8 +104,8 @@ fn allowed(call: &Call) -> Result<()> {
 
 pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
     allowed(&call)?;
-    let folder = &service.cached()?.folder;
-    let cached = folder.entries()?.into_iter().map(|entry| {
+    let (cached, queued) = service.at_cache(|folder| Ok((folder.entries()?, folder.queued()?))).await?;
+    let cached = cached.into_iter().map(|entry| {
         json!({
             "image_id": entry.image,
             "hits": entry.hits,
@@ -110,18 +115,18 @@ pub async fn list(service: Arc<Service>, call: Call) -> Result<Reply> {
         })
     });
     let cached: Vec<Value> = cached.collect();
-    Reply::json(200, &json!({"cached_images": cached, "queued_images": folder.queued()?}))
+    Reply::json(200, &json!({"cached_images": cached, "queued_images": queued}))
 }
 
 pub async fn queue(service: Arc<Service>, call: Call) -> Result<Reply> {
     allowed(&call)?;
-    let cache = service.cached()?;
+    service.cached()?;
     let image = service.store.read(move |reader| find(reader, &call, call.param("image_id"), call.rule)).await?;
     if image.status != Status::Active {
         return Err(Fault::invalid("Only images with status active can be targeted for queueing"));
     }
-    if !cache.folder.has(&image.id) {
-        cache.folder.queue(&image.id)?;
+    let id = image.id.clone();
+    if service.at_cache(move |folder| if folder.has(&id) { Ok(false) } else { folder.queue(&id).map(|()| true) }).await? {
         service.fill_cache().await;
     }
     Ok(Reply::empty(202))
@@ -130,8 +135,9 @@ pub async fn queue(service: Arc<Service>, call: Call) -> Result<Reply> {
 /// One image, out of both.
 pub async fn delete(service: Arc<Service>, call: Call) -> Result<Reply> {
     allowed(&call)?;
-    let (folder, id) = (&service.cached()?.folder, ImageId::new(call.param("image_id")));
-    let was = [folder.unqueue(&id)?, folder.remove(&id)?];
+    let id = ImageId::new(call.param("image_id"));
+    let gone = id.clone();
+    let was = service.at_cache(move |folder| Ok([folder.unqueue(&gone)?, folder.remove(&gone)?])).await?;
     if was == [false, false] && service.store.get::<Image>(&id).await?.is_none() {
         return Err(Fault::not_found(format!("Image {id} not found.")));
     }
@@ -141,23 +147,23 @@ pub async fn delete(service: Arc<Service>, call: Call) -> Result<Reply> {
 /// All images, out of what the header says.
 pub async fn clear(service: Arc<Service>, call: Call) -> Result<Reply> {
     allowed(&call)?;
-    let folder = &service.cached()?.folder;
+    service.cached()?;
     let (cached, queued) = match call.header(TARGET).unwrap_or("").to_ascii_lowercase().as_str() {
         "" => (true, true),
         "cache" => (true, false),
         "queue" => (false, true),
         _ => return Err(Fault::invalid(format!("If provided '{TARGET}' must be 'cache', 'queue' or empty string."))),
     };
-    if queued {
-        for image in folder.queued()? {
-            folder.unqueue(&image)?;
+    let clear = move |folder: &Folder| {
+        for image in folder.queued()?.iter().filter(|_| queued) {
+            folder.unqueue(image)?;
         }
-    }
-    if cached {
-        for entry in folder.entries()? {
+        for entry in folder.entries()?.iter().filter(|_| cached) {
             folder.remove(&entry.image)?;
         }
-    }
+        Ok(())
+    };
+    service.at_cache(clear).await?;
     Ok(Reply::empty(204))
 }
 
@@ -170,7 +176,7 @@ pub async fn clean(service: Arc<Service>, call: Call) -> Result<Reply> {
 
 pub async fn prune(service: Arc<Service>, call: Call) -> Result<Reply> {
     allowed(&call)?;
-    let (files, bytes) = service.cached()?.folder.prune(None)?;
+    let (files, bytes) = service.at_cache(|folder| folder.prune(None)).await?;
     Reply::json(200, &json!({"total_files_pruned": files, "total_bytes_pruned": bytes}))
 }
 

@@ -11,13 +11,13 @@ use agent_api::DiskFormat;
 use base::{Fault, ImageId, Result};
 use format::Decision;
 use md5::{Digest, Md5};
+use model::deadline::Operation;
 use sha2::Sha512;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use store::Reader;
-use model::deadline::Operation;
 use workshop::Conversion;
 
 /// Formats of disks that are converted.
@@ -101,8 +101,7 @@ pub async fn convert(
         let contents = Contents { size_bytes, virtual_size_bytes, quarantined, md5, sha512, ..contents };
         Ok((contents, file))
     };
-    let worked = tokio::task::spawn_blocking(work).await;
-    worked.map_err(|error| Fault::bug("the conversion of an image ended badly").because(error))?
+    service.beside(work).await
 }
 
 fn failed(error: std::io::Error) -> Fault {

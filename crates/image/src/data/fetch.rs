@@ -192,13 +192,9 @@ impl Service {
     /// The file at its beginning again, if its SHA-512 is that of the contents.
     async fn proven(&self, file: File, contents: &Contents) -> Result<Option<File>> {
         let sha512 = contents.sha512.clone();
-        if self.store.is_inline() {
-            return proven(file, &sha512);
-        }
         let permit = self.verifying.clone().acquire_owned().await;
         // The place is free when all is read, whether its client still waits or not.
-        let read = tokio::task::spawn_blocking(move || (proven(file, &sha512), permit).0).await;
-        read.map_err(|error| Fault::bug("the reading of an image ended badly").because(error))?
+        self.beside(move || (proven(file, &sha512), permit).0).await
     }
 
     /// A file of the folder that is gone with whoever has it open.

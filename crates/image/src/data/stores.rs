@@ -10,6 +10,7 @@ use base::{Env, Fault, ImageId, Result};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -240,7 +241,7 @@ impl Stores {
     /// The stores that have the bytes, the one to read from first: by weight, and a folder before others.
     pub fn of(&self, contents: &Contents) -> Vec<Store> {
         let mut found: Vec<Store> = contents.stores.iter().filter_map(|id| self.get(id)).cloned().collect();
-        found.sort_by_key(|store| (-store.weight, store.objects().is_some()));
+        found.sort_by_key(|store| (Reverse(store.weight), store.objects().is_some()));
         found
     }
 

@@ -54,7 +54,9 @@ impl Service {
         ids.extend(listed.await?.into_iter().map(|(_, found)| found.image.to_string()));
         ids.extend(self.loosely_named().await?);
         if let Some(cache) = &self.cache {
-            ids.extend(cache.folder.entries()?.into_iter().map(|entry| entry.image.to_string()));
+            let folder = cache.folder.clone();
+            let entries = self.beside(move || folder.entries()).await?;
+            ids.extend(entries.into_iter().map(|entry| entry.image.to_string()));
             self.fill_cache().await;
         }
         Ok(ids.into_iter().collect())
@@ -147,10 +149,6 @@ impl Service {
 
     async fn list_files(&self, list: fn(&Stores) -> Result<Vec<(String, Found)>>) -> Result<Vec<(String, Found)>> {
         let stores = self.stores.clone();
-        if self.store.is_inline() {
-            return list(&stores);
-        }
-        let listed = tokio::task::spawn_blocking(move || list(&stores)).await;
-        listed.map_err(|error| base::Fault::bug("listing the image folder ended badly").because(error))?
+        self.beside(move || list(&stores)).await
     }
 }

@@ -307,12 +307,7 @@ async fn finish(
         return service.arrive(arrival, move |tx| awaited(tx, &id, &waited).map(drop)).await;
     };
     let sha512 = contents.sha512.clone();
-    let work = move || files.finish(&image, &nonce, &sha512).map(|()| None);
-    if service.store.is_inline() {
-        return work();
-    }
-    let worked = tokio::task::spawn_blocking(work).await;
-    worked.map_err(|error| Fault::bug("the end of an upload ended badly").because(error))?
+    service.beside(move || files.finish(&image, &nonce, &sha512).map(|()| None)).await
 }
 
 /// Bytes that have not come by the deadline are waited for no longer.

@@ -220,11 +220,7 @@ impl CopyWork {
             pour(from, &mut to, &contents).and_then(|()| files.finish(&image, nonce, &contents.sha512))?;
             Ok(to)
         };
-        if self.0.store.is_inline() {
-            return work();
-        }
-        let worked = tokio::task::spawn_blocking(work).await;
-        worked.map_err(|error| Fault::bug("the copying of an image ended badly").because(error))?
+        self.0.beside(work).await
     }
 
     /// An empty file of the folder is the lock; what is put was held against its hash.
