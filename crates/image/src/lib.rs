@@ -210,7 +210,7 @@ impl Service {
         let image = self.store.get::<Image>(id).await?;
         let contents = image.and_then(|image| image.doc.contents).filter(|contents| contents.quarantined.is_none());
         let contents = contents.ok_or_else(|| base::Fault::not_found(format!("Image {id} has no usable bytes.")))?;
-        match self.cached_copy(id) {
+        match self.cached_copy(&contents) {
             Some(file) => Ok(file),
             None => self.file(&contents).await,
         }
@@ -226,8 +226,8 @@ impl Service {
     }
 
     /// The bytes of an image, where the cache has them.
-    fn cached_copy(&self, id: &ImageId) -> Option<std::fs::File> {
-        self.cache.as_ref()?.folder.read(id)
+    fn cached_copy(&self, contents: &document::Contents) -> Option<std::fs::File> {
+        self.cache.as_ref()?.folder.read(&contents.file)
     }
 
     /// The ids of all images, those in the trash included: what is named after another belongs to nobody.

@@ -1,5 +1,7 @@
-//! The folder of the cache: `IMAGE` is a whole copy, `.queued-IMAGE` an empty file that asks for one.
+//! The folder of the cache: `IMAGE.NONCE` is a whole copy, `.queued-IMAGE` an empty file that asks for one.
 //!
+//! A copy has the name of the file that it is a copy of: an image that was deleted and made anew under its id has
+//! another, and nobody gets the bytes of the one before.
 //! A copy has no name until it is whole, so that nobody finds half of one, whatever dies when.
 
 use base::{Fault, ImageId, Result, is_uuid};
@@ -30,6 +32,7 @@ pub struct Folder {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub image: ImageId,
+    pub file: String,
     pub size_bytes: u64,
     pub hits: u64,
     /// Seconds since 1970; an entry that nobody has read has the time at which it was made.
@@ -45,19 +48,25 @@ impl Folder {
         Ok(Folder { path: path.to_owned(), most_bytes, hits: Mutex::default() })
     }
 
-    /// A copy for reading, which counts as a use.
-    pub fn read(&self, image: &ImageId) -> Option<File> {
-        let file = File::open(self.path.join(checked(image)?)).ok()?;
+    /// A copy of this file for reading, which counts as a use.
+    pub fn read(&self, file: &str) -> Option<File> {
+        let image = image_of(file)?;
+        let copy = File::open(self.path.join(file)).ok()?;
         let now = FileTimes::new().set_accessed(SystemTime::now());
-        if let Err(error) = file.set_times(now) {
+        if let Err(error) = copy.set_times(now) {
             tracing::debug!(%image, %error, "the use of a cached image is not kept");
         }
-        *self.hits.lock().unwrap_or_else(PoisonError::into_inner).entry(image.clone()).or_default() += 1;
-        Some(file)
+        *self.hits.lock().unwrap_or_else(PoisonError::into_inner).entry(image).or_default() += 1;
+        Some(copy)
     }
 
-    pub fn has(&self, image: &ImageId) -> bool {
-        checked(image).is_some_and(|name| self.path.join(name).is_file())
+    pub fn has(&self, file: &str) -> bool {
+        image_of(file).is_some() && self.path.join(file).is_file()
+    }
+
+    /// False for what is larger than the cache, which is not kept.
+    pub fn takes(&self, size_bytes: u64) -> bool {
+        size_bytes <= self.most_bytes
     }
 
     /// A file without a name in the folder.
@@ -67,34 +76,36 @@ impl Folder {
         opened.map_err(|error| unavailable("make a file", error))
     }
 
-    /// Gives a whole file of [`Folder::nameless`] its name, and makes room for it. False for one that is larger than
-    /// the cache, which is not kept.
-    pub fn keep(&self, image: &ImageId, file: &File) -> Result<bool> {
+    /// Gives a whole file of [`Folder::nameless`] its name, and makes room for it.
+    pub fn keep(&self, file: &str, copy: &File) -> Result<()> {
         let failed = |error| unavailable("keep an image", error);
-        let Some(name) = checked(image) else { return Ok(false) };
-        if file.metadata().map_err(failed)?.len() > self.most_bytes || self.entries()?.len() >= ENTRIES {
-            return Ok(false);
+        if image_of(file).is_none() {
+            return Err(Fault::bug(format!("a cached file called {file}")));
         }
-        file.sync_all().map_err(failed)?;
-        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        copy.sync_all().map_err(failed)?;
+        let from = format!("/proc/self/fd/{}", copy.as_raw_fd());
         let linked =
-            nix::unistd::linkat(AT_FDCWD, from.as_str(), AT_FDCWD, &self.path.join(name), AtFlags::AT_SYMLINK_FOLLOW);
+            nix::unistd::linkat(AT_FDCWD, from.as_str(), AT_FDCWD, &self.path.join(file), AtFlags::AT_SYMLINK_FOLLOW);
         match linked {
             // Another was quicker, with the same bytes.
             Ok(()) | Err(nix::Error::EEXIST) => {}
             Err(error) => return Err(failed(error.into())),
         }
-        self.prune(Some(image))?;
-        Ok(true)
+        self.prune(Some(file)).map(drop)
     }
 
-    /// False where there is none.
-    pub fn remove(&self, image: &ImageId) -> Result<bool> {
-        self.hits.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
-        match checked(image) {
-            Some(name) => gone(&self.path.join(name)),
-            None => Ok(false),
+    /// Removes the copies of an image, but for that of the file that it has. False where there are none.
+    pub fn remove(&self, image: &ImageId, but: Option<&str>) -> Result<bool> {
+        let mut removed = false;
+        for (_, file, of) in self.named(image_of)? {
+            if of == *image && but != Some(&*file) {
+                removed |= gone(&self.path.join(&file))?;
+            }
         }
+        if but.is_none() {
+            self.hits.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
+        }
+        Ok(removed)
     }
 
     pub fn queue(&self, image: &ImageId) -> Result<()> {
@@ -116,7 +127,11 @@ impl Folder {
 
     /// Those that wait, the first one first.
     pub fn queued(&self) -> Result<Vec<ImageId>> {
-        let mut waiting: Vec<(SystemTime, ImageId)> = self.files(|name| name.strip_prefix(QUEUED))?;
+        let image = |name: &str| name.strip_prefix(QUEUED).filter(|name| is_uuid(name)).map(ImageId::from);
+        let mut waiting: Vec<(SystemTime, ImageId)> = Vec::new();
+        for (entry, _, image) in self.named(image)? {
+            waiting.extend(entry.metadata().and_then(|about| about.modified()).ok().map(|since| (since, image)));
+        }
         waiting.sort();
         Ok(waiting.into_iter().map(|(_, image)| image).collect())
     }
@@ -125,55 +140,58 @@ impl Folder {
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let hits = self.hits.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = Vec::new();
-        for (entry, image) in self.named(|name| Some(name))? {
+        for (entry, file, image) in self.named(image_of)? {
             if let Ok(about) = entry.metadata() {
-                entries.push(seen(&about, hits.get(&image).copied().unwrap_or(0), image));
+                entries.push(seen(&about, hits.get(&image).copied().unwrap_or(0), image, file));
             }
         }
-        entries.sort_by(|a, b| b.accessed_s.total_cmp(&a.accessed_s).then_with(|| a.image.cmp(&b.image)));
+        entries.sort_by(|a, b| b.accessed_s.total_cmp(&a.accessed_s).then_with(|| a.file.cmp(&b.file)));
         Ok(entries)
     }
 
-    /// Removes what was used least lately until all that is left fits. The one that was just made stays.
+    /// Removes what was used least lately until all that is left fits, in bytes and in number. The one that was just
+    /// made stays.
     ///
     /// Returns how many files and bytes went.
-    pub fn prune(&self, just_made: Option<&ImageId>) -> Result<(usize, u64)> {
+    pub fn prune(&self, just_made: Option<&str>) -> Result<(usize, u64)> {
         let mut entries = self.entries()?;
         let mut all: u64 = entries.iter().map(|entry| entry.size_bytes).sum();
-        let (mut files, mut bytes) = (0, 0);
-        while all > self.most_bytes
+        let (mut left, mut files, mut bytes) = (entries.len(), 0, 0);
+        while (all > self.most_bytes || left > ENTRIES)
             && let Some(oldest) = entries.pop()
         {
-            if Some(&oldest.image) != just_made && self.remove(&oldest.image)? {
+            if Some(&*oldest.file) != just_made && gone(&self.path.join(&oldest.file))? {
                 (files, bytes) = (files + 1, bytes + oldest.size_bytes);
-                all -= oldest.size_bytes;
+                (all, left) = (all - oldest.size_bytes, left - 1);
             }
         }
         Ok((files, bytes))
     }
 
-    fn files(&self, of: fn(&str) -> Option<&str>) -> Result<Vec<(SystemTime, ImageId)>> {
-        let named = self.named(of)?.into_iter();
-        Ok(named.filter_map(|(entry, image)| Some((entry.metadata().ok()?.modified().ok()?, image))).collect())
-    }
-
     /// Files that are named after an image, by what the name says.
-    fn named(&self, of: fn(&str) -> Option<&str>) -> Result<Vec<(DirEntry, ImageId)>> {
+    fn named(&self, of: impl Fn(&str) -> Option<ImageId>) -> Result<Vec<(DirEntry, String, ImageId)>> {
         let entries = std::fs::read_dir(&self.path).map_err(|error| unavailable("read its folder", error))?;
         let image = |entry: DirEntry| {
             let name = entry.file_name().into_string().ok()?;
-            let image = of(&name).filter(|name| is_uuid(name)).map(ImageId::from)?;
-            Some((entry, image))
+            let image = of(&name)?;
+            Some((entry, name, image))
         };
         Ok(entries.filter_map(|entry| image(entry.ok()?)).collect())
     }
 }
 
-fn seen(about: &Metadata, hits: u64, image: ImageId) -> Entry {
+fn seen(about: &Metadata, hits: u64, image: ImageId, file: String) -> Entry {
     let seconds = |s: i64, ns: i64| s as f64 + ns as f64 / 1e9;
     let modified_s = seconds(about.mtime(), about.mtime_nsec());
     let accessed_s = seconds(about.atime(), about.atime_nsec()).max(modified_s);
-    Entry { image, size_bytes: about.len(), hits, accessed_s, modified_s }
+    Entry { image, file, size_bytes: about.len(), hits, accessed_s, modified_s }
+}
+
+/// The image that a copy's name says it belongs to; none for what is no name of a copy.
+fn image_of(file: &str) -> Option<ImageId> {
+    let (id, nonce) = file.split_once('.')?;
+    let plain = !nonce.is_empty() && nonce.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    Some(id).filter(|id| plain && id.len() == 36 && is_uuid(id)).map(ImageId::from)
 }
 
 /// An id becomes the name of a file.

@@ -5,7 +5,7 @@
 
 pub mod folder;
 
-use crate::document::{Image, Status};
+use crate::document::{Contents, Image, Status};
 use crate::images::{find, ops::only_projects};
 use crate::{CacheOptions, Service};
 use base::{Fault, ImageId, Result};
@@ -70,30 +70,35 @@ impl Service {
     async fn fill(&self, cache: &Cache, id: &ImageId) -> Result<()> {
         let image = self.store.get::<Image>(id).await?.map(|image| image.doc);
         let contents = image.filter(|image| image.status == Status::Active).and_then(|image| image.contents);
-        let Some(contents) = contents.filter(|_| !cache.folder.has(id)) else { return Ok(()) };
+        let Some(contents) = contents.filter(|contents| !cache.folder.has(&contents.file)) else { return Ok(()) };
+        if !cache.folder.takes(contents.size_bytes) {
+            tracing::warn!(image = %id, "an image is larger than the cache");
+            return Ok(());
+        }
         let from = self.verified(&contents).await?;
-        let (folder, image) = (cache.folder.clone(), id.clone());
+        let (folder, file) = (cache.folder.clone(), contents.file.clone());
         let kept = self.beside(move || {
             let to = folder.nameless()?;
             folder::copy(from, &to)?;
-            folder.keep(&image, &to)
+            folder.keep(&file, &to)
         });
-        if !kept.await? {
-            tracing::warn!(image = %id, "an image is larger than the cache");
-        }
+        kept.await?;
         // Deleted meanwhile: it would lie there until the next sweep.
-        if self.store.get::<Image>(id).await?.is_none() {
-            cache.folder.remove(id)?;
-        }
-        Ok(())
+        let now = self.store.get::<Image>(id).await?.and_then(|image| image.doc.contents);
+        self.uncache(id, now.as_ref()).await
     }
 
-    /// An image that is gone is cached no longer.
-    pub fn uncache(&self, id: &ImageId) {
-        let Some(cache) = &self.cache else { return };
-        if let Err(fault) = cache.folder.remove(id).and_then(|_| cache.folder.unqueue(id)) {
-            tracing::warn!(image = %id, "an image stays in the cache: {}", fault.chain());
+    /// Of an image, what it has is cached, and nothing that another of this id had before.
+    pub async fn uncache(&self, id: &ImageId, has: Option<&Contents>) -> Result<()> {
+        if self.cache.is_none() {
+            return Ok(());
         }
+        let (id, file) = (id.clone(), has.map(|contents| contents.file.clone()));
+        let removed = self.at_cache(move |folder| {
+            folder.remove(&id, file.as_deref())?;
+            if file.is_none() { folder.unqueue(&id).map(drop) } else { Ok(()) }
+        });
+        removed.await
     }
 }
 
@@ -125,8 +130,12 @@ pub async fn queue(service: Arc<Service>, call: Call) -> Result<Reply> {
     if image.status != Status::Active {
         return Err(Fault::invalid("Only images with status active can be targeted for queueing"));
     }
-    let id = image.id.clone();
-    if service.at_cache(move |folder| if folder.has(&id) { Ok(false) } else { folder.queue(&id).map(|()| true) }).await? {
+    let (id, file) = (image.id.clone(), image.contents.as_ref().map(|contents| contents.file.clone()));
+    let queue = move |folder: &Folder| match file.filter(|file| !folder.has(file)) {
+        Some(_) => folder.queue(&id).map(|()| true),
+        None => Ok(false),
+    };
+    if service.at_cache(queue).await? {
         service.fill_cache().await;
     }
     Ok(Reply::empty(202))
@@ -137,7 +146,7 @@ pub async fn delete(service: Arc<Service>, call: Call) -> Result<Reply> {
     allowed(&call)?;
     let id = ImageId::new(call.param("image_id"));
     let gone = id.clone();
-    let was = service.at_cache(move |folder| Ok([folder.unqueue(&gone)?, folder.remove(&gone)?])).await?;
+    let was = service.at_cache(move |folder| Ok([folder.unqueue(&gone)?, folder.remove(&gone, None)?])).await?;
     if was == [false, false] && service.store.get::<Image>(&id).await?.is_none() {
         return Err(Fault::not_found(format!("Image {id} not found.")));
     }
@@ -159,7 +168,7 @@ pub async fn clear(service: Arc<Service>, call: Call) -> Result<Reply> {
             folder.unqueue(image)?;
         }
         for entry in folder.entries()?.iter().filter(|_| cached) {
-            folder.remove(&entry.image)?;
+            folder.remove(&entry.image, None)?;
         }
         Ok(())
     };

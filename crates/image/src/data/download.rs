@@ -32,7 +32,7 @@ pub async fn download(service: Arc<Service>, call: Call) -> Result<Reply> {
     let (first, length) = range.unwrap_or((0, size));
     let bytes = match verify {
         true => service.part(service.verified(contents).await?, first, length)?,
-        false => match service.cached_copy(&image.id) {
+        false => match service.cached_copy(contents) {
             Some(file) => service.part(file, first, length)?,
             None => service.bytes(contents, first, length).await?,
         },

@@ -85,9 +85,7 @@ impl Service {
             self.end_orphan(id).await?;
             image = self.store.get::<Image>(id).await?;
         }
-        if image.is_none() {
-            self.uncache(id);
-        }
+        self.uncache(id, image.as_ref().and_then(|image| image.contents.as_ref())).await?;
         let resting = self.resting(id).await?;
         let image = image.map(|image| image.doc).or(resting);
         let named: BTreeSet<(&str, &str)> = image.iter().flat_map(|image| image.files()).collect();

@@ -41,8 +41,10 @@ async fn an_image_is_brought_used_and_removed() {
     let state = state(&world).await;
     assert_eq!((&state["cached_images"][0]["size"], &state["cached_images"][0]["hits"]), (&json!(9), &json!(0)));
     // What is cached is read there.
-    let copy = world.folder.with_file_name("cache").join(&id);
-    std::fs::write(&copy, "THE BYTES").unwrap();
+    let copies = std::fs::read_dir(world.folder.with_file_name("cache")).unwrap();
+    let copies: Vec<_> = copies.map(|copy| copy.unwrap().path()).collect();
+    assert_eq!(copies.len(), 1);
+    std::fs::write(&copies[0], "THE BYTES").unwrap();
     let path = format!("/v2/images/{id}/file");
     assert_eq!(world.get(OWNER, &path).await.expect(200).text(), "THE BYTES");
     assert_eq!(world.get(OWNER, &format!("{path}?verify=true")).await.expect(200).text(), "the bytes");
@@ -69,11 +71,32 @@ async fn a_deleted_image_leaves_the_cache() {
     // One that went while nobody looked.
     let stray = "6a0d1f9e-8b1e-4c4f-9a55-0d6c0c1b7d01";
     let folder = world.folder.with_file_name("cache");
-    std::fs::write(folder.join(stray), "x").unwrap();
+    std::fs::write(folder.join(format!("{stray}.0123456789abcdef")), "x").unwrap();
     std::fs::write(folder.join("not an image"), "x").unwrap();
     world.sweep().await;
     assert_eq!(ids(&world).await.len(), 1);
     assert!(folder.join("not an image").exists());
+}
+
+/// Whoever makes an image under the id of one that was deleted sees none of its bytes, even where nobody has swept.
+#[tokio::test]
+async fn an_image_of_the_same_id_is_another() {
+    let world = caching(1 << 20).await;
+    let id = image_of(&world, "the first").await;
+    cached(&world, &id).await;
+    let folder = world.folder.with_file_name("cache");
+    let copy = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap();
+    let (path, bytes) = (copy.path(), std::fs::read(copy.path()).unwrap());
+    world.delete(OWNER, &format!("/v2/images/{id}")).await.expect(204);
+    assert!(!path.exists());
+    // A process that was away still has it.
+    std::fs::write(&path, bytes).unwrap();
+    let again = json!({"id": id, "disk_format": "raw", "container_format": "bare"});
+    world.send(OTHER, "POST", "/v2/images", again).await.expect(201);
+    world.upload(OTHER, &id, "the second").await.expect(204);
+    assert_eq!(world.get(OTHER, &format!("/v2/images/{id}/file")).await.expect(200).text(), "the second");
+    world.sweep().await;
+    assert!(!path.exists());
 }
 
 #[tokio::test]
