@@ -4,6 +4,7 @@ use crate::Identity;
 use crate::assignment::effective;
 use crate::documents::*;
 use crate::model::Model;
+use crate::token::verify::shown_roles;
 use base::{Fault, Result};
 use policy::Credentials;
 use std::sync::Arc;
@@ -30,8 +31,11 @@ impl Identity {
         let (early, late): (Vec<_>, Vec<_>) =
             projects.iter().partition(|project| first.is_some_and(|first| *project.id == *first));
         places.extend(early.iter().map(|project| Place::Project(project.id.clone())));
-        let domains = effective::domains(&model, &user.id, &[]);
-        places.extend(domains.iter().filter(|domain| domain.enabled).map(|domain| Place::Domain(domain.id.as_str().into())));
+        let mut domains = effective::domains(&model, &user.id, &[]);
+        domains.retain(|domain| domain.enabled);
+        places.extend(domains.iter().map(|domain| Place::Domain(domain.id.as_str().into())));
+        // A domain is a project as well, in which its roles hold.
+        places.extend(domains.iter().map(|domain| Place::Project(domain.id.clone())));
         places.extend(late.iter().map(|project| Place::Project(project.id.clone())));
         let tokens = places.iter().map(|place| token(&model, user, place)).filter(|token| !token.roles.is_empty());
         let mut tokens: Vec<Credentials> = tokens.take(MOST).collect();
@@ -83,8 +87,8 @@ fn unscoped(user: &User) -> Credentials {
 }
 
 fn token(model: &Model, user: &User, place: &Place) -> Credentials {
-    let roles = model.roles_of(&user.id, place);
-    let roles = roles.iter().filter_map(|role| model.roles.get(role)).map(|role| role.name.clone()).collect();
+    let roles = shown_roles(model, &model.roles_of(&user.id, place));
+    let roles = roles.iter().map(|role| role.name.clone()).collect();
     let mut token = Credentials { roles, ..unscoped(user) };
     match place {
         Place::System => token.system_scope = Some("all"),

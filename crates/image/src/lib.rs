@@ -1,8 +1,8 @@
-//! The image service: Glance's API v2 over a folder of files.
+//! The image service: Glance's API v2 over folders of files and places that keep objects.
 //!
-//! Owns the documents `image` and `image_member`, those of metadata definitions, and the folder with the bytes. Must never hand bytes to any program
-//! that its inspection has not accepted, and never hold a transaction while bytes move. The life of an image is drawn
-//! at [`document::Image`].
+//! Owns the documents `image`, `image_member` and `image_object`, those of metadata definitions, and the stores with the
+//! bytes. Must never hand bytes to any program that its inspection has not accepted, and never hold a transaction while
+//! bytes move. The life of an image is drawn at [`document::Image`].
 
 mod cache;
 pub mod data;

@@ -17,6 +17,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// The most groups of one user.
 const GROUPS: usize = 1000;
+/// Searches for the groups of somebody who has any.
+const OF_GROUPS: usize = 2;
+/// An id that nobody has.
+const NOBODY: &str = "nubo-nobody";
 
 /// Without those whose id another one has, too: they count for none.
 fn once<T>(all: Vec<T>, id: impl Fn(&T) -> &String) -> Vec<T> {
@@ -30,6 +34,8 @@ pub(super) struct Asking {
     session: Box<dyn Session>,
     domain: String,
     until: Instant,
+    /// Searches so far.
+    asked: usize,
     _line: OwnedSemaphorePermit,
 }
 
@@ -72,7 +78,7 @@ impl Asking {
         let session = timeout_at(until, connect.open(&settings.server)).await.map_err(|_| late(&name))?;
         let session = session.map_err(|error| broken(&name, error))?;
         let user = settings.user.clone();
-        let mut asking = Asking { settings, session, domain: name, until, _line: line };
+        let mut asking = Asking { settings, session, domain: name, until, asked: 0, _line: line };
         if let (Some(user), Some(password)) = (user, password)
             && !asking.bind(&user, &password).await?
         {
@@ -94,6 +100,7 @@ impl Asking {
 
     /// What fits; nothing where the place of the search is not there, as in Keystone.
     async fn search(&mut self, search: Search) -> Result<Found> {
+        self.asked += 1;
         let answer = timeout_at(self.until, self.session.search(&search)).await;
         match answer.map_err(|_| late(&self.domain))? {
             Err(ldap::Error::Refused { code: ldap::code::NO_SUCH_OBJECT, .. }) => Ok(Found::default()),
@@ -191,12 +198,21 @@ impl Asking {
         self.one_person(self.settings.users.id.clone(), local_id).await
     }
 
-    /// Somebody who would lie where users lie, and does not; asks as often as for one who does.
-    pub async fn nobody(&mut self, name: &str) -> Result<Person> {
-        self.person("nubo-nobody").await?;
+    /// Somebody who would lie where users lie, and does not.
+    pub fn nobody(&self, name: &str) -> Person {
         let (local_id, name) = (name.to_owned(), name.to_owned());
-        let dn = format!("{}=nubo-nobody,{}", self.settings.users.id, self.settings.users.tree);
-        Ok(Person { dn, local_id, name, enabled: false, default_project: None, extra: Extra::new() })
+        let dn = format!("{}={NOBODY},{}", self.settings.users.id, self.settings.users.tree);
+        Person { dn, local_id, name, enabled: false, default_project: None, extra: Extra::new() }
+    }
+
+    /// Asks for nobody until as much has been asked as is asked for somebody with groups who is looked up so often.
+    pub async fn ask_as_often(&mut self, lookups: usize) -> Result<()> {
+        let of_one = if matches!(self.settings.enabled, Enabled::Members { .. }) { 2 } else { 1 };
+        let class = self.settings.users.clone();
+        while self.asked < lookups * of_one + OF_GROUPS {
+            self.only(&class, &class.id, NOBODY, vec!["1.1".into()]).await?;
+        }
+        Ok(())
     }
 
     /// The user of this name, if nobody else has its id: who can give himself an id must not become another by it.

@@ -84,17 +84,21 @@ impl Identity {
 
     async fn taken_by_directory(&self, domain: &str, who: &Who, password: &str) -> Result<UserId> {
         let mut asking = self.asking(domain, super::LOOK).await?;
-        let person = match who {
-            Who::Named(name) => asking.person_named(name).await?,
-            Who::Local(id) => asking.person(id).await?,
+        let (person, lookups) = match who {
+            Who::Named(name) => (asking.person_named(name).await?, 2),
+            Who::Local(id) => (asking.person(id).await?, 1),
         };
-        // Whoever is not there, or may not log in, takes as many questions as the others: nobody learns names by time.
         let is_there = person.as_ref().is_some_and(|person| person.enabled);
-        let person = match person {
-            Some(person) => person,
-            None => asking.nobody(who.text()).await?,
+        let (person, circles) = match person {
+            Some(person) => {
+                let circles = asking.circles_of(&person).await?;
+                (person, circles)
+            }
+            None => (asking.nobody(who.text()), Vec::new()),
         };
-        let circles = asking.circles_of(&person).await?;
+        // Whoever is not there, may not log in or has no groups takes as many questions as the others: nobody learns
+        // names by time.
+        asking.ask_as_often(lookups).await?;
         // A directory finds a name however it is spelled: what is counted is whom it finds. By id it is counted already.
         let subject = super::public_id(domain, "user", &person.local_id);
         let counted = matches!(who, Who::Named(_)).then_some(Subject::User(&subject));

@@ -481,11 +481,30 @@ async fn who_is_not_there_takes_as_many_questions_as_who_is() {
         assert_eq!(at.login(name, "wrong", Value::Null).await.status, 401, "{name}");
         at.fake.operations.load(Ordering::SeqCst) - before
     };
-    let of_bob = asks("bob").await;
-    assert!(of_bob >= 4, "{of_bob}");
-    for name in ["nobody", "eve"] {
-        assert_eq!(asks(name).await, of_bob, "{name}");
+    let by_id = async |id: &str| {
+        let before = at.fake.operations.load(Ordering::SeqCst);
+        let user = json!({"id": id, "password": "wrong"});
+        let auth = json!({"auth": {"identity": {"methods": ["password"], "password": {"user": user}}}});
+        assert_eq!(at.cloud.ask("POST", "/v3/auth/tokens", &[], Some(auth)).await.status, 401, "{id}");
+        at.fake.operations.load(Ordering::SeqCst) - before
+    };
+    assert_eq!(at.users("").await.len(), 3);
+    for options in [json!({}), json!({"user_enabled_emulation": true, "user_enabled_emulation_dn": "cn=crew,ou=groups,dc=x"})] {
+        at.configure(options.clone()).await;
+        // Of the crew she is the one who has a group, and may log in where that is asked.
+        let (named, known) = (asks("ada").await, by_id(&at.user("ada")).await);
+        assert!(named >= 6, "{named}");
+        for name in ["nobody", "bob", "eve"] {
+            assert_eq!(asks(name).await, named, "{name} {options}");
+        }
+        for name in ["bob", "eve"] {
+            assert_eq!(by_id(&at.user(name)).await, known, "{name} {options}");
+        }
+        at.change(|entries| entries.retain(|entry| !entry.dn.starts_with("uid=eve")));
+        assert_eq!(by_id(&at.user("eve")).await, known, "gone, {options}");
+        at.change(|entries| entries.push(person("eve", &[("enabled", "FALSE")])));
     }
+    at.configure(json!({})).await;
     at.fake.passwords.lock().unwrap().insert("uid=nubo-nobody,ou=people,dc=x".into(), "wrong".into());
     assert_eq!(at.login("nobody", "wrong", Value::Null).await.status, 401, "whatever the directory says");
 }

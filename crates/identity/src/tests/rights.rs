@@ -142,3 +142,39 @@ async fn bootstrap_again_changes_nothing() {
     assert_eq!(cloud.identity.store.rev(), before);
     assert_eq!(first.value.admin_user.as_str(), cloud.id("users", "admin").await);
 }
+
+/// What `nubo policy explain` says of tokens is what tokens say.
+#[tokio::test]
+async fn the_rights_that_are_told_are_those_of_tokens() {
+    let cloud = Cloud::new().await;
+    let domain = cloud.made("/v3/domains", "domain", json!({"name": "corp"})).await;
+    let user = json!({"name": "ann", "domain_id": domain, "password": "secret"});
+    let user = cloud.made("/v3/users", "user", user).await;
+    let project = cloud.made("/v3/projects", "project", json!({"name": "p", "domain_id": domain})).await;
+    let (member, reader) = (cloud.id("roles", "member").await, cloud.id("roles", "reader").await);
+    let own = cloud.made("/v3/roles", "role", json!({"name": "admin", "domain_id": domain})).await;
+    let grants = [("projects", &project, &own), ("projects", &project, &reader), ("domains", &domain, &member)];
+    for (places, place, role) in grants {
+        let path = format!("/v3/{places}/{place}/users/{user}/roles/{role}");
+        assert_eq!(cloud.by(&cloud.admin, "PUT", &path, None).await.status, 204);
+    }
+    let told = cloud.identity.rights(&user, None).unwrap();
+    let scope = |it: &policy::Credentials| match (&it.project_id, &it.domain_id) {
+        (Some(id), _) => json!({"project": {"id": id}}),
+        (_, Some(id)) => json!({"domain": {"id": id}}),
+        _ => json!({"system": {"all": true}}),
+    };
+    let scopes: Vec<Value> = told.iter().map(scope).collect();
+    let [own, on, under] = [json!({"domain": {"id": domain}}), json!({"project": {"id": domain}}), json!({"project": {"id": project}})];
+    assert_eq!(scopes, [own, on, under]);
+    for rights in &told {
+        let body = json!({"auth": {"scope": scope(rights), "identity": {"methods": ["password"],
+            "password": {"user": {"id": user, "password": "secret"}}}}});
+        let answer = cloud.ask("POST", "/v3/auth/tokens", &[], Some(body)).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let mut roles = names(&answer.body["token"]["roles"], "name");
+        let mut said = rights.roles.clone();
+        (roles.sort(), said.sort());
+        assert_eq!(roles, said);
+    }
+}

@@ -198,12 +198,16 @@ fn enabled_domain(model: &Model, id: &str) -> Result<Arc<Project>> {
     domain.cloned().ok_or_else(|| refused("the domain is gone or disabled"))
 }
 
+/// The roles that show in tokens: one of a domain alone shows only by what it implies.
+pub(crate) fn shown_roles(model: &Model, ids: &BTreeSet<String>) -> Vec<Arc<Role>> {
+    let found = ids.iter().filter_map(|id| model.roles.get(id));
+    found.filter(|role| role.domain_id.is_none()).cloned().collect()
+}
+
 impl Verified {
-    /// With these roles; none where nothing is left of them. A role of one domain shows in tokens only by what it
-    /// implies.
+    /// With these roles; none where nothing is left of them.
     fn with_roles(mut self, model: &Model, ids: &BTreeSet<String>) -> Option<Verified> {
-        let found = ids.iter().filter_map(|id| model.roles.get(id));
-        self.roles = found.filter(|role| role.domain_id.is_none()).cloned().collect();
+        self.roles = shown_roles(model, ids);
         (!self.roles.is_empty()).then_some(self)
     }
 
