@@ -92,6 +92,11 @@ impl Reader {
     pub fn in_trash<T: Document>(&mut self, id: &str) -> Result<Option<Stored<Trash>>, Error> {
         Ok(self.list::<Trash>(Query::index("object", object(T::KIND, id)).limit(1))?.pop())
     }
+
+    /// The same, of all that had this id: an id that clients choose may have been deleted more than once.
+    pub fn all_in_trash<T: Document>(&mut self, id: &str) -> Result<Vec<Stored<Trash>>, Error> {
+        self.list::<Trash>(Query::index("object", object(T::KIND, id)))
+    }
 }
 
 impl Tx {

@@ -18,31 +18,54 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long a file is kept for hosts that will ask for it, too.
 const KEEP_MS: i64 = 10 * 60 * 1000;
+/// What such files may have together: they lie where uploads come in.
+const KEEP_BYTES: u64 = 16 << 30;
 
 type Slot = Arc<tokio::sync::Mutex<Option<File>>>;
 
 /// Files that were brought for hosts, by the SHA-512 of their bytes. They have no names, and are gone with this.
 #[derive(Default)]
-pub struct Brought(Mutex<BTreeMap<String, (Slot, Option<Timestamp>)>>);
+pub struct Brought(Mutex<BTreeMap<String, Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    slot: Slot,
+    /// None: it is under way, or came to nothing.
+    since: Option<Timestamp>,
+    size_bytes: u64,
+}
+
+impl Kept {
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.slot) > 1
+    }
+}
 
 impl Brought {
     fn slot(&self, sha512: &str) -> Slot {
-        self.slots().entry(sha512.to_owned()).or_default().0.clone()
+        self.all().entry(sha512.to_owned()).or_default().slot.clone()
     }
 
-    fn touch(&self, sha512: &str, now: Timestamp) {
-        if let Some((_, since)) = self.slots().get_mut(sha512) {
-            *since = Some(now);
+    /// It is there from now on; of the others, the oldest go for it.
+    fn touch(&self, sha512: &str, size_bytes: u64, now: Timestamp) {
+        let mut all = self.all();
+        if let Some(kept) = all.get_mut(sha512) {
+            (kept.since, kept.size_bytes) = (Some(now), size_bytes);
+        }
+        while all.values().map(|kept| kept.size_bytes).sum::<u64>() > KEEP_BYTES {
+            let others = all.iter().filter(|(key, kept)| *key != sha512 && !kept.is_held());
+            let Some(oldest) = others.min_by_key(|(_, kept)| kept.since).map(|(key, _)| key.clone()) else { break };
+            all.remove(&oldest);
         }
     }
 
     /// Lets go of what has been there long enough, and of what came to nothing.
     pub fn sweep(&self, now: Timestamp) {
-        let held = |slot: &Slot| Arc::strong_count(slot) > 1;
-        self.slots().retain(|_, (slot, since)| held(slot) || since.is_some_and(|since| now.ms_since(since) < KEEP_MS));
+        let fresh = |kept: &Kept| kept.since.is_some_and(|since| now.ms_since(since) < KEEP_MS);
+        self.all().retain(|_, kept| kept.is_held() || fresh(kept));
     }
 
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, (Slot, Option<Timestamp>)>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -128,7 +151,7 @@ impl Service {
                 let Some(objects) = store.objects() else { return Err(Fault::bug("a folder brings no objects")) };
                 *kept = Some(service.brought(&store, objects, &contents).await?);
                 // Whoever asked may be gone, and comes again.
-                service.brought.touch(&contents.sha512, service.env.now());
+                service.brought.touch(&contents.sha512, contents.size_bytes, service.env.now());
             }
             let file = kept.as_ref().ok_or_else(|| Fault::bug("a file was brought and is gone"))?;
             reopened(file).map_err(unread)

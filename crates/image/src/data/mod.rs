@@ -29,4 +29,4 @@ pub use remote::{ObjectSweeper, settle};
 pub use stores::{Place, PlaceOptions, Store, StoreOptions, Stores};
 pub use strays::Stray;
 pub use sweep::Sweeper;
-pub use transfer::{SENDER, judge, may_import, stage, upload};
+pub use transfer::{SENDER, judge, may_import, reachable, stage, upload};

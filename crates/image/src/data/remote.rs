@@ -151,10 +151,11 @@ impl Service {
             let written = self.store.write(Cause::new("nubo", "", "images:disown"), move |tx| {
                 let now = tx.get::<Object>(&id)?.filter(|now| now.rev == rev).map(|stored| stored.doc);
                 let Some(mut object) = now else { return Ok(false) };
-                let needed = files(tx, &image, &object.store)?;
+                let (owned, store) = (owned(tx, &image)?, object.store.clone());
                 // Nobody but its transfer needs what was never named.
                 let arriving = object.state == ObjectState::Arriving;
-                object.names.retain(|name| !idle.contains(name) || (!arriving && needed.contains(name)));
+                let needed = |name: &String| !arriving && owned.contains(&(store.clone(), name.clone()));
+                object.names.retain(|name| !idle.contains(name) || needed(name));
                 if object.names.is_empty() {
                     object.leave();
                 }
@@ -214,19 +215,18 @@ fn of_image(reader: &mut Reader, image: &str) -> Result<Vec<Object>> {
     Ok(found.into_iter().map(|stored| stored.doc).collect())
 }
 
-/// The files that an image has in a store, also one that rests in the trash.
-fn files(reader: &mut Reader, id: &ImageId, store: &str) -> Result<Vec<String>> {
-    let living = reader.get::<Image>(id)?.map(|stored| stored.doc);
-    let resting = resting(reader, id)?;
-    let all = living.iter().chain(&resting).flat_map(Image::files);
-    Ok(all.filter(|(of, _)| *of == store).map(|(_, file)| file.to_owned()).collect())
-}
-
-/// The image as it rests in the trash: its bytes are still its own.
-pub fn resting(reader: &mut Reader, id: &ImageId) -> Result<Option<Image>> {
-    let Some(trash) = reader.in_trash::<Image>(id)? else { return Ok(None) };
-    let found = trash.documents.iter().find(|document| document.kind == Image::KIND && document.id == **id);
-    Ok(found.map(|document| document.document::<Image>()).transpose()?)
+/// The files of an image in their stores, and of all that had its id and rest in the trash: their bytes are still their
+/// own.
+pub fn owned(reader: &mut Reader, id: &ImageId) -> Result<BTreeSet<(String, String)>> {
+    let mut images: Vec<Image> = reader.get::<Image>(id)?.map(|stored| stored.doc).into_iter().collect();
+    for trash in reader.all_in_trash::<Image>(id)? {
+        let of = |document: &&store::TrashedDocument| document.kind == Image::KIND && document.id == **id;
+        for document in trash.doc.documents.iter().filter(of) {
+            images.push(document.document::<Image>()?);
+        }
+    }
+    let all = images.iter().flat_map(Image::files);
+    Ok(all.map(|(store, file)| (store.to_owned(), file.to_owned())).collect())
 }
 
 /// The loop that ends what arrives no more, and removes what leaves.

@@ -62,7 +62,8 @@ impl Service {
                 found.push(self.lost(object).await?);
             }
         }
-        found.extend(listed.iter().filter(|key| !after.contains_key(*key)).map(|key| Stray {
+        let unknown = |key: &&String| !before.contains_key(*key) && !after.contains_key(*key);
+        found.extend(listed.iter().filter(unknown).map(|key| Stray {
             id: format!("{}/{key}", store.id),
             name: None,
             what: format!("it lies in the image store '{}' and has no owner", store.id),
@@ -115,7 +116,8 @@ impl Service {
     /// Makes an object without a document one that leaves: the sweeper removes it. False where it has one, or where
     /// this names none.
     pub async fn give_up(&self, id: &str) -> Result<bool> {
-        let parts = id.split_once('/').filter(|(store, key)| is_key(key) && self.stores.get(store).is_some());
+        let is_remote = |store: &str| self.stores.get(store).is_some_and(|store| store.objects().is_some());
+        let parts = id.split_once('/').filter(|(store, key)| is_key(key) && is_remote(store));
         let Some((store, key)) = parts else { return Ok(false) };
         let mut object = Object::arriving(store, key.to_owned(), &key[..128], 0, String::new());
         object.leave();

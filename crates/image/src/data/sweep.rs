@@ -86,17 +86,11 @@ impl Service {
             image = self.store.get::<Image>(id).await?;
         }
         self.uncache(id, image.as_ref().and_then(|image| image.contents.as_ref())).await?;
-        let resting = self.resting(id).await?;
-        let image = image.map(|image| image.doc).or(resting);
-        let named: BTreeSet<(&str, &str)> = image.iter().flat_map(|image| image.files()).collect();
-        let unnamed = |store: &str, name: &str| !named.contains(&(store, name));
-        for (store, found) in files.iter().filter(|(store, it)| it.image == *id && unnamed(store, &it.name)) {
-            // A transfer that ended since the document was read has named its file and let go of it.
-            let now = match self.store.get::<Image>(id).await? {
-                Some(image) => Some(image.doc),
-                None => self.resting(id).await?,
-            };
-            if now.iter().flat_map(|image| image.files()).any(|it| it == (store.as_str(), found.name.as_str())) {
+        let owned = self.owned(id).await?;
+        let unowned = |store: &str, name: &str| !owned.contains(&(store.to_owned(), name.to_owned()));
+        for (store, found) in files.iter().filter(|(store, it)| it.image == *id && unowned(store, &it.name)) {
+            // A transfer that ended since the documents were read has named its file and let go of it.
+            if self.owned(id).await?.contains(&(store.clone(), found.name.clone())) {
                 continue;
             }
             let files = self.stores.get(store).and_then(|store| store.files());
@@ -132,10 +126,9 @@ impl Service {
         ended.await.map(drop)
     }
 
-    /// The image as it rests in the trash: its bytes are still its own.
-    async fn resting(&self, id: &ImageId) -> Result<Option<Image>> {
+    async fn owned(&self, id: &ImageId) -> Result<BTreeSet<(String, String)>> {
         let id = id.clone();
-        self.store.read_few(move |reader| remote::resting(reader, &id)).await
+        self.store.read_few(move |reader| remote::owned(reader, &id)).await
     }
 
     /// Removes the bytes of an image that is gone. A failure is left to the loop.

@@ -186,7 +186,7 @@ fn chosen(service: &Service, call: &Call, status: Status) -> Result<Store> {
 }
 
 /// Refuses before any byte is taken what could not be put.
-pub(super) async fn reachable(store: &Store) -> Result<()> {
+pub async fn reachable(store: &Store) -> Result<()> {
     match store.objects() {
         Some(objects) => store.said(objects.check().await),
         None => Ok(()),

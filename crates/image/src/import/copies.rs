@@ -4,7 +4,7 @@
 //! file is locked from before it has a name until the commit that names its store, as that of an upload is.
 
 use crate::data::remote::Arrival;
-use crate::data::{Files, Place, Store, settle};
+use crate::data::{Files, Place, Store, reachable, settle};
 use crate::document::{Contents, Copying, Image, Status};
 use crate::images::find;
 use crate::tasks::{self, Task};
@@ -195,6 +195,7 @@ impl CopyWork {
         let service = &self.0;
         let store = service.stores.get(to);
         let store = store.ok_or_else(|| Fault::gone("A store that was asked for is there no longer.".to_owned()))?;
+        reachable(store).await?;
         let (files, nonce) = (service.stores.intake(store), nonce_of(contents));
         let partial = Files::partial(&input.image, nonce);
         if !files.remove_unheld(&partial)? {

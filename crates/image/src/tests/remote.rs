@@ -125,6 +125,17 @@ impl Remote {
         failed
     }
 
+    /// Nothing rests in the trash any more.
+    async fn emptied(&self) {
+        let empty = |tx: &mut store::Tx| {
+            for trash in tx.list::<store::Trash>(Query::all())? {
+                tx.delete::<store::Trash>(trash.id())?;
+            }
+            Ok(())
+        };
+        self.store.write(Cause::new("root", "", "trash:empty"), empty).await.unwrap();
+    }
+
     async fn objects(&self) -> Vec<Object> {
         self.store.list::<Object>(Query::all()).await.unwrap().into_iter().map(|it| it.doc).collect()
     }
@@ -169,15 +180,35 @@ async fn bytes_are_kept_once_and_go_with_the_last_image_that_has_them() {
         assert_eq!(remote.tidy().await, 0);
         remote.has(&remote.objects().await, left);
     }
-    remote.store.write(Cause::new("root", "", "trash:empty"), |tx| {
-        for trash in tx.list::<store::Trash>(Query::all())? {
-            tx.delete::<store::Trash>(trash.id())?;
-        }
-        Ok(())
-    }).await.unwrap();
+    remote.emptied().await;
     assert_eq!(remote.tidy().await, 0);
     remote.has(&remote.objects().await, 1);
     assert_eq!(remote.bytes(&second).await, "the same bytes");
+}
+
+/// An id that was deleted twice and is used again: all that rest in the trash have their bytes still, in either store.
+#[tokio::test]
+async fn images_in_the_trash_keep_their_bytes_beside_others_of_their_id() {
+    let remote = remote(false).await;
+    let id = "6a0d1f9e-8b1e-4c4f-9a55-0d6c0c1b7d01";
+    let image = json!({"id": id, "disk_format": "raw", "container_format": "bare"});
+    for bytes in ["first", "second", "third"] {
+        remote.send(OWNER, "POST", "/v2/images", image.clone()).await.expect(201);
+        remote.upload(OWNER, id, bytes).await.expect(204);
+        remote.copied(id, "local").await;
+        assert_eq!(remote.tidy().await, 0);
+        if bytes != "third" {
+            remote.delete(OWNER, &format!("/v2/images/{id}")).await.expect(204);
+        }
+    }
+    assert_eq!(remote.tidy().await, 0);
+    assert_eq!(remote.files().len(), 3, "{:?}", remote.files());
+    remote.has(&remote.objects().await, 3);
+    assert_eq!(remote.bytes(id).await, "third");
+    remote.emptied().await;
+    assert_eq!((remote.tidy().await, remote.files().len()), (0, 1));
+    remote.has(&remote.objects().await, 1);
+    assert_eq!(remote.bytes(id).await, "third");
 }
 
 #[tokio::test]

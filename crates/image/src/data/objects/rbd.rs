@@ -9,7 +9,7 @@
 use super::{Bites, Error, Objects, Result, is_key, reopened, unread};
 use async_trait::async_trait;
 use base::Fault;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use nix::errno::Errno;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The snapshot of every image, from which copies on write are made.
 pub const SNAP: &str = "snap";
@@ -37,8 +37,10 @@ const CALL: Duration = Duration::from_secs(90);
 /// Bytes that do not move for so long have a broken way.
 const IDLE: Duration = Duration::from_secs(90);
 const PIECE: usize = 256 << 10;
-/// Clients that run at a time; more wait, for a while.
-const CLIENTS: usize = 48;
+/// Clients that run at a time; more wait, for a while. Those that give bytes have places of their own: whoever reads
+/// slowly keeps nobody from putting.
+const CLIENTS: usize = 24;
+const EXPORTS: usize = 48;
 const TURN: Duration = Duration::from_secs(60);
 /// What is read of the client's words: names of images, mostly.
 const WORDS_BYTES: u64 = 64 << 20;
@@ -70,6 +72,7 @@ fn usual_conf() -> PathBuf {
 pub struct Rbd {
     options: RbdOptions,
     clients: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
 }
 
 /// A client that runs, and its place among them.
@@ -93,7 +96,8 @@ impl Rbd {
                 return Err(Fault::invalid(format!("[image_stores]: '{name}' is no name of a {what} of RBD.")));
             }
         }
-        Ok(Rbd { options: options.clone(), clients: Arc::new(Semaphore::new(CLIENTS)) })
+        let [clients, exports] = [CLIENTS, EXPORTS].map(|most| Arc::new(Semaphore::new(most)));
+        Ok(Rbd { options: options.clone(), clients, exports })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -117,18 +121,9 @@ impl Rbd {
 
     /// What the client answers to a call that moves no bytes.
     async fn call(&self, name: &str, arguments: &[&str]) -> Result<String> {
-        let mut client = self.spawn(&mut self.command(arguments)).await?;
+        let mut client = spawn(&self.clients, &mut self.command(arguments)).await?;
         let late = |_| Error::Silent(format!("its client did nothing for {} seconds", CALL.as_secs()));
         tokio::time::timeout(CALL, ended(&mut client.child, name)).await.map_err(late)?
-    }
-
-    async fn spawn(&self, command: &mut Command) -> Result<Client> {
-        let busy = || Error::Silent(format!("{CLIENTS} of its clients are at work"));
-        let place = tokio::time::timeout(TURN, self.clients.clone().acquire_owned()).await;
-        let place = place.map_err(|_| busy())?.map_err(|_| busy())?;
-        let spawned = command.spawn();
-        let child = spawned.map_err(|error| Error::Refused(format!("its client does not run ({})", error.kind())))?;
-        Ok(Client { child, _place: place })
     }
 
     fn spec(&self, name: &str) -> String {
@@ -171,7 +166,7 @@ impl Rbd {
         let file = reopened(file).map_err(unread)?;
         let spec = self.spec(name);
         let arguments = ["import", "--no-progress", "--image-format", "2", "-", &spec];
-        let mut client = self.spawn(self.command(&arguments).stdin(Stdio::piped())).await?;
+        let mut client = spawn(&self.clients, self.command(&arguments).stdin(Stdio::piped())).await?;
         let mut to = client.child.stdin.take().ok_or_else(|| Error::Refused("its client takes no bytes".to_owned()))?;
         let mut from = tokio::fs::File::from_std(file).take(size_bytes);
         let (mut piece, mut left) = (vec![0; PIECE], size_bytes);
@@ -236,7 +231,7 @@ impl Objects for Rbd {
         }
         let spec = format!("{}@{SNAP}", self.spec(key));
         let mut export = self.command(&["export", "--no-progress", &spec, "-"]);
-        let mut client = self.spawn(export.stderr(Stdio::null())).await?;
+        let mut client = spawn(&self.exports, export.stderr(Stdio::null())).await?;
         let from = client.child.stdout.take().ok_or_else(|| Error::Refused("its client gives no bytes".to_owned()))?;
         Ok(exported(client, from, first, length))
     }
@@ -261,6 +256,15 @@ impl Objects for Rbd {
     }
 }
 
+async fn spawn(places: &Arc<Semaphore>, command: &mut Command) -> Result<Client> {
+    let busy = || Error::Silent("its clients are all at work".to_owned());
+    let place = tokio::time::timeout(TURN, places.clone().acquire_owned()).await;
+    let place = place.map_err(|_| busy())?.map_err(|_| busy())?;
+    let spawned = command.spawn();
+    let child = spawned.map_err(|error| Error::Refused(format!("its client does not run ({})", error.kind())))?;
+    Ok(Client { child, _place: place })
+}
+
 /// What the client said, once it has come to a good end.
 async fn ended(child: &mut Child, name: &str) -> Result<String> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -277,14 +281,18 @@ async fn ended(child: &mut Child, name: &str) -> Result<String> {
 
 /// The client ends with the number of what went wrong.
 fn failure(name: &str, code: Option<i32>, said: &str) -> Error {
+    if said.contains("connect to the cluster") {
+        // With the number of whatever kept it away: no such monitor, no such key.
+        return Error::Silent("its client cannot connect to the cluster".to_owned());
+    }
     match code.map(Errno::from_raw) {
-        Some(Errno::ENOENT) if !said.contains("error opening pool") => Error::Missing(name.to_owned()),
+        // Nothing else that is not there may be taken for an image that is not.
+        Some(Errno::ENOENT) if said.contains("error opening image") => Error::Missing(name.to_owned()),
         Some(Errno::ENOSPC | Errno::EDQUOT) => Error::Full,
         Some(Errno::ETIMEDOUT) => Error::Silent("its client waited in vain".to_owned()),
-        Some(Errno::EPERM) if said.contains("connect to the cluster") => {
-            Error::Silent("its client cannot connect to the cluster".to_owned())
+        Some(Errno::ENOENT) if said.contains("error opening pool") => {
+            Error::Refused("there is no such pool".to_owned())
         }
-        Some(Errno::ENOENT) => Error::Refused("there is no such pool".to_owned()),
         Some(errno) if errno != Errno::UnknownErrno => Error::Refused(errno.desc().to_lowercase()),
         _ => Error::Refused("its client ended badly".to_owned()),
     }
@@ -302,29 +310,51 @@ fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| Error::Refused(format!("its client answers no JSON ({error})")))
 }
 
-/// Bytes of an export: what comes before is thrown away, and the client ends with whoever reads them.
+/// Bytes of an export: what comes before is thrown away. The client ends with whoever reads them, and does not wait
+/// longer than [`IDLE`] for somebody who reads no further.
 fn exported(client: Client, from: ChildStdout, first: u64, length: u64) -> Bites {
-    futures::stream::try_unfold((client, from, first, length), |(client, mut from, mut skip, left)| async move {
+    let (to, bites) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _client = client;
+        if let Err(error) = give(from, first, length, &to).await {
+            // Without room for it, the stream ends too early, which says as much.
+            let _ = to.try_send(Err(error));
+        }
+    });
+    futures::stream::try_unfold((bites, length), |(mut bites, left)| async move {
         if left == 0 {
             return Ok(None);
         }
-        loop {
-            let mut piece = BytesMut::with_capacity(PIECE);
-            let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-            if tokio::time::timeout(IDLE, from.read_buf(&mut piece)).await.map_err(late)?? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            let thrown = skip.min(piece.len() as u64);
-            skip -= thrown;
-            let mut piece = piece.split_off(thrown as usize).freeze();
-            piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            if !piece.is_empty() {
-                let left = left - piece.len() as u64;
-                return Ok(Some((piece, (client, from, skip, left))));
-            }
-        }
+        let piece: Bytes = bites.recv().await.unwrap_or_else(|| Err(std::io::ErrorKind::UnexpectedEof.into()))?;
+        let left = left - piece.len() as u64;
+        Ok(Some((piece, (bites, left))))
     })
     .boxed()
+}
+
+async fn give(
+    mut from: ChildStdout,
+    first: u64,
+    length: u64,
+    to: &mpsc::Sender<std::io::Result<Bytes>>,
+) -> std::io::Result<()> {
+    let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+    let (mut skip, mut left) = (first, length);
+    while left > 0 {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        if tokio::time::timeout(IDLE, from.read_buf(&mut piece)).await.map_err(|_| late())?? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let thrown = skip.min(piece.len() as u64);
+        skip -= thrown;
+        let mut piece = piece.split_off(thrown as usize).freeze();
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        if !piece.is_empty() {
+            left -= piece.len() as u64;
+            to.send_timeout(Ok(piece), IDLE).await.map_err(|_| late())?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -351,6 +381,12 @@ mod tests {
             (Some(28), "", "is full"),
             (Some(110), "", "does not answer: its client waited in vain"),
             (Some(1), "rbd: couldn't connect to the cluster!", "does not answer: its client cannot connect to the cluster"),
+            (
+                Some(2),
+                "unable to find a keyring: (2) No such file or directory\nrbd: couldn't connect to the cluster!",
+                "does not answer: its client cannot connect to the cluster",
+            ),
+            (Some(2), "rbd: delete error: (2) No such file or directory", "refuses: no such file or directory"),
             (Some(16), "", "refuses: device or resource busy"),
             (None, "", "refuses: its client ended badly"),
         ] {

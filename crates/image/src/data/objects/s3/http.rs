@@ -35,13 +35,15 @@ impl Endpoint {
     /// # Errors
     /// Silent where nothing is answered in time.
     pub async fn send(&self, request: http::Request<Body>, wait: Duration) -> Result<http::Response<Flow>> {
-        let connecting = TcpStream::connect((&*self.host, self.port));
+        // An address of IPv6 has brackets in a URL, and nowhere else.
+        let host = self.host.trim_matches(['[', ']']);
+        let connecting = TcpStream::connect((host, self.port));
         let stream = in_time(CONNECT, connecting).await?.map_err(|error| Error::Silent(said(&error)))?;
         let _ = stream.set_nodelay(true);
         let answered = match &self.tls {
             None => in_time(wait, exchange(stream, request)).await?,
             Some(tls) => {
-                let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned())
+                let name = ServerName::try_from(host.to_owned())
                     .map_err(|_| Error::Refused("its endpoint names no host for TLS".to_owned()))?;
                 let greeted = in_time(CONNECT, TlsConnector::from(tls.clone()).connect(name, stream)).await?;
                 let stream = greeted.map_err(|error| Error::Silent(format!("TLS fails: {error}")))?;
