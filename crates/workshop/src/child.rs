@@ -112,7 +112,7 @@ fn ended(status: ExitStatus) -> String {
 /// The program behind the wrappers: the word after the last `--` that stands alone.
 fn name(command: &Command) -> String {
     let words: Vec<String> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-    let dashes = words.iter().enumerate().filter(|(_, word)| *word == "--").map(|(at, _)| at).nth(1);
+    let dashes = words.iter().rposition(|word| word == "--");
     let program = dashes.and_then(|at| words.get(at + 1)).cloned();
     program.unwrap_or_else(|| command.get_program().to_string_lossy().into_owned())
 }

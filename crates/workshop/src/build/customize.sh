@@ -12,6 +12,8 @@ if [ -n "$sources" ]; then
   rm -f "$root"/etc/apt/sources.list.d/*
   echo "$sources" >"$root/etc/apt/sources.list"
 fi
+# How apt was to behave during the building is nothing for a guest.
+rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap"
 echo localhost >"$root/etc/hostname"
 ln -sfn ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 echo 'LABEL=root / ext4 defaults,errors=remount-ro 0 1' >"$root/etc/fstab"

@@ -4,6 +4,7 @@ use super::disk::ESP_BYTES;
 use crate::child;
 use crate::error::{Error, Result};
 use crate::place::Place;
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
@@ -14,8 +15,8 @@ use std::process::Command;
 const FILES: usize = 1000;
 const CONTENT_BYTES: u64 = 100 << 20;
 const DEPTH: usize = 8;
-/// What a firmware starts that was told of nothing else, below `EFI`; FAT knows no cases.
-const REMOVABLE: &str = "BOOT/BOOTX64.EFI";
+/// What a firmware starts that was told of nothing else; FAT knows no cases.
+const REMOVABLE: &str = "EFI/BOOT/BOOTX64.EFI";
 const PIECE: usize = 64 << 10;
 
 /// The file system, in a file of its own.
@@ -28,23 +29,20 @@ impl Esp {
     /// # Errors
     /// Refused where there are links or special files, or too much.
     pub fn of(tree: &Path, work: &Path) -> Result<Option<Esp>> {
-        let Some(folder) = inside(tree, Path::new("boot/efi/EFI")).filter(|it| it.is_dir()) else { return Ok(None) };
-        if !can_start(&folder)? {
-            return Ok(None);
-        }
+        let Some(folder) = inside(tree, Path::new("boot/efi")).filter(|it| it.is_dir()) else { return Ok(None) };
+        let Some(entries) = startable(&folder)? else { return Ok(None) };
         let place = Place::scratch(work)?;
         place.file().set_len(ESP_BYTES).map_err(Error::doing("making the EFI system partition"))?;
         let mut make = Command::new("mkfs.vfat");
         make.args(["-F", "32", "-s", "1", "-n", "UEFI"]).arg(place.name()).env("LC_ALL", "C");
         child::succeed(&mut make)?;
         let mut fill = Command::new("mcopy");
-        fill.args(["-s", "-i"]).arg(place.name()).arg(&folder).arg("::/");
+        fill.args(["-s", "-i"]).arg(place.name()).args(entries).arg("::/");
         // Names in a system are UTF-8; mtools reads no configuration of the user who builds.
         fill.env_remove("MTOOLSRC").env("HOME", "/nonexistent").env("LC_ALL", "C.UTF-8");
         child::succeed(&mut fill)?;
-        let mounted = folder.with_file_name("");
-        fs::remove_dir_all(&mounted).map_err(Error::at(&mounted))?;
-        DirBuilder::new().mode(0o755).create(&mounted).map_err(Error::at(&mounted))?;
+        fs::remove_dir_all(&folder).map_err(Error::at(&folder))?;
+        DirBuilder::new().mode(0o755).create(&folder).map_err(Error::at(&folder))?;
         Ok(Some(Esp(place)))
     }
 
@@ -67,15 +65,17 @@ pub(crate) fn inside(tree: &Path, path: &Path) -> Option<PathBuf> {
     wanted.canonicalize().ok().filter(|real| *real == wanted)
 }
 
-/// Looks at all that lies in `EFI`: whether something in it is started, and all of it can be in a FAT.
-fn can_start(efi: &Path) -> Result<bool> {
+/// Looks at all that lies in `/boot/efi`: what stands at its top, if something in it is started. All of it must be such
+/// that a FAT can have it.
+fn startable(efi: &Path) -> Result<Option<Vec<PathBuf>>> {
     let wrong = |path: &Path, why: &str| {
         let path = path.strip_prefix(efi).unwrap_or(path).display().to_string();
-        Err(Error::Refused(format!("the system's /boot/efi/EFI has {why}: {}", path.escape_debug())))
+        Err(Error::Refused(format!("the system's /boot/efi has {why}: {}", path.escape_debug())))
     };
-    let mut folders = vec![(efi.to_owned(), 0)];
+    let (mut folders, mut top) = (vec![(efi.to_owned(), 0)], Vec::new());
     let (mut starts, mut count, mut bytes) = (false, 0, 0);
     while let Some((folder, depth)) = folders.pop() {
+        let mut names = BTreeSet::new();
         for entry in fs::read_dir(&folder).map_err(Error::at(&folder))? {
             let path = entry.map_err(Error::at(&folder))?.path();
             let kind = fs::symlink_metadata(&path).map_err(Error::at(&path))?;
@@ -87,12 +87,20 @@ fn can_start(efi: &Path) -> Result<bool> {
             if count > FILES || bytes > CONTENT_BYTES || depth > DEPTH {
                 return wrong(&path, "too much for the EFI system partition");
             }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+            if !names.insert(name) {
+                return wrong(&path, "two names that are one in a FAT");
+            }
             let name = path.strip_prefix(efi).unwrap_or(&path).to_string_lossy();
             starts |= kind.is_file() && name.eq_ignore_ascii_case(REMOVABLE);
+            if depth == 0 {
+                top.push(path.clone());
+            }
             if kind.is_dir() {
                 folders.push((path, depth + 1));
             }
         }
     }
-    Ok(starts)
+    top.sort();
+    Ok(starts.then_some(top))
 }

@@ -86,9 +86,10 @@ pub fn distribution(recipe: &Recipe, on: &Disk, progress: &mut dyn FnMut(&str)) 
     fs::write(&hook, customize(recipe, on)).map_err(Error::at(&hook))?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).map_err(Error::at(&hook))?;
     progress(&format!("installing {} {} (mmdebstrap)", recipe.distribution.origin(), recipe.release));
-    // Its mounts in a name space of their own: none is left in the machine's.
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--", "setpriv", "--pdeathsig", "TERM", "--", "mmdebstrap"]);
+    // Its mounts and processes in name spaces of their own: none is left in the machine's, whatever dies.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid", "--fork", "--kill-child"]);
+    command.args(["--mount-proc", "--", "mmdebstrap"]);
     command.args(recipe.words(on, &work.0)?).env("TMPDIR", &work.0).env("LC_ALL", "C");
     child::succeed(&mut command)?;
     let most = Most { bytes: crate::VIRTUAL_BYTES, members: MEMBERS };
@@ -124,7 +125,8 @@ struct Work(PathBuf);
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        // A tree may be deeper than we may have folders open.
+        let _ = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(&self.0).status();
     }
 }
 

@@ -289,6 +289,7 @@ fn a_small_system_becomes_a_disk_for_uefi() {
     let bench = Bench::new();
     bench.put("system/boot/efi/EFI/boot/bootx64.efi", vec![b'e'; 50_000]);
     bench.put("system/boot/efi/EFI/debian/grub.cfg", "configfile");
+    bench.put("system/boot/efi/loader/loader.conf", "timeout 0");
     let uefi = bench.build(&bench.on("disk", "raw")).unwrap();
     assert_eq!(bench.parts("disk"), [(2, Some("FAT")), (126, Some("ext4"))]);
     bench.root_is_sound("disk", 126, uefi.virtual_size - (127 << 20));
@@ -306,6 +307,7 @@ fn a_small_system_becomes_a_disk_for_uefi() {
     let started = bench.say("mtype", &["-i", "both@@2M", "::/efi/BOOT/BOOTX64.EFI"]);
     assert_eq!(started.len(), 50_000);
     assert_eq!(bench.say("mtype", &["-i", "both@@2M", "::/EFI/debian/grub.cfg"]), "configfile");
+    assert_eq!(bench.say("mtype", &["-i", "both@@2M", "::/loader/loader.conf"]), "timeout 0");
     bench.say("dd", &["if=both", "of=esp", "bs=1M", "skip=2", "count=124"]);
     bench.say("fsck.vfat", &["-n", "esp"]);
     let bios = Disk { firmware: Some(Firmware::Bios), ..bench.on("bios", "raw") };
@@ -325,16 +327,25 @@ fn a_boot_efi_that_leads_out_or_is_too_much_is_refused() {
         fs::create_dir_all(bench.path(name).parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(target, bench.path(name)).unwrap();
     };
-    for name in ["system/boot", "system/boot/efi", "system/boot/efi/EFI"] {
+    for (name, because) in [
+        ("system/boot", "lacks both"),
+        ("system/boot/efi", "lacks both"),
+        ("system/boot/efi/EFI", "such as a link: EFI"),
+    ] {
         link(&bench.path("elsewhere"), name);
-        assert!(bench.refusal(&on).contains("lacks both"), "{name}");
+        let refusal = bench.refusal(&on);
+        assert!(refusal.contains(because), "{name}: {refusal}");
         fs::remove_file(bench.path(name)).unwrap();
     }
     bench.put("system/boot/efi/EFI/BOOT/BOOTX64.EFI", "loader");
     link(Path::new("/etc/passwd"), "system/boot/efi/EFI/BOOT/extra");
     let refusal = bench.refusal(&on);
-    assert!(refusal.contains("such as a link: BOOT/extra"), "{refusal}");
+    assert!(refusal.contains("such as a link: EFI/BOOT/extra"), "{refusal}");
     fs::remove_file(bench.path("system/boot/efi/EFI/BOOT/extra")).unwrap();
+    bench.put("system/boot/efi/EFI/boot/bootx64.efi", "loader");
+    let refusal = bench.refusal(&on);
+    assert!(refusal.contains("two names that are one in a FAT"), "{refusal}");
+    fs::remove_dir_all(bench.path("system/boot/efi/EFI/boot")).unwrap();
     bench.put("system/boot/efi/EFI/large", "");
     let large = fs::OpenOptions::new().write(true).open(bench.path("system/boot/efi/EFI/large")).unwrap();
     large.set_len(101 << 20).unwrap();

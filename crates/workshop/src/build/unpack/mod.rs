@@ -15,13 +15,14 @@ mod tests;
 use crate::child::{self, limited_to, words};
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What is read of a name at a time; escaped, one may have four times the bytes of a path.
+const NAME_BYTES: u64 = 64 << 10;
 const PIECE: usize = 1 << 20;
 /// What tar may use; it holds the names of links until the end.
 const MEMORY_BYTES: u64 = 2 << 30;
@@ -82,8 +83,9 @@ pub(super) fn unpack(tarball: &Path, tree: &Path, jail: &Path, most: Most) -> Re
     within(&members, most)?;
     // What tar says of a stream that ends too early is not the reason.
     source.end()?;
-    match status.signal() {
-        Some(signal) if signal == nix::sys::signal::Signal::SIGXFSZ as i32 => Err(too_large(most)),
+    match status.code() {
+        // As a shell says it.
+        Some(code) if code == 128 + nix::sys::signal::Signal::SIGXFSZ as i32 => Err(too_large(most)),
         _ if !status.success() => Err(child::failure(&command, &output)),
         _ => Ok(()),
     }
@@ -107,23 +109,36 @@ fn cpu_s(most: Most) -> u64 {
 fn tar(tree: &Path, jail: &Path, most: Most) -> Command {
     let mut command = Command::new("prlimit");
     command.args(["--core=0".to_owned(), format!("--as={MEMORY_BYTES}"), format!("--cpu={}", cpu_s(most))]);
-    command.arg(format!("--fsize={}", most.bytes)).args(["unshare", "--mount", "--net", "--ipc", "sh", "-c", JAIL]);
+    command.arg(format!("--fsize={}", most.bytes)).args(["setpriv", "--pdeathsig", "KILL", "--"]);
+    // It sees no process of the machine, and all that it starts ends with it.
+    command.args(["unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-c", JAIL]);
     command.args(["jail".as_ref(), tree.as_os_str(), jail.as_os_str(), "--".as_ref()]);
-    command.args(["setpriv", "--no-new-privs", "--inh-caps=-all", CAPABILITIES, "--pdeathsig", "KILL", "--", "tar"]);
+    command.args(["setpriv", "--no-new-privs", "--inh-caps=-all", CAPABILITIES, "--", "tar"]);
     command.args(["--numeric-owner", "-xpvf", "-", "-C", "/tree"]).args(ATTRIBUTES);
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     command.env_clear().env("PATH", path).env("LC_ALL", "C").current_dir("/");
     command
 }
 
-/// Counts lines: tar writes one for each member, with what would end a line escaped.
-fn count(from: Option<impl Read>, lines: &AtomicU64) {
-    let Some(mut from) = from else { return };
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let more = buffer[..length].iter().filter(|byte| **byte == b'\n').count();
-        lines.fetch_add(more as u64, Ordering::Relaxed);
+/// Counts what is made: tar writes a line for each member, with what would end a line escaped. A folder that a name
+/// implies has no line of its own: of each name, what the one before does not share is counted.
+fn count(from: Option<impl Read>, made: &AtomicU64) {
+    let Some(from) = from else { return };
+    let mut lines = BufReader::with_capacity(64 << 10, from);
+    let (mut before, mut line) = (Vec::new(), Vec::new());
+    while let Ok(1..) = lines.by_ref().take(NAME_BYTES).read_until(b'\n', &mut line) {
+        made.fetch_add(new_parts(&before, &line), Ordering::Relaxed);
+        (before, line) = (line, before);
+        line.clear();
     }
+}
+
+/// The parts of a name that the one before does not share; at least one.
+fn new_parts(before: &[u8], name: &[u8]) -> u64 {
+    let parts = |name: &[u8]| name.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).count();
+    let shared = before.split(|byte| *byte == b'/').zip(name.split(|byte| *byte == b'/'));
+    let shared = shared.take_while(|(a, b)| a == b).filter(|(part, _)| !part.is_empty()).count();
+    (parts(name) - shared).max(1) as u64
 }
 
 /// Hands the bytes on until they end, or tar takes no more of them.

@@ -127,6 +127,11 @@ fn members_are_counted_and_a_file_of_holes_has_its_whole_length() {
     let many: Vec<Member<'_>> = names.iter().map(|name| Member { name, ..PLAIN }).collect();
     assert!(bench.unpack(&many[..100]).is_ok());
     assert!(bench.unpack(&many).unwrap_err().contains("more than 100 files"));
+    // Folders that a name implies are made as well, a hundred levels deep if it says so.
+    let deep: Vec<String> = (0..3).map(|n| format!("{n}/{}f", "a/".repeat(40))).collect();
+    let deep: Vec<Member<'_>> = deep.iter().map(|name| Member { name, ..PLAIN }).collect();
+    assert!(bench.unpack(&deep[..2]).is_ok());
+    assert!(bench.unpack(&deep).unwrap_err().contains("more than 100 files"));
     // GNU's old format of sparse files: no data, and a length of 8 GiB - 1 or of 8 MiB.
     let sparse = |length: u64| {
         let mut head = [0; 512];
