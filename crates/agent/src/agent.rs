@@ -107,6 +107,8 @@ pub struct Host {
     pub sandbox: Sandbox,
     /// Copies of disks that may be made at the same time.
     pub copies: tokio::sync::Semaphore,
+    /// Disks that may be made to stand alone at the same time: each takes room that no other sees taken yet.
+    pub flattenings: Arc<tokio::sync::Semaphore>,
     pub cgroups: Cgroups,
     /// Instead of control groups of our own, where systemd owns them.
     pub scopes: Option<Scopes>,
@@ -163,6 +165,7 @@ impl Agent {
             volumes,
             sandbox,
             copies: tokio::sync::Semaphore::new(guest::AT_A_TIME),
+            flattenings: Arc::new(tokio::sync::Semaphore::new(guest::AT_A_TIME)),
             cgroups: Cgroups::detect(&options.cloud),
             scopes: Scopes::detect(&options.cloud),
             guest_groups: inventory::kvm_group(choice.accel),

@@ -131,6 +131,14 @@ impl Seal {
         files::make_folder(path.parent().unwrap_or(&path))?;
         files::put_json(&path, self)
     }
+
+    /// `image` is the name that the file has or shall have.
+    fn keep(&self, image: &Path) {
+        if let Err(error) = self.write(image) {
+            // A full disk is no reason to start no guest: the bytes are looked at again next time.
+            tracing::warn!(%error, "what a host's image looks like could not be written down");
+        }
+    }
 }
 
 /// The file, if it is there and holds what its name says. One that is not as it was left is read whole; what it should
@@ -145,11 +153,13 @@ fn standing(path: &Path, of: &ImageSource) -> io::Result<Option<File>> {
     if sealed.as_ref() == Some(&now) && now.size_bytes == of.image_bytes {
         return Ok(Some(file));
     }
-    if now.size_bytes == of.image_bytes && digest(&mut file)?.eq_ignore_ascii_case(&of.sha512) {
+    if now.size_bytes == of.image_bytes
+        && let Some(proven) = proven(&mut file, &of.sha512)?
+    {
         if sealed.is_some() {
             tracing::warn!(image = %of.image, "a host's image was touched; its bytes are the right ones");
         }
-        seal(&file, path)?;
+        proven.keep(path);
         return Ok(Some(file));
     }
     tracing::error!(image = %of.image, "a host's image was written to by somebody; it is fetched again");
@@ -157,16 +167,20 @@ fn standing(path: &Path, of: &ImageSource) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Nobody may write it any more, and how it is now is written down. `image` is the name that it has or shall have.
-fn seal(file: &File, image: &Path) -> io::Result<()> {
+/// Nobody may write it any more.
+fn protect(file: &File) -> io::Result<()> {
     if file.metadata()?.permissions().mode() & 0o7777 != SEALED {
         file.set_permissions(std::fs::Permissions::from_mode(SEALED))?;
     }
-    if let Err(error) = Seal::of(file)?.write(image) {
-        // A full disk is no reason to start no guest: the bytes are looked at again next time.
-        tracing::warn!(%error, "what a host's image looks like could not be written down");
-    }
     Ok(())
+}
+
+/// The seal of a file that has these bytes; none where it has others, or was written to while it was read.
+fn proven(file: &mut File, sha512: &str) -> io::Result<Option<Seal>> {
+    protect(file)?;
+    let before = Seal::of(file)?;
+    let same = digest(file)?.eq_ignore_ascii_case(sha512);
+    Ok(if same && Seal::of(file)? == before { Some(before) } else { None })
 }
 
 /// The SHA-512 of a file from its beginning, in hexadecimal digits.
@@ -198,13 +212,17 @@ fn take(mut source: File, target: &Path, expected: u64, sha512: &str) -> Result<
     }
     let partial = target.with_extension("partial");
     files::remove(&partial).map_err(disk)?;
-    let taken = match share(&source, &partial) {
-        true => check(&partial, sha512),
-        false => copy(&mut source, &partial, expected, sha512),
-    };
+    let shared = share(&source, &partial);
+    let taken = if shared { Ok(()) } else { copy(&mut source, &partial, expected, sha512) };
     let named = taken.and_then(|()| {
-        let file = File::open(&partial).map_err(disk)?;
-        seal(&file, target).map_err(disk)?;
+        let mut file = File::open(&partial).map_err(disk)?;
+        let seal = if shared {
+            // Somebody else may have it open as well.
+            proven(&mut file, sha512).map_err(disk)?.ok_or_else(other_bytes)?
+        } else {
+            protect(&file).and_then(|()| Seal::of(&file)).map_err(disk)?
+        };
+        seal.keep(target);
         std::fs::rename(&partial, target).and_then(|()| files::sync_folder(target)).map_err(disk)?;
         Ok(file)
     });
@@ -214,16 +232,12 @@ fn take(mut source: File, target: &Path, expected: u64, sha512: &str) -> Result<
     named
 }
 
-fn check(path: &Path, sha512: &str) -> Result<(), AgentFault> {
-    let got = File::open(path).and_then(|mut file| digest(&mut file)).map_err(|error| fault::disk("image", &error))?;
-    matching(&got, sha512)
+fn other_bytes() -> AgentFault {
+    wrong("its SHA-512 is not the one that it was uploaded with".into())
 }
 
 fn matching(got: &str, sha512: &str) -> Result<(), AgentFault> {
-    if got.eq_ignore_ascii_case(sha512) {
-        return Ok(());
-    }
-    Err(wrong("its SHA-512 is not the one that it was uploaded with".into()))
+    if got.eq_ignore_ascii_case(sha512) { Ok(()) } else { Err(other_bytes()) }
 }
 
 fn wrong(what: String) -> AgentFault {
@@ -368,7 +382,9 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         for name in ["one.raw", "two.raw"] {
             std::fs::write(path(name), name).unwrap();
-            seal(&File::open(path(name)).unwrap(), &path(name)).unwrap();
+            let file = File::open(path(name)).unwrap();
+            protect(&file).unwrap();
+            Seal::of(&file).unwrap().keep(&path(name));
         }
         std::fs::remove_file(path("one.raw")).unwrap();
         sweep(folder.path(), &BTreeSet::new());

@@ -36,6 +36,9 @@ struct Before {
     /// After another boot the kernel has its own values again.
     boot_id: String,
     values: BTreeMap<String, u64>,
+    /// What we wrote since: who finds something else there leaves it, since somebody has changed it after us.
+    #[serde(default)]
+    written: BTreeMap<String, u64>,
 }
 
 /// A host's switch.
@@ -75,10 +78,10 @@ impl Ksm {
         // A kernel that finds the number by itself takes none.
         if !advised(&self.folder) {
             let pages = self.memory_mib * (1 << 20) / page_bytes() / LOOKS;
-            write(&self.folder, "pages_to_scan", pages.clamp(*PAGES.start(), *PAGES.end()))?;
+            self.put("pages_to_scan", pages.clamp(*PAGES.start(), *PAGES.end()))?;
         }
-        write(&self.folder, "sleep_millisecs", SLEEP_MS)?;
-        write(&self.folder, "run", 1)
+        self.put("sleep_millisecs", SLEEP_MS)?;
+        self.put("run", 1)
     }
 
     /// Ends merging. What is merged is given back only where there is room for it: the host would end guests otherwise.
@@ -87,10 +90,10 @@ impl Ksm {
         let merged = read(&self.folder, "pages_sharing").unwrap_or(0).saturating_mul(page_bytes());
         let room = available_bytes();
         if merged.saturating_add(merged / 4) < room {
-            write(&self.folder, "run", UNMERGE)?;
+            self.put("run", UNMERGE)?;
             return Ok(None);
         }
-        write(&self.folder, "run", 0)?;
+        self.put("run", 0)?;
         let (merged, room) = (merged >> 20, room >> 20);
         Ok(Some(format!(
             "guests that run share {merged} MiB, and {room} MiB are free: no more is merged, and what is shared stays \
@@ -105,7 +108,18 @@ impl Ksm {
         }
         let value = |name: &&str| Some((name.to_string(), read(&self.folder, name)?));
         let values = CHANGED.iter().filter_map(value).collect();
-        files::replace_json(&self.record, &Before { boot_id: self.boot_id.clone(), values })
+        let written = BTreeMap::new();
+        files::replace_json(&self.record, &Before { boot_id: self.boot_id.clone(), values, written })
+    }
+
+    /// Writes a value; first down what it will be, so that whoever comes after a crash knows it as ours.
+    fn put(&self, name: &str, value: u64) -> io::Result<()> {
+        if let Some(mut before) = read_record(&self.record)
+            && before.written.insert(name.to_owned(), value) != Some(value)
+        {
+            files::replace_json(&self.record, &before)?;
+        }
+        write(&self.folder, name, value)
     }
 
     /// Puts back what stood there before; nothing where nothing was changed.
@@ -135,7 +149,8 @@ pub(crate) fn restore(folder: &Path, record: &Path, boot_id: &str) -> io::Result
     let Some(before) = read_record(record) else { return files::remove(record) };
     if before.boot_id == boot_id && folder.is_dir() {
         for name in CHANGED {
-            if let Some(value) = before.values.get(name).filter(|value| read(folder, name) != Some(**value)) {
+            let ours = before.written.get(name).is_some_and(|ours| read(folder, name) == Some(*ours));
+            if let Some(value) = before.values.get(name).filter(|value| ours && read(folder, name) != Some(**value)) {
                 // A kernel that finds the number of pages by itself by now takes none.
                 match write(folder, name, *value) {
                     Err(error) if name == "run" => return Err(error),
@@ -234,6 +249,17 @@ mod tests {
         assert_eq!(kernel.stands()[0], 2);
         assert_eq!(kernel.ksm(Setting::AsIs).apply(), None);
         assert_eq!((kernel.stands(), kernel.recorded()), ([0, 100, 200], false));
+    }
+
+    #[test]
+    fn what_somebody_has_changed_after_us_stays() {
+        let kernel = Kernel::new(&[]);
+        kernel.ksm(Setting::On).apply();
+        write(&kernel.folder(), "run", 0).unwrap();
+        write(&kernel.folder(), "sleep_millisecs", 77).unwrap();
+        let before = [0, 100, 77];
+        kernel.ksm(Setting::On).restore().unwrap();
+        assert_eq!((kernel.stands(), kernel.recorded()), (before, false));
     }
 
     #[test]

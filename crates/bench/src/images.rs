@@ -48,7 +48,7 @@ pub async fn measure(nubo: &Path) -> Result<Vec<Row>> {
     let mut command = Command::new(nubo);
     command.args(["up", "--simulated-hosts", "1"]).env("NUBO_LOG", "warn").env("NUBO_LISTEN", "127.0.0.1:0");
     command.env_remove("NUBO_STATE").env_remove("NUBO_NETNS");
-    // As the supervisor starts control.
+    // As control is started where it is not alone: `ALLOCATOR` of nubo's settings.
     command.envs([("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "10")]);
     let cloud = Running::start(command)?;
     let words: Vec<&str> = cloud.line.split(' ').collect();

@@ -17,11 +17,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A process that lived shorter than this is started again with a growing pause, at most a second.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// How the allocator of these processes behaves, as its environment says it: memory comes by pages as it is used, and is
-/// given back 10 ms after it is free. Otherwise the kernel gives it huge pages, of which most stays empty (27 MiB at rest
-/// instead of 6), and what many uploads had at once stays for a second.
-const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "10")];
-
 /// One process that must run.
 struct Ward {
     name: &'static str,
@@ -51,7 +46,6 @@ impl Ward {
             .args([self.name, "--state"])
             .arg(&settings.state)
             .envs(settings.environment())
-            .envs(ALLOCATOR)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

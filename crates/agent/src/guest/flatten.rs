@@ -10,6 +10,7 @@
 //! disk is opened over its image, which says the same as the disk where that has it already. The guest goes on
 //! meanwhile, and its generation does not wait for it.
 
+use super::start::image;
 use super::{Actor, copy};
 use crate::fault;
 use crate::ledger::{Ledger, blocking};
@@ -20,7 +21,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 /// The disk's node, which is also what the names of its nodes begin with.
 const ROOT: &str = "root";
@@ -33,15 +34,17 @@ const WHAT: &str = "make the disk stand alone";
 /// What an actor knows of it besides the ledger.
 pub struct Flatten {
     disk: Arc<Mutex<()>>,
-    /// Held while it is copied.
-    turn: Option<OwnedMutexGuard<()>>,
+    host: Arc<Semaphore>,
+    /// Held while it is copied: the disk, and a place among those of the host.
+    turn: Option<(OwnedMutexGuard<()>, OwnedSemaphorePermit)>,
     not_before: Option<Instant>,
     pub problem: Option<String>,
 }
 
 impl Flatten {
-    pub fn new(disk: Arc<Mutex<()>>) -> Flatten {
-        Flatten { disk, turn: None, not_before: None, problem: None }
+    /// `host`: how many are made to stand alone at a time.
+    pub fn new(disk: Arc<Mutex<()>>, host: Arc<Semaphore>) -> Flatten {
+        Flatten { disk, host, turn: None, not_before: None, problem: None }
     }
 
     pub fn runs(&self) -> bool {
@@ -53,13 +56,15 @@ impl Flatten {
         self.turn = None;
     }
 
-    /// True: it is our turn now, or was already. False: somebody copies the disk, or it failed lately.
+    /// True: it is our turn now, or was already. False: somebody copies the disk, others are made to stand alone, or it
+    /// failed lately.
     fn begin(&mut self) -> bool {
         if self.not_before.is_some_and(|at| Instant::now() < at) {
             return false;
         }
         if self.turn.is_none() {
-            self.turn = self.disk.clone().try_lock_owned().ok();
+            let place = self.host.clone().try_acquire_owned().ok();
+            self.turn = place.and_then(|place| Some((self.disk.clone().try_lock_owned().ok()?, place)));
         }
         self.not_before = self.turn.is_none().then(|| Instant::now() + AGAIN);
         self.turn.is_some()
@@ -69,7 +74,6 @@ impl Flatten {
         tracing::warn!(detail = fault.detail, "{}", fault.message);
         self.problem = Some(fault.message);
         self.not_before = Some(Instant::now() + AGAIN);
-        self.turn = None;
     }
 }
 
@@ -94,6 +98,10 @@ impl Actor {
             Ok(false) => Ok(()),
             Err(fault) => {
                 self.flatten.fails(fault);
+                // As long as a job may go on, nobody else may have the disk.
+                if monitor.end_merge(ROOT).await.is_ok() {
+                    self.flatten.turn = None;
+                }
                 Ok(())
             }
         }
@@ -140,11 +148,10 @@ impl Actor {
         Ok(())
     }
 
-    /// Ends the copying in the guest's process, which is about to let go of the disk.
+    /// Ends the copying in the guest's process, which is about to let go of the disk. An agent that died may have begun
+    /// it, so that QEMU is asked and not we ourselves.
     pub(super) async fn pause_flatten(&mut self) -> Result<(), AgentFault> {
-        if self.flatten.runs()
-            && let Some(held) = &self.held
-        {
+        if let Some(held) = &self.held {
             held.monitor.end_merge(ROOT).await.map_err(asked)?;
             self.flatten.turn = None;
         }
@@ -167,12 +174,18 @@ impl Actor {
             }
             Err(fault) => {
                 self.flatten.fails(fault);
+                self.flatten.turn = None;
                 Ok(true)
             }
         }
     }
 
     async fn copied_at_rest(&mut self, ledger: &Ledger) -> Result<bool, AgentFault> {
+        tokio::select! {
+            image = image(&self.host, ledger) => drop(image?),
+            // As where a guest is started: an image may take minutes.
+            _ = self.woken.changed() => return Ok(false),
+        }
         let rest = copy::start(&self.host, &self.id, ledger, &self.files, "flatten").await?;
         let monitor = rest.held.monitor.clone();
         let copied = loop {

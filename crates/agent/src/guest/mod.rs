@@ -93,7 +93,7 @@ impl Guest {
         let actor = Actor {
             rewire: rewire.clone(),
             plugs: volumes::Plugs::default(),
-            flatten: flatten::Flatten::new(disk.clone()),
+            flatten: flatten::Flatten::new(disk.clone(), host.flattenings.clone()),
             made: host.volumes.made(),
             host,
             id,
